@@ -3,7 +3,68 @@
 //!
 //! The crate knows no AWS, no HTTP, no SQL and has no clock of its own. A door decodes its event into a request,
 //! calls the decision and encodes the answer; the ports at the edge carry the effects.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | a device and the states it goes through | [`Device`] |
+//! | whether it may | [`Device::decide`] |
+//! | what it becomes | [`ProvisioningTemplate`] |
+//! | what happens then | [`Vend`] |
+//! | what it needs from the world | [`Reservations`], [`DeviceStore`], [`Platform`], [`Audit`] |
 
+mod attempt;
+mod attestation;
+mod audit;
+mod certificate;
+mod credential;
+mod csr;
+mod decision;
+mod der;
+mod device;
 mod device_id;
+mod device_key;
+mod digest;
+mod elliptic_curve;
+mod key;
+mod name;
+mod pem;
+mod ports;
+mod reason;
+mod rsa;
+mod signature;
+mod template;
+mod template_name;
+mod templates;
+mod timestamp;
+mod vend;
+mod wrong_proofs;
 
+pub use attempt::{Attempt, AttemptId, Leftover, Reservation, ReservationLost};
+pub use attestation::{Attestation, EnrolmentToken, InvalidToken, InvalidTokenDigest, Proof, TokenDigest};
+pub use audit::{AuditRecord, LogAudit, Origin, Outcome};
+pub use certificate::{BadCertificate, Certificate, CertificateDefect};
+pub use credential::{Credential, IssuedCertificate};
+pub use csr::{Csr, CsrError};
+pub use decision::{Decision, Denial, Refusal};
+pub use der::BadDer;
+pub use device::{Device, GenerationId, KeyOrigin, LastRefusal, NotQuarantined, State, Status, Verdict};
 pub use device_id::{DeviceId, InvalidDeviceId};
+pub use device_key::{DeviceKey, DeviceKeyError};
+pub use digest::{CertificateId, InvalidDigest, KeyFingerprint};
+pub use key::{BadKey, KeyAlgorithm, PublicKey, RefusedKeys};
+pub use name::BadName;
+pub use pem::BadPem;
+pub use ports::{Audit, DeviceStore, Page, Platform, PlatformError, RegistryError, Reservations, Reserve};
+pub use reason::{InvalidReason, ReasonText};
+pub use signature::BadSignature;
+pub use template::{
+    AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
+    InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName, PackageVersionName, Parameters,
+    Policy, PolicyDocument, PolicyName, ProvisioningTemplate, Resources, TemplateError, TemplateProblem, Thing,
+    ThingGroupName, ThingName, ThingOverride, ThingPrincipalType, ThingTypeName,
+};
+pub use template_name::{InvalidTemplateName, TemplateName};
+pub use templates::{ParametersError, Templates, UnusableTemplate};
+pub use timestamp::Timestamp;
+pub use vend::{Vend, VendError, VendRequest, Vended};
+pub use wrong_proofs::WrongProofs;

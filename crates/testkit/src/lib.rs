@@ -1,1 +1,16 @@
-//! placeholder
+//! What the tests share: in-memory ports, the contract that every registry is held to, and faults at the n-th call.
+
+#![expect(clippy::expect_used, reason = "this crate is for tests, where a panic is a failed test")]
+
+mod audit;
+pub mod contract;
+mod fault;
+pub mod fixture;
+mod platform;
+mod registry;
+pub mod scenario;
+
+pub use audit::MemoryAudit;
+pub use fault::{Effect, Fault, Faulty, Script};
+pub use platform::MemoryPlatform;
+pub use registry::MemoryRegistry;

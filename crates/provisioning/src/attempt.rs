@@ -1,0 +1,112 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use aws_lc_rs::error::Unspecified;
+
+use crate::{Credential, DeviceId, KeyFingerprint, Proof, Timestamp};
+
+/// One try of one device at being provisioned.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Attempt {
+    /// Tells this try from every other.
+    pub id: AttemptId,
+    /// Who the device says it is.
+    pub device: DeviceId,
+    /// What it sent to prove it.
+    pub proof: Proof,
+    /// When the request came in.
+    pub now: Timestamp,
+}
+
+impl Attempt {
+    /// How long an attempt may hold a device. Longer than any door lets a request run, so that an attempt whose lease
+    /// has ended is dead and not merely slow.
+    pub const LEASE: Duration = Duration::from_secs(30);
+
+    /// When another attempt may take over.
+    pub fn lease_ends(&self) -> Timestamp {
+        self.now.after(Self::LEASE)
+    }
+}
+
+/// Tells one attempt from every other: 128 random bits.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct AttemptId(u128);
+
+impl AttemptId {
+    /// The id with these bits.
+    pub const fn new(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// A new id.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness to give.
+    pub fn random() -> Result<Self, Unspecified> {
+        random_bits().map(Self)
+    }
+
+    /// A number below `end` that differs from attempt to attempt, to spread what would come at once.
+    pub const fn spread(self, end: u8) -> u64 {
+        (self.0 % end as u128) as u64
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for AttemptId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// The right of one key to become one device, for a bounded time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reservation {
+    /// The attempt that holds it.
+    pub owner: AttemptId,
+    /// The key that the attempt brought.
+    pub key: KeyFingerprint,
+    /// When another attempt may take over.
+    pub expires_at: Timestamp,
+    /// Attempts since it was last known what they left behind. More than one means that an attempt died without a
+    /// word, and that the platform has to be asked.
+    pub attempts: u32,
+    /// The keys of those attempts: what they may have left behind is certificates for these.
+    pub keys: BTreeSet<KeyFingerprint>,
+}
+
+/// What a failed attempt knows of what it leaves behind.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Leftover {
+    /// This certificate, or nothing at all: the next attempt can build on it.
+    Known(Option<Credential>),
+    /// An earlier attempt's remains were not cleared away: the next attempt has to look again.
+    Unknown,
+}
+
+/// The attempt no longer holds the device: its lease ran out and another took over, or an operator stepped in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the reservation was lost to another attempt or to an operator's change")]
+pub struct ReservationLost {
+    /// Whether an attempt with the same key holds the device now. It may have found this one's certificate and be about
+    /// to commit it.
+    pub to_same_key: bool,
+}
+
+/// 128 random bits.
+pub(crate) fn random_bits() -> Result<u128, Unspecified> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(u128::from_be_bytes(bytes))
+}

@@ -1,0 +1,112 @@
+use crate::{CertificateId, DeviceId, KeyFingerprint, ThingName};
+
+/// One decision: who, what, by which door, why, with which key.
+///
+/// Nothing secret is in it by construction: no token, no key, no CSR and no whole event has a field here.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditRecord<'a> {
+    /// Where the request came in.
+    pub origin: &'a Origin,
+    /// Who the device said it is, as far as that was understood.
+    pub device: Option<&'a DeviceId>,
+    /// The key that it brought, or that was made for it.
+    pub key: Option<&'a KeyFingerprint>,
+    /// What became of it.
+    pub outcome: Outcome<'a>,
+}
+
+/// Where a request came in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// The door's name, such as `vend`.
+    pub door: &'static str,
+    /// The request's id, as the caller was given it.
+    pub request_id: String,
+    /// The network address that the platform in front of us saw.
+    pub source: Option<String>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome<'a> {
+    /// It could not be finished; what the retry needs is kept.
+    Failed {
+        /// A stable word for the cause.
+        reason: &'a str,
+    },
+    /// The request could not be understood, and nobody was asked about it.
+    Invalid {
+        /// The code of the problem that the caller was told.
+        code: &'a str,
+    },
+    /// The device has a new certificate.
+    Provisioned {
+        /// Which.
+        certificate: &'a CertificateId,
+        /// The thing that it became.
+        thing: &'a ThingName,
+    },
+    /// The device was set aside for a person; the certificate it has stays untouched.
+    Quarantined {
+        /// The certificate that stays.
+        certificate: Option<&'a CertificateId>,
+        /// The key of that certificate; the key that asked is the record's.
+        provisioned_key: Option<&'a KeyFingerprint>,
+    },
+    /// The device was refused.
+    Refused {
+        /// A stable word for the reason.
+        reason: &'a str,
+        /// What an operator can do next.
+        advice: &'a str,
+    },
+    /// The device got the answer that it had lost.
+    Replayed {
+        /// The certificate it has.
+        certificate: &'a CertificateId,
+        /// The thing it is.
+        thing: &'a ThingName,
+    },
+    /// Another attempt was under way.
+    Waited,
+}
+
+/// Writes each record as one structured log event of the target `audit`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogAudit;
+
+impl crate::Audit for LogAudit {
+    fn record(&self, record: &AuditRecord<'_>) {
+        let AuditRecord { origin: Origin { door, request_id, source }, device, key, outcome } = record;
+        // One macro call an outcome: the fields of a tracing event are fixed where it is written.
+        macro_rules! write_event {
+            ($level:ident, $outcome:literal $(, $name:ident = $value:expr)*) => {
+                tracing::$level!(
+                    target: "audit", outcome = $outcome, door, request_id, source, device = device.map(display), key = key.map(display)
+                    $(, $name = $value)*
+                )
+            };
+        }
+        match outcome {
+            Outcome::Failed { reason } => write_event!(error, "failed", reason = *reason),
+            Outcome::Invalid { code } => write_event!(info, "invalid", reason = *code),
+            Outcome::Provisioned { certificate, thing } => {
+                write_event!(info, "provisioned", certificate = display(certificate), thing = display(thing));
+            }
+            Outcome::Quarantined { certificate, provisioned_key } => write_event!(
+                warn,
+                "quarantined",
+                reason = crate::Denial::Cloned.code(),
+                advice = crate::Denial::Cloned.advice(),
+                certificate = certificate.map(display),
+                provisioned_key = provisioned_key.map(display)
+            ),
+            Outcome::Refused { reason, advice } => write_event!(warn, "refused", reason = *reason, advice = *advice),
+            Outcome::Replayed { certificate, thing } => {
+                write_event!(info, "replayed", certificate = display(certificate), thing = display(thing));
+            }
+            Outcome::Waited => write_event!(info, "waited"),
+        }
+    }
+}

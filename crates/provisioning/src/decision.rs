@@ -1,0 +1,160 @@
+//! The one decision behind every door.
+
+use std::time::Duration;
+
+use crate::{Attempt, Credential, Device, KeyFingerprint, KeyOrigin, Proof, State, Status, Timestamp};
+
+/// What is to be done with an attempt.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// Make the device what it says it is.
+    Provision,
+    /// It was provisioned with this very key before, and the answer got lost: give the same answer again.
+    Replay(Credential),
+    /// Another attempt for this device is under way.
+    Wait {
+        /// When that attempt is over at the latest.
+        until: Timestamp,
+    },
+    /// Refuse, and set the device aside for a person: the right proof came with another key.
+    Quarantine,
+    /// Refuse.
+    Deny(Denial),
+}
+
+/// Why an attempt is refused. The caller is never told; the audit record is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Denial {
+    /// Too many wrong proofs came of late; this one was not looked at.
+    Blocked,
+    /// The right proof came with another key than the one provisioned: a clone, or a device that lost its key.
+    Cloned,
+    /// An operator disabled the device.
+    Disabled,
+    /// The device asked us to make its key, which its registry item does not allow.
+    KeyRequired,
+    /// A person has yet to decide.
+    Quarantined,
+    /// Its certificate was withdrawn for good.
+    Revoked,
+    /// The registry does not know the device.
+    Unknown,
+    /// The proof is not the one that the registry item asks for.
+    WrongProof,
+}
+
+impl Denial {
+    /// Every denial there is.
+    pub const ALL: [Self; 8] = [
+        Self::Blocked,
+        Self::Cloned,
+        Self::Disabled,
+        Self::KeyRequired,
+        Self::Quarantined,
+        Self::Revoked,
+        Self::Unknown,
+        Self::WrongProof,
+    ];
+
+    /// The denial of this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|denial| denial.code() == code)
+    }
+
+    /// The stable word for it in audit records.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Cloned => "cloned",
+            Self::Disabled => "disabled",
+            Self::KeyRequired => "key-required",
+            Self::Quarantined => "quarantined",
+            Self::Revoked => "revoked",
+            Self::Unknown => "unknown-device",
+            Self::WrongProof => "wrong-proof",
+        }
+    }
+
+    /// What the operator who reads the audit record can do next.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Blocked => "wait for the delay to end, or `cvm device enable ID` to end it now",
+            Self::Cloned => "find out which key is the device's, then `cvm device approve ID` or `approve ID --keep`",
+            Self::Disabled => "`cvm device enable ID` lets it in",
+            Self::KeyRequired => "send a CSR, or register the device with `--key-origin service`",
+            Self::Quarantined => "`cvm device show ID` has both keys, `cvm device approve ID` decides",
+            Self::Revoked => "delete and register the device again if it is to come back",
+            Self::Unknown => "`cvm device add ID` puts it on the allowlist",
+            Self::WrongProof => "compare what the device sends with `cvm device show ID`",
+        }
+    }
+}
+
+impl Device {
+    /// How long after it was made a key of ours, whose answer was lost, can be replaced by a new one.
+    pub const REISSUE_WINDOW: Duration = Duration::from_secs(300);
+
+    /// Whether `attempt` may become this device. Reads only; what follows from the answer is a change of its own.
+    pub fn decide(&self, attempt: &Attempt) -> Decision {
+        let Attempt { proof, now, .. } = attempt;
+        if let Status::Disabled { .. } = self.status {
+            return Decision::Deny(Denial::Disabled);
+        }
+        if self.wrong_proofs.block(*now) {
+            return Decision::Deny(Denial::Blocked);
+        }
+        if !self.attestation.accepts(proof, *now) {
+            return Decision::Deny(Denial::WrongProof);
+        }
+        if proof.key_made_here && self.key_origin == KeyOrigin::Device {
+            return Decision::Deny(Denial::KeyRequired);
+        }
+        match (&self.state, &self.reservation, &self.credential) {
+            (State::Registered, _, _) => Decision::Provision,
+            (State::Reserved, Some(held), _) if held.owner != attempt.id && *now < held.expires_at => {
+                Decision::Wait { until: held.expires_at }
+            }
+            (State::Reserved, _, _) => Decision::Provision,
+            (State::Provisioned, _, Some(credential)) if credential.key == proof.key => {
+                Decision::Replay(credential.clone())
+            }
+            (State::Provisioned, _, Some(credential)) if credential.may_be_reissued(proof, *now) => Decision::Provision,
+            (State::Provisioned, _, _) => Decision::Quarantine,
+            (State::Quarantined, _, _) => Decision::Deny(Denial::Quarantined),
+            (State::Revoked, _, _) => Decision::Deny(Denial::Revoked),
+        }
+    }
+}
+
+impl Credential {
+    /// Whether a key that we made may be replaced: only by another of ours, and only right after, while the device
+    /// cannot have done anything with the answer that it says it never got.
+    fn may_be_reissued(&self, proof: &Proof, now: Timestamp) -> bool {
+        self.key_made_here && proof.key_made_here && now < self.issued_at.after(Device::REISSUE_WINDOW)
+    }
+}
+
+/// What a store writes for an attempt that was not let in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// Why.
+    pub denial: Denial,
+    /// The key that was shown.
+    pub key: KeyFingerprint,
+    /// When.
+    pub at: Timestamp,
+    /// Until when the device's next proofs are refused unseen.
+    pub blocked_until: Option<Timestamp>,
+}
+
+impl Refusal {
+    /// The refusal of `attempt` on the device that was `found`.
+    pub fn new(denial: Denial, found: Option<&Device>, attempt: &Attempt) -> Self {
+        let wrong_proofs = found.map(|device| device.wrong_proofs).unwrap_or_default();
+        let blocked_until = match denial {
+            Denial::WrongProof => wrong_proofs.one_more(attempt.now).blocked_until,
+            _ => wrong_proofs.blocked_until,
+        };
+        Self { denial, key: attempt.proof.key, at: attempt.now, blocked_until }
+    }
+}

@@ -1,0 +1,339 @@
+//! The device registry's item and every change it can go through.
+//!
+//! A change is a method here and one conditional write in a store; the contract suite holds each store to these
+//! methods. The states and who moves between them:
+//!
+//! ```text
+//! registered --reserve(key)--> reserved --commit(certificate)--> provisioned --revoke--> revoked
+//!      ^                         |  ^                              |
+//!      |                         +--+ the lease ran out            | another key asks
+//!      +------------------- approve -------------------------- quarantined (old certificate untouched)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::error::Unspecified;
+use serde::{Deserialize, Serialize};
+
+use crate::attempt::random_bits;
+use crate::{
+    Attempt, AttemptId, Attestation, Credential, Denial, DeviceId, KeyFingerprint, Leftover, ReasonText, Refusal,
+    Reservation, ReservationLost, TemplateName, Timestamp, WrongProofs,
+};
+
+/// One device, as the registry knows it: all that a decision needs, so that a decision is one write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Device {
+    /// Its serial number or registration id.
+    pub id: DeviceId,
+    /// New each time the id is deleted and made again, so that nothing of the old device counts for the new one.
+    pub generation: GenerationId,
+    /// One more with each write: the entity tag of operators' changes.
+    pub version: u64,
+    /// Whether an operator lets it in at all.
+    pub status: Status,
+    /// How it proves itself.
+    pub attestation: Attestation,
+    /// Whether its key may be made by us, because it cannot make one.
+    pub key_origin: KeyOrigin,
+    /// The provisioning template that says what it becomes; `None` is the configured default.
+    pub template: Option<TemplateName>,
+    /// Values of template parameters that the operator chose.
+    pub parameters: BTreeMap<String, String>,
+    /// Names of the template parameters that the device may set for itself.
+    pub settable_parameters: BTreeSet<String>,
+    /// How far its provisioning has come.
+    pub state: State,
+    /// The attempt that holds, or last held, the right to provision it. Only in [`State::Reserved`].
+    pub reservation: Option<Reservation>,
+    /// Its certificate and what else it was given. In [`State::Reserved`] this is what an earlier attempt left: the
+    /// same key takes it up again, another key has it retired.
+    pub credential: Option<Credential>,
+    /// Wrong proofs since it was last provisioned or an operator looked.
+    pub wrong_proofs: WrongProofs,
+    /// The last attempt that was not let in, for whoever asks why the device does not come up.
+    pub last_refusal: Option<LastRefusal>,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Device {
+    /// A device that has just been put on the allowlist.
+    pub fn new(id: DeviceId, generation: GenerationId, attestation: Attestation, now: Timestamp) -> Self {
+        Self {
+            id,
+            generation,
+            version: 1,
+            status: Status::Enabled,
+            attestation,
+            key_origin: KeyOrigin::Device,
+            template: None,
+            parameters: BTreeMap::new(),
+            settable_parameters: BTreeSet::new(),
+            state: State::Registered,
+            reservation: None,
+            credential: None,
+            wrong_proofs: WrongProofs::default(),
+            last_refusal: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// Gives one attempt the right to provision this device. Call it only where [`Device::decide`] said
+    /// [`Decision::Provision`](crate::Decision::Provision).
+    pub fn reserve(&mut self, attempt: &Attempt) {
+        let (attempts, mut keys) = match self.reservation.take() {
+            Some(earlier) if earlier.owner == attempt.id => (earlier.attempts, earlier.keys),
+            Some(earlier) => (earlier.attempts + 1, earlier.keys),
+            None => (1, BTreeSet::new()),
+        };
+        keys.insert(attempt.proof.key);
+        self.state = State::Reserved;
+        self.reservation = Some(Reservation {
+            owner: attempt.id,
+            key: attempt.proof.key,
+            expires_at: attempt.lease_ends(),
+            attempts,
+            keys,
+        });
+        self.touch(attempt.now);
+    }
+
+    /// Ends a reservation with success: from now on `credential` is the device's.
+    ///
+    /// # Errors
+    ///
+    /// [`ReservationLost`] when `owner` no longer holds the reservation, or an operator disabled the device meanwhile.
+    pub fn commit(&mut self, owner: AttemptId, credential: Credential, now: Timestamp) -> Result<(), ReservationLost> {
+        let committed = self.credential.as_ref().is_some_and(|there| there.certificate == credential.certificate);
+        if self.state == State::Provisioned && committed {
+            // The write took effect before and its answer was lost, or another attempt has done it for us.
+            return Ok(());
+        }
+        if self.status != Status::Enabled || !self.is_reserved_by(owner) {
+            return Err(ReservationLost { to_same_key: self.is_reserved_for(&credential.key) });
+        }
+        self.state = State::Provisioned;
+        self.reservation = None;
+        self.credential = Some(credential);
+        self.wrong_proofs = WrongProofs::default();
+        self.touch(now);
+        Ok(())
+    }
+
+    /// Ends a reservation without success, so that the next attempt need not wait for the lease to run out. Where
+    /// `owner` no longer holds it, there is nothing to end.
+    pub fn release(&mut self, owner: AttemptId, left: Leftover, now: Timestamp) {
+        let Some(reservation) = self.reservation.as_mut().filter(|held| held.owner == owner) else { return };
+        reservation.expires_at = now;
+        if let Leftover::Known(credential) = left {
+            reservation.attempts = 0;
+            reservation.keys.clear();
+            self.credential = credential;
+        }
+        self.touch(now);
+    }
+
+    /// Writes down that an attempt was not let in. A wrong proof is counted, and makes the next one wait for longer; a
+    /// clone puts the device into quarantine, and leaves the certificate it has as it is.
+    pub fn refuse(&mut self, refusal: &Refusal) {
+        match refusal.denial {
+            Denial::WrongProof => {
+                self.wrong_proofs.count = self.wrong_proofs.count.saturating_add(1);
+                self.wrong_proofs.blocked_until = refusal.blocked_until;
+            }
+            // Only a provisioned device can be cloned, and not by the key that it has.
+            Denial::Cloned
+                if self.state != State::Provisioned
+                    || self.credential.as_ref().is_none_or(|credential| credential.key == refusal.key) =>
+            {
+                return;
+            }
+            Denial::Cloned => self.state = State::Quarantined,
+            Denial::Blocked
+            | Denial::Disabled
+            | Denial::KeyRequired
+            | Denial::Quarantined
+            | Denial::Revoked
+            | Denial::Unknown => {}
+        }
+        self.last_refusal = Some(LastRefusal { denial: refusal.denial, key: refusal.key, at: refusal.at });
+        self.touch(refusal.at);
+    }
+
+    /// Keeps the device out until it is enabled again.
+    pub fn disable(&mut self, reason: ReasonText, now: Timestamp) {
+        self.status = Status::Disabled { reason, since: now };
+        self.touch(now);
+    }
+
+    /// Lets a disabled device in again, and forgets its wrong proofs.
+    pub fn enable(&mut self, now: Timestamp) {
+        self.status = Status::Enabled;
+        self.wrong_proofs = WrongProofs::default();
+        self.touch(now);
+    }
+
+    /// Ends a quarantine the way a person decided.
+    ///
+    /// # Errors
+    ///
+    /// [`NotQuarantined`] when there is nothing to decide.
+    pub fn approve(&mut self, verdict: Verdict, now: Timestamp) -> Result<(), NotQuarantined> {
+        match (&self.state, verdict) {
+            (State::Quarantined, Verdict::KeepCertificate) => self.state = State::Provisioned,
+            (State::Quarantined, Verdict::AdmitNextKey) => self.state = State::Registered,
+            (State::Registered | State::Reserved | State::Provisioned | State::Revoked, _) => {
+                return Err(NotQuarantined { state: self.state.name() });
+            }
+        }
+        self.wrong_proofs = WrongProofs::default();
+        self.touch(now);
+        Ok(())
+    }
+
+    /// Whether an attempt with this key holds a device that is let in.
+    fn is_reserved_for(&self, key: &KeyFingerprint) -> bool {
+        let reserved = self.status == Status::Enabled && self.state == State::Reserved;
+        reserved && self.reservation.as_ref().is_some_and(|held| held.key == *key)
+    }
+
+    /// What an operator's write makes of the item: one version on.
+    fn touch(&mut self, now: Timestamp) {
+        self.version += 1;
+        self.updated_at = now;
+    }
+
+    /// Whether this attempt holds the device.
+    pub fn is_reserved_by(&self, owner: AttemptId) -> bool {
+        self.state == State::Reserved && self.reservation.as_ref().is_some_and(|held| held.owner == owner)
+    }
+}
+
+/// Tells a device from an earlier one of the same id: 128 random bits.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct GenerationId(u128);
+
+impl GenerationId {
+    /// The id with these bits.
+    pub const fn new(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// A new id.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness to give.
+    pub fn random() -> Result<Self, Unspecified> {
+        random_bits().map(Self)
+    }
+}
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for GenerationId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// Whether an operator lets a device in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Status {
+    /// Yes.
+    Enabled,
+    /// No.
+    Disabled {
+        /// What the operator gave as the reason.
+        reason: ReasonText,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// Where a device's private key comes from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KeyOrigin {
+    /// The device makes it, and it never leaves the device.
+    #[default]
+    Device,
+    /// The device may have it made by us, because it cannot make one.
+    Service,
+}
+
+/// How far a device's provisioning has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// On the allowlist, nothing else.
+    Registered,
+    /// An attempt is, or was, under way.
+    Reserved,
+    /// It has its certificate.
+    Provisioned,
+    /// A person has to look: the right proof came with another key than the one provisioned.
+    Quarantined,
+    /// Its certificate was withdrawn for good.
+    Revoked,
+}
+
+impl State {
+    /// Every state there is.
+    pub const ALL: [Self; 5] = [Self::Registered, Self::Reserved, Self::Provisioned, Self::Quarantined, Self::Revoked];
+
+    /// The state of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// The state's name, as it is stored and shown.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Reserved => "reserved",
+            Self::Provisioned => "provisioned",
+            Self::Quarantined => "quarantined",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// What a person decides about a device in quarantine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The device is real and lost its key: the next key that comes with the right proof replaces the certificate.
+    AdmitNextKey,
+    /// The other key was a clone's: the device keeps the certificate it has.
+    KeepCertificate,
+}
+
+/// An attempt that was not let in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LastRefusal {
+    /// Why.
+    pub denial: Denial,
+    /// The key that was shown; in quarantine, the other key.
+    pub key: KeyFingerprint,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// There is no quarantine to end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the device is not in quarantine but {state}")]
+pub struct NotQuarantined {
+    /// The state it is in.
+    pub state: &'static str,
+}

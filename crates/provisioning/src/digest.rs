@@ -1,0 +1,140 @@
+//! Names that are a SHA-256: 64 lower-case hexadecimal digits outside, 32 bytes inside.
+
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// A newtype for one kind of SHA-256, so that a certificate's id is never taken for a key's fingerprint.
+macro_rules! sha256_name {
+    ($(#[$documentation:meta])* $name:ident) => {
+        $(#[$documentation])*
+        #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// The name of these DER bytes.
+            pub fn of(der: &[u8]) -> Self {
+                Self(sha256(der))
+            }
+
+            /// The SHA-256 itself.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidDigest;
+
+            fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+                parse(text).map(Self)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidDigest;
+
+            fn try_from(text: String) -> Result<Self, InvalidDigest> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.to_string()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write(&self.0, f)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    };
+}
+
+sha256_name! {
+    /// Which public key: the SHA-256 of its DER `SubjectPublicKeyInfo`.
+    ///
+    /// It is what RFC 7469 section 2.4 pins and what
+    /// `openssl pkey -pubin -outform DER | sha256sum` prints, so an operator can compute it without this program.
+    /// Upper case is read and lower case is written; prefixes and colons are refused.
+    KeyFingerprint
+}
+
+sha256_name! {
+    /// Which certificate: the SHA-256 of its DER, which is what AWS IoT gives as `certificateId`.
+    ///
+    /// It can be computed before AWS is asked, and `openssl x509 -fingerprint -sha256` prints it with colons.
+    CertificateId
+}
+
+/// Why a text is no SHA-256 in hexadecimal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidDigest {
+    /// A character that is no hexadecimal digit, such as the colons some tools print.
+    #[error("a SHA-256 is written in the digits 0-9 a-f only, without colons, blanks or a prefix")]
+    Character,
+    /// Not 64 characters.
+    #[error("a SHA-256 is 64 hexadecimal digits, this text has {length} bytes")]
+    Length {
+        /// Its length in bytes.
+        length: usize,
+    },
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut sum = [0; 32];
+    sum.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    sum
+}
+
+fn parse(text: &str) -> Result<[u8; 32], InvalidDigest> {
+    if text.len() != 64 {
+        return Err(InvalidDigest::Length { length: text.len() });
+    }
+    let mut sum = [0; 32];
+    for (byte, pair) in sum.iter_mut().zip(text.as_bytes().chunks(2)) {
+        for digit in pair {
+            let value = char::from(*digit).to_digit(16).ok_or(InvalidDigest::Character)?;
+            *byte = *byte << 4 | value as u8;
+        }
+    }
+    Ok(sum)
+}
+
+fn write(sum: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    sum.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn a_fingerprint_is_written_in_lower_case_and_read_in_both() {
+        assert_eq!(KeyFingerprint::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.to_uppercase().parse(), Ok(KeyFingerprint::of(b"")));
+        assert_eq!(serde_json::to_string(&CertificateId::of(b"")).unwrap(), format!("\"{EMPTY}\""));
+        assert_eq!(serde_json::from_str::<CertificateId>(&format!("\"{EMPTY}\"")).unwrap(), CertificateId::of(b""));
+    }
+
+    #[test]
+    fn what_is_not_64_hexadecimal_digits_is_no_fingerprint() {
+        assert_eq!("".parse::<KeyFingerprint>(), Err(InvalidDigest::Length { length: 0 }));
+        assert_eq!(format!("sha256:{EMPTY}").parse::<KeyFingerprint>(), Err(InvalidDigest::Length { length: 71 }));
+        for bad in [EMPTY.replace('e', ":"), EMPTY.replace("e3", "+3"), format!("é{}", &EMPTY[2..])] {
+            assert_eq!(bad.parse::<KeyFingerprint>(), Err(InvalidDigest::Character), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The common name in a subject, and the ways in which a subject is ambiguous.
+
+use crate::der::{self, BadDer, OID, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING};
+use crate::{DeviceId, InvalidDeviceId};
+
+/// id-at-commonName, 2.5.4.3 (RFC 5280 appendix A.1).
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// The device id that a DER-encoded `Name` claims in its common name, if it has one. Other attributes are ignored.
+pub(crate) fn common_name(subject: &[u8]) -> Result<Option<DeviceId>, BadName> {
+    let mut claimed = None;
+    der::read_all(subject, |outer| {
+        outer.expect(SEQUENCE)?.read(|name| {
+            while !name.is_empty() {
+                let Some(id) = name.expect(SET)?.read(single_attribute)? else { continue };
+                if claimed.replace(id).is_some() {
+                    return Err(BadName::TwoCommonNames);
+                }
+            }
+            Ok(())
+        })
+    })?;
+    Ok(claimed)
+}
+
+/// The id in the one attribute of a relative distinguished name, if that attribute is the common name.
+fn single_attribute(attributes: &mut der::Reader<'_>) -> Result<Option<DeviceId>, BadName> {
+    let (oid, value) = attributes
+        .expect(SEQUENCE)?
+        .read(|attribute| Ok::<_, BadDer>((attribute.expect(OID)?.content, attribute.element()?)))?;
+    if !attributes.is_empty() {
+        return Err(BadName::MultiValued);
+    }
+    if oid != COMMON_NAME {
+        return Ok(None);
+    }
+    if !matches!(value.tag, PRINTABLE_STRING | UTF8_STRING) {
+        return Err(BadName::StringType { found: string_type(value.tag) });
+    }
+    let text = str::from_utf8(value.content).map_err(|_| BadName::CommonName(InvalidDeviceId::Character))?;
+    Ok(Some(text.parse()?))
+}
+
+fn string_type(tag: u8) -> &'static str {
+    match tag {
+        0x14 => "TeletexString",
+        0x16 => "IA5String",
+        0x1c => "UniversalString",
+        0x1e => "BMPString",
+        _ => "another type",
+    }
+}
+
+/// Why a subject is not accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadName {
+    /// The common name is no device id.
+    #[error("the common name is no device id: {0}; leave it out or put the device id there")]
+    CommonName(#[from] InvalidDeviceId),
+    /// The subject is not the DER of a name.
+    #[error("the subject is not a DER-encoded name: {0}")]
+    Encoding(#[from] BadDer),
+    /// Two attributes in one relative distinguished name, as in `CN=a+OU=b`.
+    #[error("the subject has a multi-valued RDN, as in CN=a+OU=b: put each attribute in its own RDN")]
+    MultiValued,
+    /// The common name in an encoding that RFC 5280 section 4.1.2.4 lets nobody choose today.
+    #[error("the common name is a {found}: encode it as UTF8String or PrintableString")]
+    StringType {
+        /// The ASN.1 type that came.
+        found: &'static str,
+    },
+    /// More than one common name, so that readers could disagree on which counts.
+    #[error("the subject has more than one common name: send one, the device id, or none")]
+    TwoCommonNames,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::der::encode;
+
+    fn attribute(oid: &[u8], string: u8, text: &[u8]) -> Vec<u8> {
+        encode(SEQUENCE, &[&encode(OID, &[oid]), &encode(string, &[text])])
+    }
+
+    fn name(relative: &[&[&[u8]]]) -> Vec<u8> {
+        let sets = relative.iter().flat_map(|attributes| encode(SET, attributes)).collect::<Vec<_>>();
+        encode(SEQUENCE, &[&sets])
+    }
+
+    #[test]
+    fn the_common_name_is_the_claimed_id_and_the_rest_is_ignored() {
+        let cn = |string| attribute(COMMON_NAME, string, b"sn-0001");
+        let organisation = attribute(&[0x55, 0x04, 0x0a], 0x1e, b"\0A");
+        assert_eq!(common_name(&name(&[])), Ok(None));
+        assert_eq!(common_name(&name(&[&[&organisation]])), Ok(None));
+        for string in [UTF8_STRING, PRINTABLE_STRING] {
+            let subject = name(&[&[&organisation], &[&cn(string)]]);
+            assert_eq!(common_name(&subject), Ok(Some("sn-0001".parse().unwrap())));
+        }
+    }
+
+    #[test]
+    fn threat_17_an_ambiguous_subject_is_refused() {
+        let cn = attribute(COMMON_NAME, UTF8_STRING, b"sn-0001");
+        let unit = attribute(&[0x55, 0x04, 0x0b], UTF8_STRING, b"unit");
+        assert_eq!(common_name(&name(&[&[&cn], &[&cn]])), Err(BadName::TwoCommonNames));
+        assert_eq!(common_name(&name(&[&[&cn, &cn]])), Err(BadName::MultiValued));
+        assert_eq!(common_name(&name(&[&[&cn, &unit]])), Err(BadName::MultiValued));
+        assert_eq!(common_name(&name(&[&[&unit, &cn]])), Err(BadName::MultiValued));
+        assert_eq!(common_name(&name(&[&[]])), Err(BadName::Encoding(BadDer::Truncated)));
+    }
+
+    #[test]
+    fn threat_17_a_common_name_in_an_old_encoding_is_refused() {
+        for (tag, found) in [
+            (0x14, "TeletexString"),
+            (0x16, "IA5String"),
+            (0x1c, "UniversalString"),
+            (0x1e, "BMPString"),
+            (0x04, "another type"),
+        ] {
+            let subject = name(&[&[&attribute(COMMON_NAME, tag, b"sn-0001")]]);
+            assert_eq!(common_name(&subject), Err(BadName::StringType { found }));
+        }
+    }
+
+    #[test]
+    fn threat_17_a_common_name_that_is_no_device_id_is_refused() {
+        for text in [&b"\xef\xbb\xbfsn-0001"[..], b"sn 1", b"sn\0", b"\xff\xfe", "ѕn-0001".as_bytes()] {
+            let subject = name(&[&[&attribute(COMMON_NAME, UTF8_STRING, text)]]);
+            assert_eq!(common_name(&subject), Err(BadName::CommonName(InvalidDeviceId::Character)), "{text:02x?}");
+        }
+        let empty = name(&[&[&attribute(COMMON_NAME, UTF8_STRING, b"")]]);
+        assert_eq!(common_name(&empty), Err(BadName::CommonName(InvalidDeviceId::Empty)));
+    }
+}

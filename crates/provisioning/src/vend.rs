@@ -1,0 +1,363 @@
+//! The vend: a device asks for its certificate over HTTPS and gets it.
+//!
+//! Fresh, it is six calls in four steps; a replay is the first call alone:
+//!
+//! ```text
+//! 1 reserve                        the right proof, the right state: this attempt holds the device
+//! 2 issue || ensure thing          a certificate that can do nothing yet
+//! 3 attach thing || attach policy  both together give it power, and the thing now lists it
+//! 4 commit                         the registry knows the certificate; only now does anybody receive it
+//! ```
+//!
+//! **Why the commit comes last.** A replay that is one read must be able to trust what it reads: `provisioned` has to
+//! mean that the attachments were made. Written before them, it would promise a certificate that a crash then left
+//! powerless, and the device would be bricked by a lost answer.
+//!
+//! **Why nothing is lost before it.** A failure that we live to see is written down with the certificate it leaves
+//! ([`Reservations::release`]). If the process dies without a word, the reservation still names the device and the key,
+//! and the thing lists the certificate: the next attempt finds it there, takes it up again or retires it. A certificate
+//! is never handed out before the registry knows it, so what a crash leaves is in nobody's hands.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all, join3};
+
+use crate::{
+    Attempt, AttemptId, Audit, AuditRecord, Credential, Csr, Decision, Denial, Device, DeviceId, DeviceKey,
+    EnrolmentToken, IssuedCertificate, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy,
+    PolicyName, Proof, Refusal, RefusedKeys, RegistryError, ReservationLost, Reservations, Reserve, Resources,
+    Templates, Timestamp,
+};
+
+/// The vend, with what it needs.
+#[derive(Debug)]
+pub struct Vend<R, P, A> {
+    /// The device registry.
+    pub registry: R,
+    /// Where certificates and things are made.
+    pub platform: P,
+    /// Where decisions are written down.
+    pub audit: A,
+    /// What devices become.
+    pub templates: Templates,
+    /// Keys that no device may have: known to be compromised, or somebody else's.
+    pub refused_keys: RefusedKeys,
+}
+
+/// A device's request, checked as far as it can be without the registry.
+#[derive(Debug)]
+pub struct VendRequest {
+    /// Tells this try from every other.
+    pub attempt: AttemptId,
+    /// Who the device says it is.
+    pub device: DeviceId,
+    /// The device's key, with the proof that it holds it; `None` asks us to make one.
+    pub csr: Option<Csr>,
+    /// The bearer token, where one came.
+    pub token: Option<EnrolmentToken>,
+    /// Template parameters that the device wants to set.
+    pub parameters: BTreeMap<String, String>,
+    /// Where the request came in.
+    pub origin: Origin,
+    /// When it came in.
+    pub now: Timestamp,
+}
+
+/// What a device gets.
+#[derive(Debug)]
+pub struct Vended {
+    /// Its certificate, thing and configuration.
+    pub credential: Credential,
+    /// Its private key, where it was made here. This is the only copy.
+    pub private_key: Option<DeviceKey>,
+    /// Whether this is an answer given before.
+    pub replayed: bool,
+}
+
+/// Why a device gets nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VendError {
+    /// Another attempt for this device is under way.
+    #[error("another attempt for this device is under way")]
+    InProgress {
+        /// When it is over at the latest.
+        until: Timestamp,
+    },
+    /// The key is on the list of keys that nobody may have.
+    #[error("this key must not be used by a device")]
+    KeyRefused,
+    /// No key could be made.
+    #[error("no key could be made")]
+    KeyGeneration(#[source] crate::DeviceKeyError),
+    /// The device set a parameter that it may not set, or to a value that cannot be.
+    #[error("the parameters cannot be used")]
+    Parameters(#[source] ParametersError),
+    /// The platform did not do its part.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The device may not. Whoever asked learns no more than this.
+    #[error("the device was refused")]
+    Refused,
+    /// The registry did not do its part.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl VendError {
+    /// The stable word for it in audit records.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::InProgress { .. } => "interrupted",
+            Self::KeyRefused => "key-refused",
+            Self::KeyGeneration(_) => "key-generation",
+            Self::Parameters(_) => "parameters",
+            Self::Platform(PlatformError::Throttled { .. }) => "platform-throttled",
+            Self::Platform(_) => "platform",
+            Self::Refused => "refused",
+            Self::Registry(RegistryError::Throttled { .. }) => "registry-throttled",
+            Self::Registry(_) => "registry",
+        }
+    }
+}
+
+impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
+    /// Decides about one request, and does what the decision asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`VendError`]; after any of them the device may ask again, and finds what this attempt left in order.
+    pub async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
+        let VendRequest { attempt, device, csr, token, parameters, origin, now } = request;
+        let (csr, private_key) = match csr {
+            Some(csr) => (csr, None),
+            None => {
+                let (key, csr) = DeviceKey::generate(&device).map_err(VendError::KeyGeneration)?;
+                (csr, Some(key))
+            }
+        };
+        let proof = Proof {
+            token: token.as_ref().map(EnrolmentToken::digest),
+            key: *csr.key().fingerprint(),
+            key_made_here: private_key.is_some(),
+        };
+        let attempt = Attempt { id: attempt, device, proof, now };
+        let record = |outcome| {
+            self.audit.record(&AuditRecord {
+                origin: &origin,
+                device: Some(&attempt.device),
+                key: Some(&attempt.proof.key),
+                outcome,
+            });
+        };
+
+        if self.refused_keys.contains(&attempt.proof.key) {
+            record(Outcome::Refused { reason: "key-refused", advice: "the device needs a new key" });
+            return Err(VendError::KeyRefused);
+        }
+        let held = match self.registry.reserve(&attempt).await {
+            Ok(Reserve::Held(device)) => device,
+            Ok(Reserve::Refused(found)) => match decide(found.as_ref(), &attempt) {
+                Decision::Replay(credential) => {
+                    record(Outcome::Replayed { certificate: &credential.certificate, thing: &credential.thing });
+                    return Ok(Vended { credential, private_key: None, replayed: true });
+                }
+                Decision::Wait { until } => {
+                    record(Outcome::Waited);
+                    return Err(VendError::InProgress { until });
+                }
+                // The store refused what the decision allows: it saw a change that has been undone since.
+                Decision::Provision => {
+                    record(Outcome::Waited);
+                    return Err(VendError::InProgress { until: attempt.now.after(Duration::from_secs(1)) });
+                }
+                Decision::Quarantine => {
+                    let kept = found.as_ref().and_then(|device| device.credential.as_ref());
+                    record(Outcome::Quarantined {
+                        certificate: kept.map(|credential| &credential.certificate),
+                        provisioned_key: kept.map(|credential| &credential.key),
+                    });
+                    return Err(self.refuse(Denial::Cloned, found.as_ref(), &attempt).await);
+                }
+                Decision::Deny(denial) => {
+                    record(Outcome::Refused { reason: denial.code(), advice: denial.advice() });
+                    return Err(self.refuse(denial, found.as_ref(), &attempt).await);
+                }
+            },
+            Err(error) => {
+                let error = VendError::from(error);
+                record(Outcome::Failed { reason: error.code() });
+                return Err(error);
+            }
+        };
+        match self.provision(&held, &attempt, &csr, &parameters).await {
+            Ok(credential) => {
+                record(Outcome::Provisioned { certificate: &credential.certificate, thing: &credential.thing });
+                Ok(Vended { credential, private_key, replayed: false })
+            }
+            Err(error) => {
+                record(Outcome::Failed { reason: error.code() });
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a refusal down and gives the one answer that every refusal gets.
+    async fn refuse(&self, denial: Denial, found: Option<&Device>, attempt: &Attempt) -> VendError {
+        let refusal = Refusal::new(denial, found, attempt);
+        if let Err(error) = self.registry.refuse(&attempt.device, &refusal).await {
+            let error: &dyn Error = &error;
+            tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
+        }
+        VendError::Refused
+    }
+
+    /// Makes a reserved device what it is to become, and ends the reservation one way or the other.
+    async fn provision(
+        &self,
+        device: &Device,
+        attempt: &Attempt,
+        csr: &Csr,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Credential, VendError> {
+        let mut left = device.leftover();
+        let error = match self.build(device, attempt, csr, parameters, &mut left).await {
+            Ok(credential) => match self.registry.commit(attempt, &credential).await {
+                Ok(Ok(())) => return Ok(credential),
+                Ok(Err(ReservationLost { to_same_key })) => {
+                    // Somebody else decides about this device now, and does not know this certificate. Only another
+                    // attempt with the same key may have found it at the thing, and then it is that one's to keep.
+                    if !to_same_key {
+                        self.platform.retire(&credential.thing, &credential.certificate_name).await?;
+                    }
+                    return Err(VendError::InProgress { until: attempt.lease_ends() });
+                }
+                Err(error) => error.into(),
+            },
+            Err(error) => error,
+        };
+        if let Err(unreleased) = self.registry.release(attempt, &left).await {
+            // The lease runs out by itself, and the next attempt then asks the platform what is there.
+            let error: &dyn Error = &unreleased;
+            tracing::warn!(device = %attempt.device, error, "a reservation was not released");
+        }
+        Err(error)
+    }
+
+    /// Steps 2 and 3. Keeps in `left` what a failure would leave behind.
+    async fn build(
+        &self,
+        device: &Device,
+        attempt: &Attempt,
+        csr: &Csr,
+        parameters: &BTreeMap<String, String>,
+        left: &mut Leftover,
+    ) -> Result<Credential, VendError> {
+        let resources = self.templates.evaluate(device, parameters).map_err(VendError::Parameters)?;
+        let found = match left {
+            Leftover::Known(None) => None,
+            _ => self.settle(device, attempt, &resources).await?,
+        };
+        *left = Leftover::Known(found.clone());
+
+        let issue = async {
+            match found {
+                Some(credential) => Ok(credential),
+                None => self.issue(csr, attempt, &resources).await,
+            }
+        };
+        let (issued, thing) = join(issue, self.platform.ensure_thing(&resources.thing)).await;
+        let credential = issued?;
+        *left = Leftover::Known(Some(credential.clone()));
+        thing?;
+
+        let (thing, policies, groups) = join3(
+            self.platform.attach_thing(
+                &credential.thing,
+                &credential.certificate_name,
+                resources.certificate.principal_type,
+            ),
+            join_all(
+                resources
+                    .policy_names()
+                    .map(|policy| self.platform.attach_policy(policy, &credential.certificate_name)),
+            ),
+            join_all(resources.thing.groups.iter().map(|group| self.platform.join_group(&credential.thing, group))),
+        )
+        .await;
+        thing?;
+        policies.into_iter().chain(groups).collect::<Result<(), _>>()?;
+        Ok(credential)
+    }
+
+    /// Has a certificate made, and looks at it before anything is done with it.
+    async fn issue(&self, csr: &Csr, attempt: &Attempt, resources: &Resources) -> Result<Credential, PlatformError> {
+        let issued = self.platform.issue(csr).await?;
+        if let Err(defect) = issued.certificate.lint(csr.key().fingerprint()) {
+            self.platform.retire(&resources.thing.name, &issued.name).await?;
+            return Err(PlatformError::Defective { source: defect.into() });
+        }
+        Ok(Credential::new(&issued, attempt, resources))
+    }
+
+    /// Clears away what earlier attempts left, and returns the certificate that this one can go on with: one for the
+    /// same key and the same thing. Only what an earlier attempt of ours can have made is touched.
+    async fn settle(
+        &self,
+        device: &Device,
+        attempt: &Attempt,
+        resources: &Resources,
+    ) -> Result<Option<Credential>, PlatformError> {
+        let mut left: Vec<Credential> = device.credential.iter().cloned().collect();
+        if let Some(unsettled) = device.reservation.as_ref().filter(|reservation| reservation.attempts > 1) {
+            let there = self.platform.certificates_of(&resources.thing.name).await?;
+            let unknown = there.iter().filter(|issued: &&IssuedCertificate| {
+                unsettled.keys.contains(issued.certificate.key())
+                    && left.iter().all(|known| known.certificate != *issued.certificate.id())
+            });
+            let unknown: Vec<_> = unknown.map(|issued| Credential::new(issued, attempt, resources)).collect();
+            left.extend(unknown);
+        }
+        let mut usable = None;
+        for credential in left {
+            if usable.is_none() && credential.continues(attempt, resources) {
+                usable = Some(Credential { configuration: resources.device_configuration.clone(), ..credential });
+            } else {
+                self.platform.retire(&credential.thing, &credential.certificate_name).await?;
+            }
+        }
+        Ok(usable)
+    }
+}
+
+impl Credential {
+    /// Whether `attempt` can go on with this certificate instead of having another one made.
+    fn continues(&self, attempt: &Attempt, resources: &Resources) -> bool {
+        self.key == attempt.proof.key && self.thing == resources.thing.name
+    }
+}
+
+impl Device {
+    /// What the attempt that has just reserved this device finds left behind by earlier ones.
+    fn leftover(&self) -> Leftover {
+        let alone = self.reservation.as_ref().is_some_and(|reservation| reservation.attempts <= 1);
+        if alone && self.credential.is_none() { Leftover::Known(None) } else { Leftover::Unknown }
+    }
+}
+
+impl Resources {
+    /// The policies to attach. [`Templates::evaluate`] lets no other kind through.
+    fn policy_names(&self) -> impl Iterator<Item = &PolicyName> {
+        self.policies.iter().filter_map(|policy| match policy {
+            Policy::Name(name) => Some(name),
+            Policy::Document(_) => None,
+        })
+    }
+}
+
+/// What is to be done with an attempt on a device that may not exist.
+fn decide(device: Option<&Device>, attempt: &Attempt) -> Decision {
+    device.map_or(Decision::Deny(Denial::Unknown), |device| device.decide(attempt))
+}

@@ -1,0 +1,182 @@
+//! The vend over the ports in memory: what it costs, what it survives, and whom it lets in.
+
+use cvm_provisioning::{Decision, DeviceStore as _, KeyOrigin, RefusedKeys, State, VendError};
+use cvm_testkit::fixture::{NOW, csr, device, id, later, request};
+use cvm_testkit::{MemoryRegistry, Script, contract, scenario};
+use std::time::Duration;
+
+#[tokio::test]
+async fn the_registry_in_memory_keeps_the_contract() {
+    contract::registry(&MemoryRegistry::default()).await;
+    contract::fifty_reservations_at_once(&MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
+    scenario::fault_matrix(MemoryRegistry::default).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_07_fifty_callers_at_once_get_one_certificate() {
+    scenario::fifty_callers_with_one_key(MemoryRegistry::default()).await;
+    scenario::fifty_callers_with_fifty_keys(MemoryRegistry::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_vend_is_six_calls_in_four_steps_and_a_replay_is_one() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    let key = csr("sn-1");
+    let script = Script::paced(Duration::from_secs(1));
+    let begin = tokio::time::Instant::now();
+    let first = world.vend(&script).vend(request("sn-1", 1, Some(&key), NOW)).await.unwrap();
+    assert!(!first.replayed);
+    assert_eq!((script.calls(), begin.elapsed().as_secs()), (6, 4));
+
+    let script = Script::paced(Duration::from_secs(1));
+    let again = world.vend(&script).vend(request("sn-1", 2, Some(&key), later(5))).await.unwrap();
+    assert!(again.replayed);
+    assert_eq!(again.credential, first.credential);
+    assert_eq!(script.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn threat_01_every_refusal_costs_the_same_two_calls() {
+    let disabled = |mut device: cvm_provisioning::Device| {
+        device.disable("stolen".parse().unwrap(), NOW);
+        device
+    };
+    let revoked = |mut device: cvm_provisioning::Device| {
+        device.state = State::Revoked;
+        device
+    };
+    let wrong_token = |mut request: cvm_provisioning::VendRequest| {
+        request.token = Some("another-token-0123456789-0123456789".parse().unwrap());
+        request
+    };
+    let key = csr("sn-1");
+    let right = || request("sn-1", 1, Some(&key), NOW);
+    let unknown = cvm_provisioning::VendRequest { device: id("sn-2"), ..right() };
+    for (device, request) in [
+        (device("sn-1"), unknown),
+        (device("sn-1"), wrong_token(right())),
+        (disabled(device("sn-1")), right()),
+        (revoked(device("sn-1")), right()),
+        (device("sn-1"), cvm_provisioning::VendRequest { csr: None, ..right() }),
+    ] {
+        let world = scenario::World::new(MemoryRegistry::default(), device).await;
+        let script = Script::paced(Duration::from_secs(1));
+        let begin = tokio::time::Instant::now();
+        let error = world.vend(&script).vend(request).await.unwrap_err();
+        assert!(matches!(error, VendError::Refused), "{error}");
+        assert_eq!((script.calls(), begin.elapsed().as_secs()), (2, 2));
+        assert_eq!(world.platform.active(), 0);
+        assert_eq!(world.audit.take().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn threat_04_another_key_on_a_provisioned_device_quarantines_it_and_touches_nothing() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    let vend = world.vend(&Script::default());
+    let (own, clone) = (csr("sn-1"), csr("sn-1"));
+    let first = vend.vend(request("sn-1", 1, Some(&own), NOW)).await.unwrap();
+    let refused = vend.vend(request("sn-1", 2, Some(&clone), later(1))).await.unwrap_err();
+    assert!(matches!(refused, VendError::Refused));
+    assert_eq!(world.platform.powerful(), [first.credential.certificate]);
+    let stored = world.registry.find(&id("sn-1")).await.unwrap().unwrap();
+    assert_eq!(stored.state, State::Quarantined);
+    assert_eq!(stored.last_refusal.unwrap().key, *clone.key().fingerprint());
+
+    // Even the true key has to wait for a person now.
+    assert!(matches!(vend.vend(request("sn-1", 3, Some(&own), later(2))).await, Err(VendError::Refused)));
+}
+
+#[tokio::test]
+async fn threat_48_yes_no_yes_no_in_one_process() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    world.registry.add(&device("sn-3")).await.unwrap();
+    let vend = world.vend(&Script::default());
+    for (number, (name, allowed)) in
+        [("sn-1", true), ("sn-2", false), ("sn-3", true), ("sn-4", false)].iter().enumerate()
+    {
+        let answer = vend.vend(request(name, number as u128, Some(&csr(name)), NOW)).await;
+        assert_eq!(answer.is_ok(), *allowed, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn threat_03_wrong_proofs_slow_down_and_the_right_one_gets_its_turn() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    let vend = world.vend(&Script::default());
+    let key = csr("sn-1");
+    for number in 0..20 {
+        let mut guess = request("sn-1", number, Some(&key), NOW);
+        guess.token = Some(format!("a-guess-0123456789-0123456789-{number}").parse().unwrap());
+        assert!(matches!(vend.vend(guess).await, Err(VendError::Refused)));
+    }
+    let stored = world.registry.find(&id("sn-1")).await.unwrap().unwrap();
+    assert_eq!(stored.wrong_proofs.count, 4, "proofs that are not looked at are not counted");
+    assert!(matches!(vend.vend(request("sn-1", 30, Some(&key), NOW)).await, Err(VendError::Refused)));
+    let answer = vend.vend(request("sn-1", 31, Some(&key), later(300))).await;
+    assert!(answer.is_ok(), "no delay is longer than five minutes");
+    assert_eq!(world.registry.find(&id("sn-1")).await.unwrap().unwrap().wrong_proofs.count, 0);
+}
+
+#[tokio::test]
+async fn threat_58_a_key_made_here_is_given_once_and_replaced_only_right_after() {
+    let mut with_service_key = device("sn-1");
+    with_service_key.key_origin = KeyOrigin::Service;
+    let world = scenario::World::new(MemoryRegistry::default(), with_service_key).await;
+    let vend = world.vend(&Script::default());
+    let first = vend.vend(request("sn-1", 1, None, NOW)).await.unwrap();
+    let second = vend.vend(request("sn-1", 2, None, later(60))).await.unwrap();
+    assert_ne!(first.private_key.unwrap().pem(), second.private_key.unwrap().pem());
+    assert_eq!(world.platform.powerful(), [second.credential.certificate], "the unused one is retired");
+    assert_eq!(world.platform.active(), 1);
+
+    assert!(matches!(vend.vend(request("sn-1", 3, None, later(60 + 300))).await, Err(VendError::Refused)));
+    assert_eq!(world.platform.powerful(), [second.credential.certificate]);
+    assert_eq!(world.registry.find(&id("sn-1")).await.unwrap().unwrap().state, State::Quarantined);
+}
+
+#[tokio::test]
+async fn threat_20_a_refused_key_gets_nothing_and_asks_nobody() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    let key = csr("sn-1");
+    let script = Script::default();
+    let mut vend = world.vend(&script);
+    vend.refused_keys = RefusedKeys::from_iter([*key.key().fingerprint()]);
+    assert!(matches!(vend.vend(request("sn-1", 1, Some(&key), NOW)).await, Err(VendError::KeyRefused)));
+    assert_eq!(script.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_device_sets_only_the_parameters_that_it_may() {
+    let mut free = device("sn-1");
+    free.settable_parameters = ["Site".to_owned(), "SerialNumber".to_owned(), "Undeclared".to_owned()].into();
+    for (name, allowed) in
+        [("Site", true), ("SerialNumber", false), ("Undeclared", false), ("AWS::IoT::Certificate::Id", false)]
+    {
+        let world = scenario::World::new(MemoryRegistry::default(), free.clone()).await;
+        let mut asked = request("sn-1", 1, Some(&csr("sn-1")), NOW);
+        asked.parameters = [(name.to_owned(), "Ulm".to_owned())].into();
+        let answer = world.vend(&Script::default()).vend(asked).await;
+        assert_eq!(answer.is_ok(), allowed, "{name}");
+        assert_eq!(world.platform.active(), usize::from(allowed));
+        if !allowed {
+            let stored = world.registry.find(&id("sn-1")).await.unwrap().unwrap();
+            let next = stored.decide(&cvm_testkit::fixture::attempt("sn-1", 2, &csr("sn-1"), NOW));
+            assert_eq!(next, Decision::Provision, "the device need not wait to ask again without it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
+    scenario::disabled_at_every_call(MemoryRegistry::default).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
+    scenario::a_sleeper_harms_nobody(MemoryRegistry::default).await;
+}

@@ -1,0 +1,315 @@
+//! The contract of the device registry: whatever the store, each method has the effect of the [`Device`] method of the
+//! same name, in one step. Every case runs the store beside the domain's own rules and compares all there is to see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cvm_provisioning::{
+    Attempt, AttemptId, Attestation, CertificateId, Credential, Decision, Denial, Device, DeviceStore, GenerationId,
+    KeyFingerprint, KeyOrigin, Leftover, Proof, Refusal, Reservations, Reserve, Timestamp, Verdict,
+};
+
+use crate::MemoryPlatform;
+use crate::fixture::{NOW, csr, device, id, later, templates, token};
+
+/// Runs the whole contract over one empty registry.
+pub async fn registry<R: Reservations + DeviceStore>(registry: &R) {
+    let cases = Cases::new().await;
+    a_reservation_follows_the_decision(registry, &cases).await;
+    a_reservation_made_twice_is_one(registry, &cases).await;
+    a_commit_is_the_holders(registry, &cases).await;
+    a_release_is_the_holders(registry, &cases).await;
+    a_refusal_is_written_down(registry, &cases).await;
+    an_unknown_device_is_not_made(registry, &cases).await;
+    operators_do_not_overwrite_each_other(registry).await;
+    a_list_has_every_device_once(registry).await;
+}
+
+/// Devices in every state there is, and attempts of every kind there is.
+struct Cases {
+    devices: Vec<Device>,
+    attempts: Vec<Attempt>,
+    credential: Credential,
+}
+
+impl Cases {
+    async fn new() -> Self {
+        let name = "contract";
+        let (own, other) = (csr(name), csr(name));
+        let fingerprint = *own.key().fingerprint();
+        let registered = device(name);
+
+        let attempt = |number, key, token: bool, key_made_here, now| Attempt {
+            id: AttemptId::new(number),
+            device: id(name),
+            proof: Proof { token: token.then(|| crate::fixture::token().digest()), key, key_made_here },
+            now,
+        };
+        let first = attempt(1, fingerprint, true, false, NOW);
+        let attempts = vec![
+            attempt(2, fingerprint, true, false, later(2)),
+            attempt(3, *other.key().fingerprint(), true, false, later(2)),
+            attempt(4, fingerprint, false, false, later(2)),
+            attempt(5, *other.key().fingerprint(), false, true, later(2)),
+            attempt(6, *other.key().fingerprint(), true, true, later(2)),
+            attempt(7, fingerprint, true, false, later(29)),
+            attempt(8, fingerprint, true, false, later(30)),
+            attempt(9, *other.key().fingerprint(), true, false, later(600)),
+            attempt(10, *other.key().fingerprint(), true, true, later(600)),
+        ];
+
+        let with = |change: &dyn Fn(&mut Device)| {
+            let mut device = registered.clone();
+            change(&mut device);
+            device
+        };
+        let credential = credential(&registered, &first, &own).await;
+        let made_here = Credential { key_made_here: true, ..credential.clone() };
+        let public_key = Attestation::PublicKey { key: fingerprint };
+        let expires =
+            |expires_at: Timestamp| Attestation::Token { digest: token().digest(), expires_at: Some(expires_at) };
+        let refused = |denial| Refusal { denial, key: *other.key().fingerprint(), at: later(1), blocked_until: None };
+        let clone = refused(Denial::Cloned);
+        let reserve = |device: &mut Device| device.reserve(&first);
+        let provision = |device: &mut Device, credential: &Credential| {
+            device.reserve(&first);
+            device.commit(first.id, credential.clone(), later(1)).expect("the attempt holds the device");
+        };
+        let release = |device: &mut Device, left: Leftover| {
+            device.reserve(&first);
+            device.release(first.id, left, later(1));
+        };
+        let devices = vec![
+            registered.clone(),
+            with(&|device| device.disable("stolen".parse().expect("a reason"), later(1))),
+            with(&|device| device.attestation = public_key.clone()),
+            with(&|device| device.attestation = Attestation::PublicKey { key: *other.key().fingerprint() }),
+            with(&|device| device.attestation = expires(later(2))),
+            with(&|device| device.attestation = expires(later(3))),
+            with(&|device| device.key_origin = KeyOrigin::Service),
+            with(&|device| {
+                device.key_origin = KeyOrigin::Service;
+                device.template = Some("other".parse().expect("a template name"));
+                device.parameters = BTreeMap::from([("Site".to_owned(), "Ulm".to_owned())]);
+                device.settable_parameters = BTreeSet::from(["Site".to_owned()]);
+                provision(device, &made_here);
+            }),
+            with(&|device| provision(device, &made_here)),
+            with(&reserve),
+            with(&|device| {
+                reserve(device);
+                device.disable("stolen".parse().expect("a reason"), later(1));
+            }),
+            with(&|device| release(device, Leftover::Unknown)),
+            with(&|device| release(device, Leftover::Known(None))),
+            with(&|device| release(device, Leftover::Known(Some(credential.clone())))),
+            with(&|device| {
+                release(device, Leftover::Unknown);
+                device.reserve(&attempt(20, *other.key().fingerprint(), true, false, later(1)));
+            }),
+            with(&|device| provision(device, &credential)),
+            with(&|device| {
+                device.attestation = public_key.clone();
+                provision(device, &credential);
+            }),
+            with(&|device| {
+                provision(device, &credential);
+                device.refuse(&clone);
+            }),
+            with(&|device| {
+                provision(device, &credential);
+                device.refuse(&clone);
+                device.approve(Verdict::AdmitNextKey, later(1)).expect("it is in quarantine");
+            }),
+            with(&|device| {
+                provision(device, &credential);
+                device.refuse(&clone);
+                device.approve(Verdict::KeepCertificate, later(1)).expect("it is in quarantine");
+            }),
+            with(&|device| {
+                provision(device, &credential);
+                device.state = cvm_provisioning::State::Revoked;
+            }),
+            with(&|device| {
+                for _ in 0..6 {
+                    let wrong = Refusal {
+                        blocked_until: device.wrong_proofs.one_more(later(1)).blocked_until,
+                        ..refused(Denial::WrongProof)
+                    };
+                    device.refuse(&wrong);
+                }
+            }),
+        ];
+        Self { devices, attempts, credential }
+    }
+}
+
+/// What `attempt` would be given.
+async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::Csr) -> Credential {
+    use cvm_provisioning::Platform as _;
+
+    let resources = templates().evaluate(device, &BTreeMap::new()).expect("the template fits");
+    let issued = MemoryPlatform::default().issue(csr).await.expect("the platform in memory issues");
+    Credential::new(&issued, attempt, &resources)
+}
+
+/// Puts a device into the registry, whatever is there.
+async fn put<R: DeviceStore>(registry: &R, device: &Device) {
+    if let Some(there) = registry.find(&device.id).await.expect("the store answers") {
+        assert!(registry.delete(&there.id, there.version).await.expect("the store answers"));
+    }
+    assert!(registry.add(device).await.expect("the store answers"));
+}
+
+async fn stored<R: DeviceStore>(registry: &R, device: &Device) -> Device {
+    registry.find(&device.id).await.expect("the store answers").expect("the device is there")
+}
+
+async fn a_reservation_follows_the_decision<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+    for device in &cases.devices {
+        put(registry, device).await;
+        assert_eq!(stored(registry, device).await, *device, "what is stored is what was put there");
+        for attempt in &cases.attempts {
+            put(registry, device).await;
+            let mut expected = device.clone();
+            let reserve = match device.decide(attempt) {
+                Decision::Provision => {
+                    expected.reserve(attempt);
+                    Reserve::Held(expected.clone())
+                }
+                _ => Reserve::Refused(Some(device.clone())),
+            };
+            assert_eq!(registry.reserve(attempt).await.expect("the store answers"), reserve, "{attempt:?}");
+            assert_eq!(stored(registry, device).await, expected, "{attempt:?}");
+        }
+    }
+}
+
+async fn a_reservation_made_twice_is_one<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+    let (device, attempt) = (&cases.devices[0], &cases.attempts[0]);
+    put(registry, device).await;
+    let first = registry.reserve(attempt).await.expect("the store answers");
+    assert_eq!(registry.reserve(attempt).await.expect("the store answers"), first, "its answer was lost");
+    let other = Attempt { id: AttemptId::new(99), ..attempt.clone() };
+    let refused = registry.reserve(&other).await.expect("the store answers");
+    assert!(matches!(refused, Reserve::Refused(Some(_))), "the same key in another attempt has to wait");
+}
+
+async fn a_commit_is_the_holders<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+    let other = Credential { certificate: CertificateId::of(b"another"), ..cases.credential.clone() };
+    for device in &cases.devices {
+        for (owner, credential) in [(1, &cases.credential), (1, &other), (20, &other), (2, &cases.credential)] {
+            put(registry, device).await;
+            let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
+            let mut expected = device.clone();
+            let outcome = expected.commit(attempt.id, credential.clone(), attempt.now);
+            assert_eq!(registry.commit(&attempt, credential).await.expect("the store answers"), outcome);
+            assert_eq!(stored(registry, device).await, expected, "{owner}");
+            if outcome.is_ok() {
+                let again = registry.commit(&attempt, credential).await.expect("the store answers");
+                assert_eq!(again, Ok(()), "its answer was lost");
+                assert_eq!(stored(registry, device).await, expected);
+            }
+        }
+    }
+}
+
+async fn a_release_is_the_holders<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+    let leftovers = [Leftover::Unknown, Leftover::Known(None), Leftover::Known(Some(cases.credential.clone()))];
+    for device in &cases.devices {
+        for left in &leftovers {
+            for owner in [1, 20, 2] {
+                put(registry, device).await;
+                let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
+                let mut expected = device.clone();
+                expected.release(attempt.id, left.clone(), attempt.now);
+                registry.release(&attempt, left).await.expect("the store answers");
+                assert_eq!(stored(registry, device).await, expected, "{left:?}");
+            }
+        }
+    }
+}
+
+async fn a_refusal_is_written_down<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+    for device in &cases.devices {
+        for denial in Denial::ALL {
+            for attempt in &cases.attempts[..2] {
+                put(registry, device).await;
+                let refusal = Refusal::new(denial, Some(device), attempt);
+                let mut expected = device.clone();
+                expected.refuse(&refusal);
+                registry.refuse(&device.id, &refusal).await.expect("the store answers");
+                assert_eq!(stored(registry, device).await, expected, "{denial:?}");
+            }
+        }
+    }
+}
+
+async fn an_unknown_device_is_not_made<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+    let attempt = Attempt { device: id("nobody"), ..cases.attempts[0].clone() };
+    assert_eq!(registry.reserve(&attempt).await.expect("the store answers"), Reserve::Refused(None));
+    for denial in Denial::ALL {
+        let refusal = Refusal::new(denial, None, &attempt);
+        registry.refuse(&attempt.device, &refusal).await.expect("the store answers");
+    }
+    assert!(registry.commit(&attempt, &cases.credential).await.expect("the store answers").is_err());
+    registry.release(&attempt, &Leftover::Unknown).await.expect("the store answers");
+    assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
+}
+
+async fn operators_do_not_overwrite_each_other<R: Reservations + DeviceStore>(registry: &R) {
+    let first = device("edited");
+    put(registry, &first).await;
+    let twin = Device { generation: GenerationId::new(8), ..first.clone() };
+    assert!(!registry.add(&twin).await.expect("the store answers"), "the id is taken");
+
+    let mut second = first.clone();
+    second.disable("lost in the post".parse().expect("a reason"), later(1));
+    assert!(registry.replace(&second, first.version).await.expect("the store answers"));
+    assert!(!registry.replace(&second, first.version).await.expect("the store answers"), "that version is gone");
+    let foreign = Device { generation: GenerationId::new(8), ..second.clone() };
+    assert!(!registry.replace(&foreign, second.version).await.expect("the store answers"), "that is another device");
+    assert!(!registry.delete(&first.id, first.version).await.expect("the store answers"), "that version is gone");
+    assert_eq!(stored(registry, &first).await, second);
+    assert!(registry.delete(&second.id, second.version).await.expect("the store answers"));
+    assert_eq!(registry.find(&first.id).await.expect("the store answers"), None);
+    assert!(!registry.replace(&second, second.version).await.expect("the store answers"), "it is deleted");
+    assert_eq!(registry.find(&first.id).await.expect("the store answers"), None);
+}
+
+async fn a_list_has_every_device_once<R: Reservations + DeviceStore>(registry: &R) {
+    let key = KeyFingerprint::of(b"listed");
+    for number in 0..25 {
+        let attestation = Attestation::PublicKey { key };
+        put(registry, &Device::new(id(&format!("listed-{number}")), GenerationId::new(number), attestation, NOW)).await;
+    }
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.list(after.as_ref(), 10).await.expect("the store answers");
+        assert!(page.devices.len() <= 10);
+        seen.extend(page.devices.into_iter().map(|device| device.id).filter(|id| id.as_str().starts_with("listed-")));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 25);
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), 25);
+}
+
+/// Fifty callers for one device at once.
+pub async fn fifty_reservations_at_once<R: Reservations + DeviceStore + Clone + 'static>(registry: &R) {
+    put(registry, &device("contended")).await;
+    let csr = csr("contended");
+    let attempts = (1..=50).map(|number| crate::fixture::attempt("contended", number, &csr, NOW));
+    let tasks: Vec<_> = attempts
+        .map(|attempt| {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.reserve(&attempt).await })
+        })
+        .collect();
+    let mut held = 0;
+    for task in tasks {
+        held += usize::from(matches!(task.await.expect("no panic").expect("the store answers"), Reserve::Held(_)));
+    }
+    assert_eq!(held, 1);
+}

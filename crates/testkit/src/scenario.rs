@@ -1,0 +1,319 @@
+//! Whole vends over any registry, with everything that can go wrong.
+
+use std::time::Duration;
+
+use cvm_provisioning::{
+    Attempt, Certificate, Csr, Device, DeviceStore, KeyFingerprint, KeyOrigin, Platform, RefusedKeys, Reservations,
+    State, Timestamp, Vend, VendError, Vended,
+};
+
+use crate::fixture::{NOW, csr, device, id, request, templates};
+use crate::{Fault, Faulty, MemoryAudit, MemoryPlatform, Script};
+
+/// One registry with one device, one platform.
+pub struct World<R> {
+    /// The registry.
+    pub registry: R,
+    /// The platform.
+    pub platform: MemoryPlatform,
+    /// The audit records.
+    pub audit: MemoryAudit,
+}
+
+impl<R: Reservations + DeviceStore + Clone> World<R> {
+    /// A world in which this device has just been put on the allowlist.
+    pub async fn new(registry: R, device: Device) -> Self {
+        if let Some(earlier) = registry.find(&device.id).await.expect("the store answers") {
+            assert!(registry.delete(&earlier.id, earlier.version).await.expect("the store answers"));
+        }
+        assert!(registry.add(&device).await.expect("the store answers"));
+        Self { registry, platform: MemoryPlatform::default(), audit: MemoryAudit::default() }
+    }
+
+    /// The vend of this world, as the script lets it run.
+    pub fn vend(&self, script: &Script) -> Vend<Faulty<R>, Faulty<MemoryPlatform>, MemoryAudit> {
+        Vend {
+            registry: Faulty { inner: self.registry.clone(), script: script.clone() },
+            platform: Faulty { inner: self.platform.clone(), script: script.clone() },
+            audit: self.audit.clone(),
+            templates: templates(),
+            refused_keys: RefusedKeys::default(),
+        }
+    }
+
+    /// The vend of this world's registry on another platform.
+    pub fn vend_on<P: Platform>(&self, platform: P) -> Vend<R, P, MemoryAudit> {
+        Vend {
+            registry: self.registry.clone(),
+            platform,
+            audit: self.audit.clone(),
+            templates: templates(),
+            refused_keys: RefusedKeys::default(),
+        }
+    }
+
+    /// What a device does that got no certificate: it asks again, after the time that it was told.
+    async fn ask_until_answered(&self, name: &str, csr: Option<&Csr>, from: Timestamp) -> Vended {
+        let mut now = from;
+        for number in 1_000..1_005 {
+            match self.vend(&Script::default()).vend(request(name, number, csr, now)).await {
+                Ok(vended) => return vended,
+                Err(VendError::InProgress { until }) => now = until,
+                Err(error) => panic!("a retry ended with {error:?}"),
+            }
+        }
+        panic!("five retries were not enough");
+    }
+
+    async fn stored(&self, name: &str) -> Device {
+        self.registry.find(&id(name)).await.expect("the store answers").expect("the device is there")
+    }
+
+    /// One certificate works: the one that the registry has and the device was given, for the key that the device has.
+    async fn assert_provisioned(&self, name: &str, key: Option<&Csr>, given: &Vended, context: &str) {
+        let key = match (key, &given.private_key) {
+            (Some(csr), None) => *csr.key().fingerprint(),
+            (None, Some(key)) => {
+                let pair = rcgen::KeyPair::from_pem(key.pem()).expect("the key is one");
+                KeyFingerprint::of(&rcgen::PublicKeyData::subject_public_key_info(&pair))
+            }
+            _ => panic!("{context}: a key came that was not asked for, or none that was"),
+        };
+        let certificate = Certificate::parse(&given.credential.pem).expect("the platform makes certificates");
+        assert_eq!((certificate.key(), &given.credential.key), (&key, &key), "{context}");
+        assert_eq!(self.platform.powerful(), [given.credential.certificate], "{context}");
+        assert_eq!(self.platform.things(), [name], "{context}");
+        let stored = self.stored(name).await;
+        assert_eq!(stored.state, State::Provisioned, "{context}");
+        assert_eq!(stored.credential.as_ref(), Some(&given.credential), "{context}");
+    }
+}
+
+/// A vend that fails at every call in every way, and the retry after it: by the same key, by another key (a device that
+/// lost its key with its power), and with a key made here. What clears up after a failure fails itself, too, at every
+/// call, before the last retry.
+pub async fn fault_matrix<R: Reservations + DeviceStore + Clone>(registry: impl Fn() -> R) {
+    for retry in [Retry::SameKey, Retry::OtherKey, Retry::KeyMadeHere] {
+        for fault in Fault::FAILURES {
+            for n in 1..=FRESH_CALLS {
+                for m in 0.. {
+                    let context = format!("{retry:?}, {fault:?} at call {n} and then at call {m}");
+                    let failed_twice = two_failures(registry(), retry, fault, n, m, &context).await;
+                    if m > 0 && !failed_twice {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The calls of a fresh vend.
+const FRESH_CALLS: usize = 6;
+
+/// One vend that fails at call `n`, one that fails at call `m` (none where that is 0), and then whatever retries it
+/// takes. Says whether there was a call `m` to fail.
+async fn two_failures<R: Reservations + DeviceStore + Clone>(
+    registry: R,
+    retry: Retry,
+    fault: Fault,
+    n: usize,
+    m: usize,
+    context: &str,
+) -> bool {
+    const NAME: &str = "sn-1";
+    let mut registered = device(NAME);
+    if retry == Retry::KeyMadeHere {
+        registered.key_origin = KeyOrigin::Service;
+    }
+    let world = World::new(registry, registered).await;
+    let first_key = (retry != Retry::KeyMadeHere).then(|| csr(NAME));
+    let second_key = match retry {
+        Retry::KeyMadeHere => None,
+        Retry::OtherKey => Some(csr(NAME)),
+        Retry::SameKey => first_key.clone(),
+    };
+
+    let script = Script::fail(n, fault);
+    let vend = world.vend(&script);
+    let first = script.run(vend.vend(request(NAME, 1, first_key.as_ref(), NOW))).await;
+    assert!(script.calls() >= n && !matches!(first, Some(Ok(_))), "{context}: {first:?}");
+    // The lease of an attempt that died has to run out.
+    let mut now = NOW.after(Attempt::LEASE);
+    let stored = world.stored(NAME).await;
+    let committed = stored.credential.filter(|_| stored.state == State::Provisioned);
+    let key = match committed {
+        // The crash came when the registry had the certificate: the key it is for has won.
+        Some(credential) if !credential.key_made_here => &first_key,
+        _ => &second_key,
+    };
+    let mut failed_twice = false;
+    if m > 0 {
+        let script = Script::fail(m, fault);
+        let vend = world.vend(&script);
+        let second = script.run(vend.vend(request(NAME, 2, key.as_ref(), now))).await;
+        failed_twice = script.calls() >= m;
+        if let Some(Ok(vended)) = second {
+            world.assert_provisioned(NAME, key.as_ref(), &vended, context).await;
+            return failed_twice;
+        }
+        now = now.after(Duration::from_secs(1));
+    }
+    let vended = world.ask_until_answered(NAME, key.as_ref(), now).await;
+    world.assert_provisioned(NAME, key.as_ref(), &vended, context).await;
+    failed_twice
+}
+
+/// Who asks after a failure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Retry {
+    KeyMadeHere,
+    OtherKey,
+    SameKey,
+}
+
+/// Fifty callers for one device with one key.
+pub async fn fifty_callers_with_one_key<R>(registry: R)
+where
+    R: Reservations + DeviceStore + Clone + 'static,
+{
+    let world = World::new(registry, device("one-key")).await;
+    let key = csr("one-key");
+    let keys = vec![key.clone(); 50];
+    let answers = all_at_once(&world, "one-key", keys).await;
+    for answer in &answers {
+        match answer {
+            Ok(_) | Err(VendError::InProgress { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(answers.iter().flatten().filter(|vended| !vended.replayed).count(), 1);
+    let vended = world.ask_until_answered("one-key", Some(&key), NOW).await;
+    assert!(vended.replayed);
+    world.assert_provisioned("one-key", Some(&key), &vended, "one key").await;
+    assert_eq!(world.platform.active(), 1);
+}
+
+/// Fifty callers for one device with fifty keys.
+pub async fn fifty_callers_with_fifty_keys<R>(registry: R)
+where
+    R: Reservations + DeviceStore + Clone + 'static,
+{
+    let world = World::new(registry, device("fifty-keys")).await;
+    let keys = (0..50).map(|_| csr("fifty-keys")).collect();
+    let answers = all_at_once(&world, "fifty-keys", keys).await;
+    for answer in &answers {
+        match answer {
+            Ok(_) | Err(VendError::InProgress { .. } | VendError::Refused) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let winners: Vec<_> = answers.iter().flatten().collect();
+    assert_eq!(winners.len(), 1);
+    assert_eq!(world.platform.powerful(), [winners[0].credential.certificate]);
+    assert_eq!(world.platform.active(), 1);
+}
+
+async fn all_at_once<R>(world: &World<R>, name: &'static str, keys: Vec<Csr>) -> Vec<Result<Vended, VendError>>
+where
+    R: Reservations + DeviceStore + Clone + 'static,
+{
+    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(keys.len()));
+    let mut tasks = Vec::new();
+    for (number, key) in (1..).zip(keys) {
+        let (vend, barrier) = (world.vend(&Script::default()), barrier.clone());
+        tasks.push(tokio::spawn(async move {
+            barrier.wait().await;
+            vend.vend(request(name, number, Some(&key), NOW)).await
+        }));
+    }
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.expect("no panic"));
+    }
+    answers
+}
+
+/// An operator disables the device before each call of its vend.
+pub async fn disabled_at_every_call<R: Reservations + DeviceStore + Clone>(registry: impl Fn() -> R) {
+    const NAME: &str = "sn-1";
+    for n in 1..=FRESH_CALLS {
+        let world = World::new(registry(), device(NAME)).await;
+        let script = Script::fail(n, Fault::Hold);
+        let key = csr(NAME);
+        let vend = world.vend(&script);
+        let operator = async {
+            script.held().await;
+            let mut device = world.stored(NAME).await;
+            let version = device.version;
+            device.disable("stolen".parse().expect("a reason"), NOW);
+            assert!(world.registry.replace(&device, version).await.expect("the store answers"));
+            script.resume();
+        };
+        let (answer, ()) = tokio::join!(vend.vend(request(NAME, 1, Some(&key), NOW)), operator);
+        assert!(matches!(answer, Err(VendError::InProgress { .. } | VendError::Refused)), "call {n}: {answer:?}");
+        assert!(world.platform.powerful().is_empty(), "call {n}");
+        let again = world.vend(&Script::default()).vend(request(NAME, 2, Some(&key), NOW.after(Attempt::LEASE))).await;
+        assert!(matches!(again, Err(VendError::Refused)), "call {n}: {again:?}");
+    }
+}
+
+/// An attempt that sleeps at any of its calls beyond its lease, while another attempt does the work, and then wakes up:
+/// before that one's commit, or after it.
+pub async fn a_sleeper_harms_nobody<R: Reservations + DeviceStore + Clone>(registry: impl Fn() -> R) {
+    const NAME: &str = "sn-1";
+    for same_key in [true, false] {
+        for n in 1..=FRESH_CALLS {
+            for wakes_before_commit in [true, false] {
+                let context = format!("same key: {same_key}, asleep at call {n}, early: {wakes_before_commit}");
+                let world = World::new(registry(), device(NAME)).await;
+                let sleeping = csr(NAME);
+                let key = if same_key { sleeping.clone() } else { csr(NAME) };
+                let script = Script::fail(n, Fault::Hold);
+                let sleeper = world.vend(&script);
+                let awake = tokio::sync::Notify::new();
+                let worker = async {
+                    script.held().await;
+                    let now = NOW.after(Attempt::LEASE);
+                    let vended = if wakes_before_commit {
+                        let last = Script::hold_commit();
+                        let vend = world.vend(&last);
+                        let waker = async {
+                            last.held().await;
+                            script.resume();
+                            awake.notified().await;
+                            last.resume();
+                        };
+                        let (vended, ()) = tokio::join!(vend.vend(request(NAME, 2, Some(&key), now)), waker);
+                        vended
+                    } else {
+                        let vended = world.vend(&Script::default()).vend(request(NAME, 2, Some(&key), now)).await;
+                        script.resume();
+                        vended
+                    };
+                    vended.unwrap_or_else(|error| panic!("{context}: {error:?}"))
+                };
+                let sleep = async {
+                    let slept = sleeper.vend(request(NAME, 1, Some(&sleeping), NOW)).await;
+                    awake.notify_one();
+                    slept
+                };
+                let (slept, worked) = tokio::join!(sleep, worker);
+                let stored = world.stored(NAME).await;
+                assert!(matches!(stored.state, State::Provisioned | State::Quarantined), "{context}");
+                let kept = stored.credential.expect("a provisioned device has one");
+                assert_eq!(kept.certificate, worked.credential.certificate, "{context}");
+                let powerful = world.platform.powerful();
+                assert!(powerful.contains(&kept.certificate), "{context}: the device is bricked");
+                match slept {
+                    Ok(vended) => assert_eq!(vended.credential.certificate, kept.certificate, "{context}"),
+                    // Its certificate may have been retired under its hands.
+                    Err(VendError::InProgress { .. } | VendError::Platform(_) | VendError::Refused) => {}
+                    Err(error) => panic!("{context}: {error:?}"),
+                }
+                // What is left over is in nobody's hands, and for the very key that the device has.
+                assert!(powerful.len() == 1 || (same_key && wakes_before_commit), "{context}");
+            }
+        }
+    }
+}
