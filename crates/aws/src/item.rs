@@ -1,0 +1,248 @@
+//! A device as an item of the DynamoDB table: flat where a condition looks, so that a decision is one expression.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use cvm_provisioning::{
+    Attestation, CertificateId, Credential, Denial, Device, DeviceId, KeyFingerprint, KeyOrigin, LastRefusal,
+    ReasonText, RegistryError, Reservation, State, Status, TemplateName, ThingName, Timestamp, TokenDigest,
+    WrongProofs,
+};
+use serde::{Deserialize, Serialize};
+
+/// The value of `attestation` for [`Attestation::Token`].
+pub(crate) const TOKEN: &str = "token";
+/// The value of `attestation` for [`Attestation::PublicKey`].
+pub(crate) const PUBLIC_KEY: &str = "publicKey";
+/// The value of `status` for [`Status::Enabled`].
+pub(crate) const ENABLED: &str = "enabled";
+const DISABLED: &str = "disabled";
+
+/// The item, attribute by attribute.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    device_id: DeviceId,
+    generation: String,
+    version: u64,
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_reason: Option<ReasonText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_since: Option<Timestamp>,
+    attestation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_digest: Option<TokenDigest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<KeyFingerprint>,
+    key_origin: KeyOrigin,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<TemplateName>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    settable_parameters: BTreeSet<String>,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_key: Option<KeyFingerprint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeSet::is_empty",
+        serialize_with = "serde_dynamo::string_set::serialize",
+        deserialize_with = "serde_dynamo::string_set::deserialize"
+    )]
+    attempted_keys: BTreeSet<KeyFingerprint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<CredentialItem>,
+    #[serde(default)]
+    wrong_proofs: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_for: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_key: Option<KeyFingerprint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// The `credential` attribute, a map.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CredentialItem {
+    certificate_id: CertificateId,
+    certificate_arn: String,
+    certificate_pem: String,
+    key: KeyFingerprint,
+    key_made_here: bool,
+    not_after: Timestamp,
+    issued_at: Timestamp,
+    thing_name: String,
+    configuration: BTreeMap<String, String>,
+}
+
+/// An item from a device.
+pub(crate) fn to_item(device: &Device) -> HashMap<String, AttributeValue> {
+    serialize(Item::from(device))
+}
+
+/// The value of the `credential` attribute.
+pub(crate) fn credential_value(credential: &Credential) -> AttributeValue {
+    AttributeValue::M(serialize(CredentialItem::from(credential)))
+}
+
+/// A device from an item.
+pub(crate) fn from_item(item: HashMap<String, AttributeValue>) -> Result<Device, RegistryError> {
+    let id = item.get("deviceId").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
+    serde_dynamo::from_item::<_, Item>(item)
+        .map_err(Into::into)
+        .and_then(Device::try_from)
+        .map_err(|source| RegistryError::Corrupt { device: id, source })
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "strings, numbers, booleans, string maps and non-empty string sets: all have a form"
+)]
+fn serialize(item: impl Serialize) -> HashMap<String, AttributeValue> {
+    serde_dynamo::to_item(item).expect("every field has a DynamoDB form")
+}
+
+impl From<&Device> for Item {
+    fn from(device: &Device) -> Self {
+        let (status, status_reason, status_since) = match &device.status {
+            Status::Enabled => (ENABLED, None, None),
+            Status::Disabled { reason, since } => (DISABLED, Some(reason.clone()), Some(*since)),
+        };
+        let (attestation, token_digest, token_expires_at, public_key) = match &device.attestation {
+            Attestation::Token { digest, expires_at } => (TOKEN, Some(*digest), *expires_at, None),
+            Attestation::PublicKey { key } => (PUBLIC_KEY, None, None, Some(*key)),
+        };
+        let reservation = device.reservation.as_ref();
+        Self {
+            device_id: device.id.clone(),
+            generation: device.generation.to_string(),
+            version: device.version,
+            status: status.to_owned(),
+            status_reason,
+            status_since,
+            attestation: attestation.to_owned(),
+            token_digest,
+            token_expires_at,
+            public_key,
+            key_origin: device.key_origin,
+            template: device.template.clone(),
+            parameters: device.parameters.clone(),
+            settable_parameters: device.settable_parameters.clone(),
+            state: device.state.name().to_owned(),
+            reserved_by: reservation.map(|held| held.owner.to_string()),
+            reserved_key: reservation.map(|held| held.key),
+            reserved_until: reservation.map(|held| held.expires_at),
+            attempts: reservation.map(|held| held.attempts),
+            attempted_keys: reservation.map(|held| held.keys.clone()).unwrap_or_default(),
+            credential: device.credential.as_ref().map(CredentialItem::from),
+            wrong_proofs: device.wrong_proofs.count,
+            blocked_until: device.wrong_proofs.blocked_until,
+            refused_for: device.last_refusal.map(|refusal| refusal.denial.code().to_owned()),
+            refused_key: device.last_refusal.map(|refusal| refusal.key),
+            refused_at: device.last_refusal.map(|refusal| refusal.at),
+            created_at: device.created_at,
+            updated_at: device.updated_at,
+        }
+    }
+}
+
+impl TryFrom<Item> for Device {
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn try_from(item: Item) -> Result<Self, Self::Error> {
+        let status = match (item.status.as_str(), item.status_reason, item.status_since) {
+            (ENABLED, ..) => Status::Enabled,
+            (DISABLED, Some(reason), Some(since)) => Status::Disabled { reason, since },
+            _ => return Err("status is neither enabled nor disabled with a reason and a time".into()),
+        };
+        let attestation = match (item.attestation.as_str(), item.token_digest, item.public_key) {
+            (TOKEN, Some(digest), _) => Attestation::Token { digest, expires_at: item.token_expires_at },
+            (PUBLIC_KEY, _, Some(key)) => Attestation::PublicKey { key },
+            _ => return Err("attestation is neither a token with its digest nor a public key".into()),
+        };
+        let reservation = match (item.reserved_by, item.reserved_key, item.reserved_until) {
+            (Some(owner), Some(key), Some(expires_at)) => Some(Reservation {
+                owner: owner.parse()?,
+                key,
+                expires_at,
+                attempts: item.attempts.unwrap_or_default(),
+                keys: item.attempted_keys,
+            }),
+            _ => None,
+        };
+        let last_refusal = match (item.refused_for.as_deref(), item.refused_key, item.refused_at) {
+            (Some(code), Some(key), Some(at)) => Denial::from_code(code).map(|denial| LastRefusal { denial, key, at }),
+            _ => None,
+        };
+        Ok(Self {
+            id: item.device_id,
+            generation: item.generation.parse()?,
+            version: item.version,
+            status,
+            attestation,
+            key_origin: item.key_origin,
+            template: item.template,
+            parameters: item.parameters,
+            settable_parameters: item.settable_parameters,
+            state: State::from_name(&item.state).ok_or("state is not one that this version knows")?,
+            reservation,
+            credential: item.credential.map(Credential::try_from).transpose()?,
+            wrong_proofs: WrongProofs { count: item.wrong_proofs, blocked_until: item.blocked_until },
+            last_refusal,
+            created_at: item.created_at,
+            updated_at: item.updated_at,
+        })
+    }
+}
+
+impl From<&Credential> for CredentialItem {
+    fn from(credential: &Credential) -> Self {
+        let credential = credential.clone();
+        Self {
+            certificate_id: credential.certificate,
+            certificate_arn: credential.certificate_name,
+            certificate_pem: credential.pem,
+            key: credential.key,
+            key_made_here: credential.key_made_here,
+            not_after: credential.not_after,
+            issued_at: credential.issued_at,
+            thing_name: credential.thing.to_string(),
+            configuration: credential.configuration,
+        }
+    }
+}
+
+impl TryFrom<CredentialItem> for Credential {
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn try_from(item: CredentialItem) -> Result<Self, Self::Error> {
+        Ok(Self {
+            certificate: item.certificate_id,
+            certificate_name: item.certificate_arn,
+            pem: item.certificate_pem,
+            key: item.key,
+            key_made_here: item.key_made_here,
+            not_after: item.not_after,
+            issued_at: item.issued_at,
+            thing: ThingName::try_from(item.thing_name)?,
+            configuration: item.configuration,
+        })
+    }
+}

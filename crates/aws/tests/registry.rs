@@ -1,0 +1,81 @@
+//! The registry on DynamoDB, over a DynamoDB that runs inside the test: the contract, and every scenario of the vend.
+
+#![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use cvm_aws::{DynamoDbRegistry, TABLE_KEY};
+use cvm_testkit::{contract, scenario};
+use dynoxide::Database;
+use tokio::net::TcpListener;
+
+#[tokio::test]
+async fn the_registry_on_dynamodb_keeps_the_contract() {
+    let database = LocalDynamoDb::start().await;
+    contract::registry(&database.registry("contract").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_07_fifty_callers_at_once_get_one_certificate() {
+    let database = LocalDynamoDb::start().await;
+    contract::fifty_reservations_at_once(&database.registry("reservations").await).await;
+    scenario::fifty_callers_with_one_key(database.registry("one-key").await).await;
+    scenario::fifty_callers_with_fifty_keys(database.registry("fifty-keys").await).await;
+}
+
+#[tokio::test]
+async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("faults").await;
+    scenario::fault_matrix(|| registry.clone()).await;
+}
+
+#[tokio::test]
+async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("disabled").await;
+    scenario::disabled_at_every_call(|| registry.clone()).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("sleepers").await;
+    scenario::a_sleeper_harms_nobody(|| registry.clone()).await;
+}
+
+/// A DynamoDB of this test's own.
+struct LocalDynamoDb {
+    client: Client,
+}
+
+impl LocalDynamoDb {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(dynoxide::server::serve_on(listener, Database::memory().unwrap()));
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(Credentials::for_tests())
+            .endpoint_url(endpoint)
+            .region(Region::new("eu-central-1"))
+            .build();
+        Self { client: Client::from_conf(config) }
+    }
+
+    async fn registry(&self, table: &str) -> DynamoDbRegistry {
+        let key = AttributeDefinition::builder().attribute_name(TABLE_KEY).attribute_type(ScalarAttributeType::S);
+        let schema = KeySchemaElement::builder().attribute_name(TABLE_KEY).key_type(KeyType::Hash);
+        self.client
+            .create_table()
+            .table_name(table)
+            .attribute_definitions(key.build().unwrap())
+            .key_schema(schema.build().unwrap())
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await
+            .unwrap();
+        DynamoDbRegistry::new(self.client.clone(), table)
+    }
+}
