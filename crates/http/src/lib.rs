@@ -1,1 +1,12 @@
-//! placeholder
+//! The HTTP face of cvm: routers that decode a request, call the decision and encode the answer, and the one table of
+//! problems. The Lambda functions and the server share them.
+
+mod answer;
+mod media;
+mod problem;
+mod request;
+mod vend;
+
+pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
+pub use problem::Problem;
+pub use vend::{Caller, Clock, parse, router};
