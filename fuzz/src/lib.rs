@@ -1,0 +1,53 @@
+//! What each fuzz target does with its input, as plain functions, so that a test can call them as well as libFuzzer.
+//!
+//! A body panics if a rule is broken. A target is a function here, a file of three lines in `fuzz_targets/`, a
+//! `[[bin]]`, a folder in `corpus/` and a line in `tests/smoke.rs`.
+
+use cvm_provisioning::{Csr, Parameters, ProvisioningTemplate, PublicKey};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+/// A signing request, as DER and as text. One that is accepted reads the same again from its canonical text, which is
+/// short enough for AWS IoT.
+pub fn csr(data: &[u8]) {
+    let accepted = [Csr::from_der(data).ok(), str::from_utf8(data).ok().and_then(|text| Csr::parse(text).ok())];
+    for csr in accepted.into_iter().flatten() {
+        assert!(csr.pem().len() <= Csr::MAX_PEM);
+        assert_eq!(PublicKey::from_spki(csr.key().spki()).as_ref(), Ok(csr.key()));
+        assert_eq!(Csr::parse(csr.pem()), Ok(csr));
+    }
+}
+
+/// A provisioning template, which is the operator's, and then its evaluation, whose values are the device's.
+pub fn template(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    // What follows the first NUL are values for the parameters that the template declares, one a line.
+    let (body, values) = text.split_once('\0').unwrap_or((text, ""));
+    let Ok(template) = ProvisioningTemplate::parse(body) else { return };
+    let mut parameters = Parameters::default();
+    for ((name, _), value) in template.parameters().zip(values.lines()) {
+        if parameters.insert(name, value).is_err() {
+            return;
+        }
+    }
+    if let Ok(resources) = template.evaluate(&parameters) {
+        assert!((1..=128).contains(&resources.thing.name.as_str().len()));
+    }
+}
+
+/// An HTTP request to the vend: header lines `name: value`, a blank line, the body.
+pub fn vend_request(data: &[u8]) {
+    let end = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(0);
+    let (head, body) = (&data[..end], data.get(end + 2..).unwrap_or_default());
+    let mut headers = HeaderMap::new();
+    for line in head.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]));
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    let uri = Uri::from_static("/v1/certificates");
+    if let Err(problem) = cvm_http::parse(&uri, &headers, body) {
+        assert!(!problem.code().is_empty());
+    }
+}
