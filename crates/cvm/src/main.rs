@@ -1,2 +1,17 @@
-//! placeholder
-fn main() {}
+//! The `cvm` command: operate the device registry, and play a device.
+
+use std::process::ExitCode;
+
+mod arguments;
+mod cli;
+mod device;
+mod error;
+mod file;
+mod output;
+mod table;
+mod token;
+mod vend;
+
+fn main() -> ExitCode {
+    cli::run()
+}

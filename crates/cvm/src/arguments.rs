@@ -1,0 +1,130 @@
+//! Words of the command line that are more than words.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A template parameter with its value: `NAME=VALUE`. The value may be empty and may contain `=`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Assignment {
+    name: String,
+    value: String,
+}
+
+impl FromStr for Assignment {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
+            _ => Err(ArgumentError::Assignment),
+        }
+    }
+}
+
+/// The assignments by name.
+pub(crate) fn by_name(assignments: Vec<Assignment>) -> Result<BTreeMap<String, String>, ArgumentError> {
+    let mut values = BTreeMap::new();
+    for Assignment { name, value } in assignments {
+        if values.insert(name, value).is_some() {
+            return Err(ArgumentError::Repeated);
+        }
+    }
+    Ok(values)
+}
+
+/// How long something lasts: a number and a unit, as in `90s`, `15m`, `12h`, `7d`, `2w`; one second to ten years.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TimeToLive(Duration);
+
+impl TimeToLive {
+    const MAX_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+
+    pub(crate) const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for TimeToLive {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        let unit = text.chars().next_back().ok_or(ArgumentError::TimeToLive)?;
+        let seconds: u64 = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 60 * 60,
+            'd' => 24 * 60 * 60,
+            'w' => 7 * 24 * 60 * 60,
+            _ => return Err(ArgumentError::TimeToLive),
+        };
+        let digits = &text[..text.len() - unit.len_utf8()];
+        // `parse` would take a sign.
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ArgumentError::TimeToLive);
+        }
+        match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)) {
+            Some(seconds @ 1..=Self::MAX_SECONDS) => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(ArgumentError::TimeToLive),
+        }
+    }
+}
+
+/// Why a word of the command line cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ArgumentError {
+    #[error("expected NAME=VALUE, such as Site=berlin")]
+    Assignment,
+    #[error("a parameter was given twice: give each --parameter once")]
+    Repeated,
+    #[error("expected a number and one of the units s m h d w, such as 7d, and ten years at most")]
+    TimeToLive,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_is_a_number_and_a_unit() {
+        for (text, seconds) in [("1s", 1), ("15m", 900), ("12h", 43_200), ("7d", 604_800), ("2w", 1_209_600)] {
+            assert_eq!(text.parse::<TimeToLive>().unwrap().duration(), Duration::from_secs(seconds), "{text}");
+        }
+        for bad in [
+            "",
+            "7",
+            "d",
+            "0d",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "7 d",
+            "7D",
+            "1d2h",
+            "7é",
+            "521w1",
+            "522w",
+            "99999999999999999999s",
+        ] {
+            assert_eq!(bad.parse::<TimeToLive>(), Err(ArgumentError::TimeToLive), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_assignment_ends_its_name_at_the_first_sign() {
+        let parsed: Assignment = "Site=a=b".parse().unwrap();
+        assert_eq!(parsed, Assignment { name: "Site".to_owned(), value: "a=b".to_owned() });
+        assert_eq!("Site=".parse::<Assignment>().unwrap().value, "");
+        for bad in ["", "Site", "=berlin"] {
+            assert_eq!(bad.parse::<Assignment>(), Err(ArgumentError::Assignment), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_given_twice_is_refused() {
+        let assignments = ["Site=a", "Room=1", "Site=b"].map(|text| text.parse::<Assignment>().unwrap());
+        assert_eq!(by_name(assignments[..2].to_vec()).unwrap().len(), 2);
+        assert_eq!(by_name(assignments.to_vec()), Err(ArgumentError::Repeated));
+    }
+}

@@ -1,0 +1,178 @@
+//! A device as it is shown. The JSON is a promise: names stay, and every field is always there, `null` where it has
+//! nothing to say. No digest of a token is ever in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cvm_provisioning::{
+    Attestation, Credential, Device, KeyOrigin, LastRefusal, Reservation, State, Status, Timestamp,
+};
+use serde::Serialize;
+
+/// A device in JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceView {
+    device_id: String,
+    status: &'static str,
+    status_reason: Option<String>,
+    status_since: Option<String>,
+    state: &'static str,
+    attestation: AttestationView,
+    key_origin: KeyOrigin,
+    template: Option<String>,
+    parameters: BTreeMap<String, String>,
+    settable_parameters: BTreeSet<String>,
+    certificate: Option<CertificateView>,
+    reservation: Option<ReservationView>,
+    last_refusal: Option<RefusalView>,
+    wrong_proofs: WrongProofsView,
+    generation: String,
+    version: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<&Device> for DeviceView {
+    fn from(device: &Device) -> Self {
+        let (status, status_reason, status_since) = match &device.status {
+            Status::Enabled => ("enabled", None, None),
+            Status::Disabled { reason, since } => ("disabled", Some(reason.to_string()), Some(since.to_string())),
+        };
+        Self {
+            device_id: device.id.to_string(),
+            status,
+            status_reason,
+            status_since,
+            state: device.state.name(),
+            attestation: AttestationView::from(&device.attestation),
+            key_origin: device.key_origin,
+            template: device.template.as_ref().map(ToString::to_string),
+            parameters: device.parameters.clone(),
+            settable_parameters: device.settable_parameters.clone(),
+            certificate: device.credential.as_ref().map(CertificateView::from),
+            reservation: device.reservation.as_ref().map(ReservationView::from),
+            last_refusal: device.last_refusal.as_ref().map(RefusalView::from),
+            wrong_proofs: WrongProofsView {
+                count: device.wrong_proofs.count,
+                blocked_until: device.wrong_proofs.blocked_until.map(|end| end.to_string()),
+            },
+            generation: device.generation.to_string(),
+            version: device.version,
+            created_at: device.created_at.to_string(),
+            updated_at: device.updated_at.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AttestationView {
+    kind: &'static str,
+    expires_at: Option<String>,
+    key: Option<String>,
+}
+
+impl From<&Attestation> for AttestationView {
+    fn from(attestation: &Attestation) -> Self {
+        let (expires_at, key) = match attestation {
+            Attestation::Token { expires_at, .. } => (expires_at.map(|end| end.to_string()), None),
+            Attestation::PublicKey { key } => (None, Some(key.to_string())),
+        };
+        Self { kind: kind(attestation), expires_at, key }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertificateView {
+    certificate_id: String,
+    certificate_arn: String,
+    key: String,
+    key_made_here: bool,
+    thing_name: String,
+    issued_at: String,
+    not_after: String,
+    device_configuration: BTreeMap<String, String>,
+}
+
+impl From<&Credential> for CertificateView {
+    fn from(credential: &Credential) -> Self {
+        Self {
+            certificate_id: credential.certificate.to_string(),
+            certificate_arn: credential.certificate_name.clone(),
+            key: credential.key.to_string(),
+            key_made_here: credential.key_made_here,
+            thing_name: credential.thing.to_string(),
+            issued_at: credential.issued_at.to_string(),
+            not_after: credential.not_after.to_string(),
+            device_configuration: credential.configuration.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReservationView {
+    key: String,
+    expires_at: String,
+    attempts: u32,
+}
+
+impl From<&Reservation> for ReservationView {
+    fn from(reservation: &Reservation) -> Self {
+        Self {
+            key: reservation.key.to_string(),
+            expires_at: reservation.expires_at.to_string(),
+            attempts: reservation.attempts,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RefusalView {
+    reason: &'static str,
+    advice: &'static str,
+    key: String,
+    at: String,
+}
+
+impl From<&LastRefusal> for RefusalView {
+    fn from(refusal: &LastRefusal) -> Self {
+        Self {
+            reason: refusal.denial.code(),
+            advice: refusal.denial.advice(),
+            key: refusal.key.to_string(),
+            at: refusal.at.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrongProofsView {
+    count: u32,
+    blocked_until: Option<String>,
+}
+
+/// What kind of attestation it is, in a word.
+pub(super) const fn kind(attestation: &Attestation) -> &'static str {
+    match attestation {
+        Attestation::Token { .. } => "token",
+        Attestation::PublicKey { .. } => "public-key",
+    }
+}
+
+/// What the device proves itself with, in words.
+pub(super) fn attestation(attestation: &Attestation) -> String {
+    match attestation {
+        Attestation::Token { expires_at: None, .. } => "an enrolment token".to_owned(),
+        Attestation::Token { expires_at: Some(end), .. } => format!("an enrolment token that expires at {end}"),
+        Attestation::PublicKey { key } => format!("the key {key}"),
+    }
+}
+
+/// The certificate that the device can use at this moment, as far as the registry knows.
+pub(super) fn live_certificate(device: &Device, now: Timestamp) -> Option<&Credential> {
+    device.credential.as_ref().filter(|credential| device.state != State::Revoked && now < credential.not_after)
+}

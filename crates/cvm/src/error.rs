@@ -1,0 +1,81 @@
+use std::error::Error;
+use std::io;
+
+use crate::device::DeviceError;
+use crate::vend::VendError;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CommandError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("the output cannot be written")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Vend(#[from] VendError),
+}
+
+impl CommandError {
+    /// The stable word for it in JSON.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Device(error) => error.code(),
+            Self::Io(_) => "output",
+            Self::Vend(error) => error.code(),
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn advice(&self) -> String {
+        match self {
+            Self::Device(error) => error.advice(),
+            Self::Io(_) => "check where the output goes".to_owned(),
+            Self::Vend(error) => error.advice(),
+        }
+    }
+
+    /// 2 for a command that could never have worked, 1 for everything else.
+    pub(crate) fn exit_code(&self) -> u8 {
+        let usage = match self {
+            Self::Device(error) => error.is_usage(),
+            Self::Io(_) => false,
+            Self::Vend(error) => error.is_usage(),
+        };
+        if usage { 2 } else { 1 }
+    }
+}
+
+/// The error in one line with everything that caused it, where a cause has something to add.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Self>>,
+    }
+
+    #[test]
+    fn a_cause_that_was_said_already_is_not_said_again() {
+        let root = Layer { text: "no such table", source: None };
+        let middle = Layer { text: "refused: no such table", source: Some(root.into()) };
+        let error = Layer { text: "the registry did not answer", source: Some(middle.into()) };
+        assert_eq!(with_causes(&error), "the registry did not answer: refused: no such table");
+    }
+}

@@ -1,0 +1,158 @@
+//! The one place that prints. Results go to stdout, everything about how they came about to stderr, so that stdout is
+//! nothing but JSON where JSON was asked for.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::{CommandError, with_causes};
+
+/// How results are written: for people or for programs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where results and errors go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    format: Format,
+    colours: bool,
+    error_colours: bool,
+}
+
+impl Output {
+    /// Output in this format; in colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    pub(crate) fn new(format: Format) -> Self {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let wanted = !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
+        Self {
+            format,
+            colours: wanted && io::stdout().is_terminal(),
+            error_colours: wanted && io::stderr().is_terminal(),
+        }
+    }
+
+    /// Something was done. Text only.
+    pub(crate) fn done(&self, text: impl Display) -> io::Result<()> {
+        self.say(format_args!("{} {text}", Paint { code: GREEN, text: "✔", on: self.colours }))
+    }
+
+    /// A line of a result. Text only.
+    pub(crate) fn say(&self, text: impl Display) -> io::Result<()> {
+        match self.format {
+            Format::Text => writeln!(io::stdout().lock(), "{text}"),
+            Format::Json => Ok(()),
+        }
+    }
+
+    /// A headline of a result. Text only.
+    pub(crate) fn headline(&self, text: &str) -> io::Result<()> {
+        self.say(Paint { code: BOLD, text, on: self.colours })
+    }
+
+    /// A result as one object. JSON only.
+    pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
+        match self.format {
+            Format::Text => Ok(()),
+            Format::Json => writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(value)?),
+        }
+    }
+
+    /// One of many results, as one line. JSON only.
+    pub(crate) fn json_line(&self, value: &impl Serialize) -> io::Result<()> {
+        match self.format {
+            Format::Text => Ok(()),
+            Format::Json => writeln!(io::stdout().lock(), "{}", serde_json::to_string(value)?),
+        }
+    }
+
+    /// Something that the reader had better know, on stderr.
+    pub(crate) fn note(&self, text: impl Display) -> io::Result<()> {
+        match self.format {
+            Format::Text => {
+                let sign = Paint { code: YELLOW, text: "!", on: self.error_colours };
+                writeln!(io::stderr().lock(), "{sign} {text}")
+            }
+            Format::Json => writeln!(io::stderr().lock(), "{}", json!({ "note": text.to_string() })),
+        }
+    }
+
+    /// Why the command failed and what to do next, on stderr.
+    pub(crate) fn failure(&self, error: &CommandError) {
+        self.problem(error.code(), &with_causes(error), &error.advice());
+    }
+
+    /// The same, of an error that is not ours.
+    pub(crate) fn problem(&self, code: &str, message: &str, advice: &str) {
+        let (message, advice) = (printable(message), printable(advice));
+        let text = match self.format {
+            Format::Text => {
+                let error = Paint { code: RED, text: "error:", on: self.error_colours };
+                let next = Paint { code: BOLD, text: "next:", on: self.error_colours };
+                format!("{error} {message}\n{next}  {advice}")
+            }
+            Format::Json => json!({ "error": { "code": code, "message": message, "advice": advice } }).to_string(),
+        };
+        // Nobody is left to be told that stderr is closed; the exit code still says it.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+const BOLD: u8 = 1;
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
+
+/// Text in a colour (ECMA-48 SGR), or as it is.
+struct Paint<'a> {
+    code: u8,
+    text: &'a str,
+    on: bool,
+}
+
+impl Display for Paint<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { code, text, on } = self;
+        if *on { write!(f, "\x1b[{code}m{text}\x1b[0m") } else { f.write_str(text) }
+    }
+}
+
+/// Text from elsewhere, without anything that a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character })
+        .collect()
+}
+
+/// A word that a shell takes as it is, quoted where it has to be.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_elsewhere_commands_the_terminal() {
+        assert_eq!(printable("a\x1b]0;owned\x07\nb\u{9b}c"), "a\u{fffd}]0;owned\u{fffd}\nb\u{fffd}c");
+    }
+
+    #[test]
+    fn a_shell_takes_a_quoted_word_as_it_is() {
+        assert_eq!(shell_word("./sn-0001/private.key"), "./sn-0001/private.key");
+        assert_eq!(shell_word("my $(device)'s"), r"'my $(device)'\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+}
