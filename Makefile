@@ -1,0 +1,97 @@
+# The commands of the project; "make help" lists them. Nothing is installed outside this folder.
+
+ARCH    ?= arm64
+PROFILE ?= release
+STACK   ?= cvm
+
+VENV   := .venv
+DENY   := .local/tools/bin/cargo-deny
+PYTHON := $(VENV)/bin/python
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export CARGO_TARGET_DIR := $(CURDIR)/target
+export SAM_CLI_TELEMETRY := 0
+
+FUNCTIONS := $(notdir $(wildcard functions/*))
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: local
+local: ## Run it all here: a local AWS, the stack, and a device that gets its certificate and publishes
+	@$(MAKE) --no-print-directory -j2 tools package-host PROFILE=dev
+	@$(PYTHON) scripts/demo.py
+
+.PHONY: local-down
+local-down: ## Stop the local AWS
+	@if [ -x $(PYTHON) ]; then $(PYTHON) scripts/local_aws.py stop; fi
+
+.PHONY: test
+test: tools ## Check everything; this is the gate
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	cargo test --locked --workspace
+	cargo test --locked --manifest-path fuzz/Cargo.toml
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory package-host
+	$(PYTHON) -m pytest
+
+.PHONY: lint
+lint: tools $(DENY) ## Check the template, the licences and the sources of dependencies
+	AWS_DEFAULT_REGION=eu-central-1 sam validate --lint --template-file template.yaml
+	cfn-lint template.yaml
+	cargo fetch --locked
+	$(DENY) --offline --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: $(DENY) ## Ask the RustSec database about the dependencies (needs the internet)
+	$(DENY) --locked check advisories
+
+.PHONY: package
+package: tools ## Build target/lambda/<function>/bootstrap.zip; ARCH=arm64|x86_64|host PROFILE=release|dev
+ifeq ($(ARCH),host)
+	@$(MAKE) --no-print-directory package-host
+else
+	cargo lambda build --locked --bins $(foreach f,$(FUNCTIONS),--package $(f)) \
+	  --profile $(PROFILE) --target $(if $(filter arm64,$(ARCH)),aarch64,$(ARCH))-unknown-linux-gnu --output-format zip
+endif
+	@ls -l target/lambda/*/bootstrap.zip
+
+.PHONY: deploy
+deploy: package ## Deploy to the AWS account of your credentials; STACK=cvm ARCH=arm64 PARAMETERS="LogLevel=debug"
+	$(PYTHON) scripts/deploy.py --stack-name $(STACK) --architecture $(ARCH) $(PARAMETERS)
+
+.PHONY: measure
+measure: tools ## Measure cold start, warm latency, memory and size of the functions
+	$(PYTHON) scripts/measure.py
+
+.PHONY: lock
+lock: ## Make requirements.lock anew from requirements.txt
+	python3 -m venv --clear .local/lock
+	.local/lock/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	.local/lock/bin/pip freeze > requirements.lock
+	rm -r .local/lock
+
+.PHONY: tools
+tools: $(VENV)/installed ;
+
+$(VENV)/installed: requirements.lock
+	@echo "Installing the tools into $(VENV), once"
+	@python3 -m venv $(VENV)
+	@# uv does it several times faster; pip knows package mirrors that uv has not been told of.
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(VENV)/bin/uv pip install --quiet --no-cache --python $(PYTHON) --requirement $< \
+	  || $(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(DENY):
+	@echo "Building cargo-deny into .local/tools, once; this takes a few minutes"
+	cargo install --quiet --locked --root .local/tools --version 0.20.2 cargo-deny
+
+# For this machine with plain cargo: a release is the functions alone, as it is deployed; a debug build is everything, as
+# "cargo build" and "cargo test" have it.
+.PHONY: package-host
+package-host:
+	cargo build --locked --profile $(PROFILE) $(if $(filter dev,$(PROFILE)),--workspace,$(FUNCTIONS:%=--package %))
+	@python3 scripts/zip_functions.py --profile $(PROFILE) $(FUNCTIONS)
