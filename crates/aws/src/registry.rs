@@ -186,8 +186,9 @@ impl Reservations for DynamoDbRegistry {
         let mut set = "SET refusedFor = :reason, refusedKey = :key, refusedAt = :at, version = version + :one, \
                        updatedAt = :at"
             .to_owned();
-        let mut condition = "attribute_exists(deviceId)".to_owned();
-        let mut update = self.update(device);
+        let mut condition = "attribute_exists(deviceId) AND #state <> :quarantined";
+        let mut update =
+            self.update(device).expression_attribute_values(":quarantined", text(State::Quarantined.name()));
         match refusal.denial {
             Denial::WrongProof => {
                 set.push_str(", wrongProofs = wrongProofs + :one");
@@ -198,17 +199,12 @@ impl Reservations for DynamoDbRegistry {
             }
             Denial::Cloned => {
                 set.push_str(", #state = :quarantined");
-                condition = "#state = :provisioned AND credential.#key <> :key".to_owned();
+                condition = "#state = :provisioned AND credential.#key <> :key";
                 update = update
                     .expression_attribute_names("#key", "key")
-                    .expression_attribute_values(":provisioned", text(State::Provisioned.name()))
-                    .expression_attribute_values(":quarantined", text(State::Quarantined.name()));
+                    .expression_attribute_values(":provisioned", text(State::Provisioned.name()));
             }
             _ => {}
-        }
-        if refusal.denial != Denial::Cloned {
-            // DynamoDB refuses a name that no expression uses.
-            condition.push_str(" AND attribute_exists(#state)");
         }
         let result = update
             .update_expression(set)

@@ -141,7 +141,12 @@ impl Device {
 
     /// Writes down that an attempt was not let in. A wrong proof is counted, and makes the next one wait for longer; a
     /// clone puts the device into quarantine, and leaves the certificate it has as it is.
+    ///
+    /// In quarantine nothing is written any more: the clone's key is there for the person who decides.
     pub fn refuse(&mut self, refusal: &Refusal) {
+        if self.state == State::Quarantined {
+            return;
+        }
         match refusal.denial {
             Denial::WrongProof => {
                 self.wrong_proofs.count = self.wrong_proofs.count.saturating_add(1);

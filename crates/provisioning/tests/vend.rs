@@ -89,6 +89,8 @@ async fn threat_04_another_key_on_a_provisioned_device_quarantines_it_and_touche
 
     // Even the true key has to wait for a person now.
     assert!(matches!(vend.vend(request("sn-1", 3, Some(&own), later(2))).await, Err(VendError::Refused)));
+    let waiting = world.registry.find(&id("sn-1")).await.unwrap().unwrap();
+    assert_eq!(waiting, stored, "whoever else asks, the clone's key stays for that person to see");
 }
 
 #[tokio::test]
