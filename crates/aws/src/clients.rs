@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 
@@ -24,12 +25,22 @@ impl Clients {
 
     /// Clients for the region, credentials and endpoint (`AWS_ENDPOINT_URL`) that the environment names.
     pub async fn from_environment() -> Self {
+        let config = Self::config().await;
+        Self { dynamodb: aws_sdk_dynamodb::Client::new(&config), iot: aws_sdk_iot::Client::new(&config) }
+    }
+
+    /// The client of DynamoDB alone, for a function that has no business with AWS IoT.
+    pub async fn dynamodb_from_environment() -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::new(&Self::config().await)
+    }
+
+    async fn config() -> SdkConfig {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Self::CONNECT_TIMEOUT)
             .operation_attempt_timeout(Self::TRY_TIMEOUT)
             .operation_timeout(Self::CALL_TIMEOUT)
             .build();
-        let config = aws_config::from_env()
+        aws_config::from_env()
             .timeout_config(timeouts)
             .retry_config(
                 RetryConfig::standard()
@@ -38,7 +49,6 @@ impl Clients {
                     .with_max_backoff(Duration::from_millis(500)),
             )
             .load()
-            .await;
-        Self { dynamodb: aws_sdk_dynamodb::Client::new(&config), iot: aws_sdk_iot::Client::new(&config) }
+            .await
     }
 }

@@ -5,9 +5,9 @@ use std::error::Error;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use cvm_provisioning::{
-    Attestation, CertificateId, Credential, Denial, Device, DeviceId, KeyFingerprint, KeyOrigin, LastRefusal,
-    ReasonText, RegistryError, Reservation, State, Status, TemplateName, ThingName, Timestamp, TokenDigest,
-    WrongProofs,
+    Attestation, CertificateId, Credential, Denial, Device, DeviceId, GroupCredential, KeyFingerprint, KeyOrigin,
+    LastRefusal, ReasonText, RegistryError, Reservation, State, Status, TemplateName, ThingName, Timestamp,
+    TokenDigest, TrustedUserClaim, Unsettled, WrongProofs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) const TOKEN: &str = "token";
 /// The value of `attestation` for [`Attestation::PublicKey`].
 pub(crate) const PUBLIC_KEY: &str = "publicKey";
+/// The value of `attestation` for [`Attestation::Certificate`].
+pub(crate) const CERTIFICATE: &str = "certificate";
+/// The value of `attestation` for [`Attestation::Ca`].
+pub(crate) const CA: &str = "ca";
+const CLAIM: &str = "claim";
+const TRUSTED_USER: &str = "trustedUser";
 /// The value of `status` for [`Status::Enabled`].
 pub(crate) const ENABLED: &str = "enabled";
 const DISABLED: &str = "disabled";
@@ -38,6 +44,12 @@ struct Item {
     token_expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<KeyFingerprint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attested_by: Option<CertificateId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vouched_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vouched_until: Option<Timestamp>,
     key_origin: KeyOrigin,
     #[serde(skip_serializing_if = "Option::is_none")]
     template: Option<TemplateName>,
@@ -51,9 +63,13 @@ struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved_key: Option<KeyFingerprint>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_certificate: Option<CertificateId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reserved_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsettled_since: Option<Timestamp>,
     #[serde(
         default,
         skip_serializing_if = "BTreeSet::is_empty",
@@ -63,6 +79,13 @@ struct Item {
     attempted_keys: BTreeSet<KeyFingerprint>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<CredentialItem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_at: Option<Timestamp>,
+    /// What the index of this name finds the device by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_id: Option<CertificateId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrolled_with: Option<String>,
     #[serde(default)]
     wrong_proofs: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,11 +148,33 @@ impl From<&Device> for Item {
             Status::Enabled => (ENABLED, None, None),
             Status::Disabled { reason, since } => (DISABLED, Some(reason.clone()), Some(*since)),
         };
-        let (attestation, token_digest, token_expires_at, public_key) = match &device.attestation {
-            Attestation::Token { digest, expires_at } => (TOKEN, Some(*digest), *expires_at, None),
-            Attestation::PublicKey { key } => (PUBLIC_KEY, None, None, Some(*key)),
+        let attestation = match &device.attestation {
+            Attestation::Token { .. } => TOKEN,
+            Attestation::PublicKey { .. } => PUBLIC_KEY,
+            Attestation::Certificate { .. } => CERTIFICATE,
+            Attestation::Ca { .. } => CA,
+            Attestation::Claim { .. } => CLAIM,
+            Attestation::TrustedUser { .. } => TRUSTED_USER,
+        };
+        let (token_digest, token_expires_at) = match &device.attestation {
+            Attestation::Token { digest, expires_at } => (Some(*digest), *expires_at),
+            _ => (None, None),
+        };
+        let public_key = match &device.attestation {
+            Attestation::PublicKey { key } => Some(*key),
+            _ => None,
+        };
+        let claim = match &device.attestation {
+            Attestation::TrustedUser { claim } => claim.as_ref(),
+            _ => None,
+        };
+        let attested_by = match &device.attestation {
+            Attestation::Certificate { id } | Attestation::Ca { id } => Some(*id),
+            Attestation::Claim { certificate } => *certificate,
+            _ => claim.map(|claim| claim.certificate),
         };
         let reservation = device.reservation.as_ref();
+        let unsettled = device.unsettled.as_ref();
         Self {
             device_id: device.id.clone(),
             generation: device.generation.to_string(),
@@ -141,6 +186,9 @@ impl From<&Device> for Item {
             token_digest,
             token_expires_at,
             public_key,
+            attested_by,
+            vouched_by: claim.map(|claim| claim.user.to_string()),
+            vouched_until: claim.map(|claim| claim.expires_at),
             key_origin: device.key_origin,
             template: device.template.clone(),
             parameters: device.parameters.clone(),
@@ -148,10 +196,15 @@ impl From<&Device> for Item {
             state: device.state.name().to_owned(),
             reserved_by: reservation.map(|held| held.owner.to_string()),
             reserved_key: reservation.map(|held| held.key),
+            reserved_certificate: reservation.and_then(|held| held.certificate),
             reserved_until: reservation.map(|held| held.expires_at),
             attempts: reservation.map(|held| held.attempts),
-            attempted_keys: reservation.map(|held| held.keys.clone()).unwrap_or_default(),
+            unsettled_since: unsettled.map(|unsettled| unsettled.since),
+            attempted_keys: unsettled.map(|unsettled| unsettled.keys.clone()).unwrap_or_default(),
             credential: device.credential.as_ref().map(CredentialItem::from),
+            used_at: device.credential.as_ref().and_then(|credential| credential.used_at),
+            certificate_id: device.indexed_certificate(),
+            enrolled_with: device.enrolled_with.map(|group| group.to_string()),
             wrong_proofs: device.wrong_proofs.count,
             blocked_until: device.wrong_proofs.blocked_until,
             refused_for: device.last_refusal.map(|refusal| refusal.denial.code().to_owned()),
@@ -172,21 +225,34 @@ impl TryFrom<Item> for Device {
             (DISABLED, Some(reason), Some(since)) => Status::Disabled { reason, since },
             _ => return Err("status is neither enabled nor disabled with a reason and a time".into()),
         };
-        let attestation = match (item.attestation.as_str(), item.token_digest, item.public_key) {
-            (TOKEN, Some(digest), _) => Attestation::Token { digest, expires_at: item.token_expires_at },
-            (PUBLIC_KEY, _, Some(key)) => Attestation::PublicKey { key },
-            _ => return Err("attestation is neither a token with its digest nor a public key".into()),
+        let claim = match (item.attested_by, item.vouched_by, item.vouched_until) {
+            (Some(certificate), Some(user), Some(expires_at)) => {
+                Some(TrustedUserClaim { certificate, user: user.parse()?, expires_at })
+            }
+            _ => None,
+        };
+        let attestation = match (item.attestation.as_str(), item.token_digest, item.public_key, item.attested_by) {
+            (TOKEN, Some(digest), ..) => Attestation::Token { digest, expires_at: item.token_expires_at },
+            (PUBLIC_KEY, _, Some(key), _) => Attestation::PublicKey { key },
+            (CERTIFICATE, .., Some(id)) => Attestation::Certificate { id },
+            (CA, .., Some(id)) => Attestation::Ca { id },
+            (CLAIM, .., certificate) => Attestation::Claim { certificate },
+            (TRUSTED_USER, ..) => Attestation::TrustedUser { claim },
+            _ => return Err("attestation is none that this version knows, or lacks what belongs to it".into()),
         };
         let reservation = match (item.reserved_by, item.reserved_key, item.reserved_until) {
             (Some(owner), Some(key), Some(expires_at)) => Some(Reservation {
                 owner: owner.parse()?,
                 key,
+                certificate: item.reserved_certificate,
                 expires_at,
                 attempts: item.attempts.unwrap_or_default(),
-                keys: item.attempted_keys,
             }),
             _ => None,
         };
+        let unsettled = item.unsettled_since.map(|since| Unsettled { since, keys: item.attempted_keys });
+        let credential = item.credential.map(Credential::try_from).transpose()?;
+        let enrolled_with = item.enrolled_with.as_deref().map(str::parse::<GroupCredential>).transpose()?;
         let last_refusal = match (item.refused_for.as_deref(), item.refused_key, item.refused_at) {
             (Some(code), Some(key), Some(at)) => Denial::from_code(code).map(|denial| LastRefusal { denial, key, at }),
             _ => None,
@@ -203,7 +269,9 @@ impl TryFrom<Item> for Device {
             settable_parameters: item.settable_parameters,
             state: State::from_name(&item.state).ok_or("state is not one that this version knows")?,
             reservation,
-            credential: item.credential.map(Credential::try_from).transpose()?,
+            credential: credential.map(|credential| Credential { used_at: item.used_at, ..credential }),
+            unsettled,
+            enrolled_with,
             wrong_proofs: WrongProofs { count: item.wrong_proofs, blocked_until: item.blocked_until },
             last_refusal,
             created_at: item.created_at,
@@ -241,6 +309,7 @@ impl TryFrom<CredentialItem> for Credential {
             key_made_here: item.key_made_here,
             not_after: item.not_after,
             issued_at: item.issued_at,
+            used_at: None,
             thing: ThingName::try_from(item.thing_name)?,
             configuration: item.configuration,
         })

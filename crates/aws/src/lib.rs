@@ -2,12 +2,18 @@
 //!
 //! Clients are made once, by [`Clients::from_environment`], and borrowed from then on.
 
+mod certificates;
+mod claims;
 mod clients;
 mod error;
+mod index;
+mod iot_events;
 mod item;
 mod platform;
 mod registry;
 
 pub use clients::Clients;
+pub use index::{CERTIFICATE_INDEX, UNSETTLED_INDEX};
+pub use iot_events::{CertificateRegistered, Connected, HookAnswer, HookQuestion};
 pub use platform::AwsIot;
 pub use registry::{DynamoDbRegistry, TABLE_KEY};

@@ -7,8 +7,8 @@ use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iot::operation::create_thing::CreateThingError;
 use aws_sdk_iot::types::{AttributePayload, CertificateStatus, ThingPrincipalType as AwsPrincipalType};
 use cvm_provisioning::{
-    Certificate, Csr, IssuedCertificate, Override, Platform, PlatformError, PolicyName, Thing, ThingGroupName,
-    ThingName, ThingPrincipalType,
+    Certificate, Csr, IssuedCertificate, Override, Platform, PlatformError, PolicyName, RegisteredCertificate,
+    Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType,
 };
 
 use crate::error::platform_error;
@@ -16,7 +16,7 @@ use crate::error::platform_error;
 /// The control plane of AWS IoT.
 #[derive(Clone, Debug)]
 pub struct AwsIot {
-    client: Client,
+    pub(crate) client: Client,
 }
 
 impl AwsIot {
@@ -151,27 +151,11 @@ impl Platform for AwsIot {
         Ok(())
     }
 
-    async fn certificates_of(&self, thing: &ThingName) -> Result<Vec<IssuedCertificate>, PlatformError> {
-        let principals =
-            self.client.list_thing_principals().thing_name(thing.as_str()).into_paginator().items().send().collect();
-        let principals: Vec<String> = match principals.await {
-            Ok(principals) => principals,
-            Err(error) if is_gone(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(platform_error("list the thing's certificates")(error)),
-        };
+    async fn certificates_of(&self, thing: &ThingName) -> Result<Vec<RegisteredCertificate>, PlatformError> {
         let mut certificates = Vec::new();
-        for name in principals {
+        for name in self.principals_of(thing).await? {
             let Some(id) = certificate_id(&name) else { continue };
-            let action = "describe a certificate of the thing";
-            let output = match self.client.describe_certificate().certificate_id(id).send().await {
-                Ok(output) => output,
-                Err(error) if is_gone(&error) => continue,
-                Err(error) => return Err(platform_error(action)(error)),
-            };
-            let Some(description) = output.certificate_description else { continue };
-            if description.status == Some(CertificateStatus::Active) {
-                certificates.push(issued(description.certificate_arn, description.certificate_pem.as_deref(), action)?);
-            }
+            certificates.extend(self.describe_id(id).await?.filter(|there| there.standing == Standing::Active));
         }
         Ok(certificates)
     }
@@ -204,7 +188,11 @@ impl Platform for AwsIot {
 }
 
 /// A certificate out of an answer.
-fn issued(name: Option<String>, pem: Option<&str>, action: &'static str) -> Result<IssuedCertificate, PlatformError> {
+pub(crate) fn issued(
+    name: Option<String>,
+    pem: Option<&str>,
+    action: &'static str,
+) -> Result<IssuedCertificate, PlatformError> {
     let (Some(name), Some(pem)) = (name, pem) else {
         return Err(refused(action, "the answer has no certificate"));
     };
@@ -213,11 +201,11 @@ fn issued(name: Option<String>, pem: Option<&str>, action: &'static str) -> Resu
 }
 
 /// The id at the end of a certificate's ARN, `arn:<partition>:iot:<region>:<account>:cert/<id>`.
-fn certificate_id(name: &str) -> Option<&str> {
+pub(crate) fn certificate_id(name: &str) -> Option<&str> {
     name.starts_with("arn:").then(|| name.split_once(":cert/").map(|(_, id)| id))?
 }
 
-fn is_gone<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+pub(crate) fn is_gone<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.code() == Some("ResourceNotFoundException")
 }
 
@@ -225,6 +213,6 @@ fn differs(what: &'static str) -> PlatformError {
     refused("create the thing", format!("there is a thing of this name with other {what}"))
 }
 
-fn refused(action: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> PlatformError {
+pub(crate) fn refused(action: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> PlatformError {
     PlatformError::Refused { action, source: source.into() }
 }

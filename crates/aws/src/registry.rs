@@ -11,12 +11,12 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use cvm_provisioning::{
-    Attempt, Credential, Denial, Device, DeviceId, DeviceStore, Leftover, Page, Refusal, RegistryError,
-    ReservationLost, Reservations, Reserve, State, Timestamp,
+    Attempt, Credential, Decision, Denial, Device, DeviceId, DeviceStore, GroupCredential, Leftover, Page, Refusal,
+    RegistryError, Remains, ReservationLost, Reservations, Reserve, State, Timestamp,
 };
 
 use crate::error::registry_error;
-use crate::item::{self, ENABLED, PUBLIC_KEY, TOKEN};
+use crate::item::{self, CA, CERTIFICATE, ENABLED, PUBLIC_KEY, TOKEN};
 
 /// The name of the table's partition key; there is no sort key.
 pub const TABLE_KEY: &str = "deviceId";
@@ -24,8 +24,8 @@ pub const TABLE_KEY: &str = "deviceId";
 /// The device registry on DynamoDB.
 #[derive(Clone, Debug)]
 pub struct DynamoDbRegistry {
-    client: Client,
-    table: String,
+    pub(crate) client: Client,
+    pub(crate) table: String,
 }
 
 impl DynamoDbRegistry {
@@ -49,28 +49,20 @@ impl DynamoDbRegistry {
 impl Reservations for DynamoDbRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         let Attempt { id, device, proof, now } = attempt;
-        let mut condition = vec![
-            "#status = :enabled".to_owned(),
-            "(attribute_not_exists(blockedUntil) OR blockedUntil <= :now)".to_owned(),
-        ];
-        let mut update = self
-            .update(device)
-            .return_values(ReturnValue::AllNew)
-            .update_expression(
-                "SET #state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :until, \
-                 attempts = if_not_exists(attempts, :zero) + :one, version = version + :one, updatedAt = :now \
-                 ADD attemptedKeys :keys",
-            )
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":enabled", text(ENABLED))
-            .expression_attribute_values(":key", text(proof.key))
-            .expression_attribute_values(":keys", AttributeValue::Ss(vec![proof.key.to_string()]))
-            .expression_attribute_values(":now", seconds(*now))
-            .expression_attribute_values(":owner", text(id))
-            .expression_attribute_values(":registered", text(State::Registered.name()))
-            .expression_attribute_values(":reserved", text(State::Reserved.name()))
-            .expression_attribute_values(":until", seconds(attempt.lease_ends()))
-            .expression_attribute_values(":zero", number(0));
+        let mut change = Change::of(self.update(device))
+            .set("#state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :until")
+            .set("attempts = if_not_exists(attempts, :zero) + :one")
+            .set("unsettledSince = if_not_exists(unsettledSince, :now)")
+            .set("version = version + :one, updatedAt = :now")
+            .value(":enabled", text(ENABLED))
+            .value(":key", text(proof.key))
+            .value(":keys", AttributeValue::Ss(vec![proof.key.to_string()]))
+            .value(":now", seconds(*now))
+            .value(":owner", text(id))
+            .value(":registered", text(State::Registered.name()))
+            .value(":reserved", text(State::Reserved.name()))
+            .value(":until", seconds(attempt.lease_ends()))
+            .value(":zero", number(0));
 
         let mut proofs = Vec::new();
         if let Some(digest) = &proof.token {
@@ -78,40 +70,64 @@ impl Reservations for DynamoDbRegistry {
                 "(attestation = :token AND tokenDigest = :digest AND \
                  (attribute_not_exists(tokenExpiresAt) OR tokenExpiresAt > :now))",
             );
-            update = update
-                .expression_attribute_values(":token", text(TOKEN))
-                .expression_attribute_values(":digest", text(digest));
+            change = change.value(":token", text(TOKEN)).value(":digest", text(digest));
         }
         if !proof.key_made_here {
             proofs.push("(attestation = :publicKey AND publicKey = :key)");
-            update = update.expression_attribute_values(":publicKey", text(PUBLIC_KEY));
+            change = change.value(":publicKey", text(PUBLIC_KEY));
+        }
+        let mut states = vec!["#state = :registered", "(#state = :reserved AND reservedUntil <= :now)"];
+        match (proof.certificate, proof.group) {
+            (Some(certificate), Some(group @ GroupCredential::Ca(ca))) => {
+                proofs.push("(attestation = :attestedByCertificate AND attestedBy = :certificate)");
+                proofs.push("(attestation = :attestedByCa AND attestedBy = :ca)");
+                states.push(
+                    "(#state = :provisioned AND credential.#key = :key AND credential.certificateId <> :certificate)",
+                );
+                change = change
+                    .set("reservedCertificate = :certificate, certificateId = :certificate, enrolledWith = :group")
+                    .name("#key", "key")
+                    .value(":attestedByCa", text(CA))
+                    .value(":attestedByCertificate", text(CERTIFICATE))
+                    .value(":ca", text(ca))
+                    .value(":certificate", text(certificate))
+                    .value(":group", text(group))
+                    .value(":provisioned", text(State::Provisioned.name()));
+            }
+            _ => change = change.remove("reservedCertificate"),
         }
         // An attempt without any proof is refused like one with a wrong proof.
         proofs.push("attribute_not_exists(deviceId)");
-        condition.push(format!("({})", proofs.join(" OR ")));
 
-        let mut states = vec!["#state = :registered", "(#state = :reserved AND reservedUntil <= :now)"];
+        let mut origin = "";
         if proof.key_made_here {
-            condition.push("keyOrigin = :service".to_owned());
+            origin = " AND keyOrigin = :service";
             states.push(
-                "(#state = :provisioned AND credential.keyMadeHere = :true AND credential.issuedAt > :reissuable)",
+                "(#state = :provisioned AND credential.keyMadeHere = :true AND credential.issuedAt > :reissuable \
+                 AND attribute_not_exists(usedAt))",
             );
             let window = Device::REISSUE_WINDOW.as_secs().cast_signed();
-            update = update
-                .expression_attribute_values(":service", text("service"))
-                .expression_attribute_values(":provisioned", text(State::Provisioned.name()))
-                .expression_attribute_values(":true", AttributeValue::Bool(true))
-                .expression_attribute_values(":reissuable", number(now.seconds() - window));
+            change = change
+                .value(":service", text("service"))
+                .value(":provisioned", text(State::Provisioned.name()))
+                .value(":true", AttributeValue::Bool(true))
+                .value(":reissuable", number(now.seconds() - window));
         }
-        condition.push(format!("({})", states.join(" OR ")));
-
-        match update.condition_expression(condition.join(" AND ")).send().await {
+        let condition = format!(
+            "#status = :enabled AND (attribute_not_exists(blockedUntil) OR blockedUntil <= :now) AND ({}) AND ({}){origin}",
+            proofs.join(" OR "),
+            states.join(" OR ")
+        );
+        let update = change.name("#status", "status").and(" ADD attemptedKeys :keys");
+        match update.return_values(ReturnValue::AllNew).condition_expression(condition).send().await {
             Ok(output) => Ok(Reserve::Held(item::from_item(output.attributes.unwrap_or_default())?)),
             Err(error) => {
                 let found = found(error)?;
                 Ok(match found {
                     // The write took effect before, and its answer was lost.
-                    Some(device) if device.is_reserved_by(*id) => Reserve::Held(device),
+                    Some(device) if device.is_held_by(attempt) && device.decide(attempt) == Decision::Provision => {
+                        Reserve::Held(device)
+                    }
                     found => Reserve::Refused(found),
                 })
             }
@@ -122,60 +138,46 @@ impl Reservations for DynamoDbRegistry {
         &self,
         attempt: &Attempt,
         credential: &Credential,
+        remains: Remains,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
-        let result = self
-            .update(&attempt.device)
-            .update_expression(
-                "SET #state = :provisioned, credential = :credential, wrongProofs = :zero, \
-                 version = version + :one, updatedAt = :now \
-                 REMOVE reservedBy, reservedKey, reservedUntil, attempts, attemptedKeys, blockedUntil",
-            )
+        let result = Change::of(self.update(&attempt.device))
+            .set("#state = :provisioned, wrongProofs = :zero, version = version + :one, updatedAt = :now")
+            .remove("reservedBy, reservedKey, reservedCertificate, reservedUntil, attempts, blockedUntil")
+            .credential(Some(credential))
+            .settled(remains)
+            .name("#status", "status")
+            .value(":enabled", text(ENABLED))
+            .value(":now", seconds(attempt.now))
+            .value(":owner", text(attempt.id))
+            .value(":provisioned", text(State::Provisioned.name()))
+            .value(":reserved", text(State::Reserved.name()))
+            .value(":zero", number(0))
+            .and("")
             .condition_expression("#status = :enabled AND #state = :reserved AND reservedBy = :owner")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":credential", item::credential_value(credential))
-            .expression_attribute_values(":enabled", text(ENABLED))
-            .expression_attribute_values(":now", seconds(attempt.now))
-            .expression_attribute_values(":owner", text(attempt.id))
-            .expression_attribute_values(":provisioned", text(State::Provisioned.name()))
-            .expression_attribute_values(":reserved", text(State::Reserved.name()))
-            .expression_attribute_values(":zero", number(0))
             .send()
             .await;
         match result {
             Ok(_) => Ok(Ok(())),
             // The domain's own rule tells a lost reservation from a write that took effect before.
             Err(error) => Ok(match found(error)? {
-                Some(mut device) => device.commit(attempt.id, credential.clone(), attempt.now),
+                Some(mut device) => device.commit(attempt.id, credential.clone(), remains, attempt.now),
                 None => Err(ReservationLost { to_same_key: false }),
             }),
         }
     }
 
-    async fn release(&self, attempt: &Attempt, left: &Leftover) -> Result<(), RegistryError> {
-        let mut set = "SET reservedUntil = :now, version = version + :one, updatedAt = :now".to_owned();
-        let mut remove = "";
-        let mut update = self.update(&attempt.device);
+    async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
+        let mut change = Change::of(self.update(&attempt.device))
+            .set("reservedUntil = :now, version = version + :one, updatedAt = :now")
+            .value(":now", seconds(attempt.now))
+            .value(":owner", text(attempt.id))
+            .value(":reserved", text(State::Reserved.name()));
         if let Leftover::Known(credential) = left {
-            set.push_str(", attempts = :zero");
-            remove = " REMOVE attemptedKeys";
-            update = update.expression_attribute_values(":zero", number(0));
-            match credential {
-                Some(credential) => {
-                    set.push_str(", credential = :credential");
-                    update = update.expression_attribute_values(":credential", item::credential_value(credential));
-                }
-                None => remove = " REMOVE attemptedKeys, credential",
-            }
+            change = change.set("attempts = :zero").value(":zero", number(0));
+            change = change.credential(credential.as_ref()).settled(remains);
         }
-        let result = update
-            .update_expression(set + remove)
-            .condition_expression("#state = :reserved AND reservedBy = :owner")
-            .expression_attribute_values(":now", seconds(attempt.now))
-            .expression_attribute_values(":owner", text(attempt.id))
-            .expression_attribute_values(":reserved", text(State::Reserved.name()))
-            .send()
-            .await;
-        match result {
+        let update = change.and("").condition_expression("#state = :reserved AND reservedBy = :owner");
+        match update.send().await {
             Ok(_) => Ok(()),
             // Whoever lost the reservation has nothing to end.
             Err(error) => found(error).map(|_| ()),
@@ -251,21 +253,33 @@ impl DeviceStore for DynamoDbRegistry {
     }
 
     async fn list(&self, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
-        let output = self
-            .client
-            .scan()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .limit(i32::from(limit))
-            .set_exclusive_start_key(after.map(|id| HashMap::from([(TABLE_KEY.to_owned(), text(id))])))
-            .send()
-            .await
-            .map_err(registry_error)?;
-        let next = output.last_evaluated_key.and_then(|mut key| key.remove(TABLE_KEY));
-        Ok(Page {
-            devices: output.items.unwrap_or_default().into_iter().map(item::from_item).collect::<Result<_, _>>()?,
-            next: next.and_then(|id| id.as_s().ok()?.parse().ok()),
-        })
+        let mut start = after.map(|id| HashMap::from([(TABLE_KEY.to_owned(), text(id))]));
+        let mut devices = Vec::new();
+        loop {
+            let output = self
+                .client
+                .scan()
+                .table_name(&self.table)
+                .consistent_read(true)
+                // Claims, counters and places have a slash in their key, which no device id has.
+                .filter_expression("attribute_exists(attestation)")
+                .limit(i32::from(limit) - i32::try_from(devices.len()).unwrap_or_default())
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(registry_error)?;
+            for item in output.items.unwrap_or_default() {
+                devices.push(item::from_item(item)?);
+            }
+            let last = output.last_evaluated_key.as_ref().and_then(|key| key.get(TABLE_KEY)?.as_s().ok());
+            let next = last.map(|key| key.parse());
+            match next {
+                None => return Ok(Page { devices, next: None }),
+                Some(Ok(id)) => return Ok(Page { devices, next: Some(id) }),
+                // The page ended at an item that is no device; a page can only begin after one.
+                Some(Err(_)) => start = output.last_evaluated_key,
+            }
+        }
     }
 
     async fn replace(&self, device: &Device, version: u64) -> Result<bool, RegistryError> {
@@ -296,8 +310,67 @@ impl DeviceStore for DynamoDbRegistry {
     }
 }
 
+/// A change of an item as it is put together.
+struct Change {
+    set: Vec<&'static str>,
+    remove: Vec<&'static str>,
+    update: UpdateItemFluentBuilder,
+}
+
+impl Change {
+    const fn of(update: UpdateItemFluentBuilder) -> Self {
+        Self { set: Vec::new(), remove: Vec::new(), update }
+    }
+
+    fn set(mut self, assignments: &'static str) -> Self {
+        self.set.push(assignments);
+        self
+    }
+
+    fn remove(mut self, attributes: &'static str) -> Self {
+        self.remove.push(attributes);
+        self
+    }
+
+    fn name(mut self, placeholder: &str, name: &str) -> Self {
+        self.update = self.update.expression_attribute_names(placeholder, name);
+        self
+    }
+
+    fn value(mut self, placeholder: &str, value: AttributeValue) -> Self {
+        self.update = self.update.expression_attribute_values(placeholder, value);
+        self
+    }
+
+    /// Writes a credential with all that stands beside it in the item.
+    fn credential(self, credential: Option<&Credential>) -> Self {
+        let Some(credential) = credential else { return self.remove("credential, certificateId, usedAt") };
+        let change = self
+            .set("credential = :credential, certificateId = :credentialId")
+            .value(":credential", item::credential_value(credential))
+            .value(":credentialId", text(credential.certificate));
+        match credential.used_at {
+            Some(at) => change.set("usedAt = :usedAt").value(":usedAt", seconds(at)),
+            None => change.remove("usedAt"),
+        }
+    }
+
+    fn settled(self, remains: Remains) -> Self {
+        match remains {
+            Remains::Nothing => self.remove("attemptedKeys, unsettledSince"),
+            Remains::Unsettled => self,
+        }
+    }
+
+    /// The whole change, with what is neither set nor removed.
+    fn and(self, rest: &str) -> UpdateItemFluentBuilder {
+        let remove = if self.remove.is_empty() { String::new() } else { format!(" REMOVE {}", self.remove.join(", ")) };
+        self.update.update_expression(format!("SET {}{remove}{rest}", self.set.join(", ")))
+    }
+}
+
 /// The item as a refused change found it, or the error that is not a refusal.
-fn found<R>(error: SdkError<UpdateItemError, R>) -> Result<Option<Device>, RegistryError>
+pub(crate) fn found<R>(error: SdkError<UpdateItemError, R>) -> Result<Option<Device>, RegistryError>
 where
     R: fmt::Debug + Send + Sync + 'static,
 {
@@ -310,7 +383,7 @@ where
 }
 
 /// Whether a conditional write was made.
-fn written<T, E, R>(result: Result<T, SdkError<E, R>>) -> Result<bool, RegistryError>
+pub(crate) fn written<T, E, R>(result: Result<T, SdkError<E, R>>) -> Result<bool, RegistryError>
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: fmt::Debug + Send + Sync + 'static,
@@ -322,14 +395,14 @@ where
     }
 }
 
-fn text(value: impl fmt::Display) -> AttributeValue {
+pub(crate) fn text(value: impl fmt::Display) -> AttributeValue {
     AttributeValue::S(value.to_string())
 }
 
-fn number(value: i64) -> AttributeValue {
+pub(crate) fn number(value: i64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-fn seconds(moment: Timestamp) -> AttributeValue {
+pub(crate) fn seconds(moment: Timestamp) -> AttributeValue {
     number(moment.seconds())
 }

@@ -21,7 +21,9 @@ use aws_sdk_iot::types::error::{
 use aws_sdk_iot::types::{CertificateDescription, CertificateStatus};
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use cvm_aws::AwsIot;
-use cvm_provisioning::{Csr, IssuedCertificate, Override, Platform, PlatformError, Thing};
+use cvm_provisioning::{
+    Csr, IssuedCertificate, Override, Platform, PlatformError, RegisteredCertificate, Standing, Thing,
+};
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{csr, device, templates};
 
@@ -142,7 +144,8 @@ async fn only_active_certificates_of_the_thing_are_found() {
         (describe("abc1", CertificateStatus::Active), describe("abc2", CertificateStatus::Inactive));
     let platform = AwsIot::new(mock_client!(aws_sdk_iot, RuleMode::MatchAny, [&list, &active, &inactive]));
     let found = platform.certificates_of(&thing().name).await.unwrap();
-    assert_eq!(found, [IssuedCertificate { name: format!("{ARN}1"), ..issued }]);
+    let issued = IssuedCertificate { name: format!("{ARN}1"), ..issued };
+    assert_eq!(found, [RegisteredCertificate { issued, ca: None, standing: Standing::Active }]);
 }
 
 #[tokio::test]

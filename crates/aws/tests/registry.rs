@@ -4,8 +4,12 @@
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
-use cvm_aws::{DynamoDbRegistry, TABLE_KEY};
+use aws_sdk_dynamodb::types::builders::ProjectionBuilder;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
+};
+use cvm_aws::{CERTIFICATE_INDEX, DynamoDbRegistry, TABLE_KEY, UNSETTLED_INDEX};
 use cvm_testkit::{contract, scenario};
 use dynoxide::Database;
 use tokio::net::TcpListener;
@@ -65,13 +69,24 @@ impl LocalDynamoDb {
     }
 
     async fn registry(&self, table: &str) -> DynamoDbRegistry {
-        let key = AttributeDefinition::builder().attribute_name(TABLE_KEY).attribute_type(ScalarAttributeType::S);
-        let schema = KeySchemaElement::builder().attribute_name(TABLE_KEY).key_type(KeyType::Hash);
+        let attribute =
+            |name, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap();
+        let key = |name| KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build().unwrap();
+        let index = |name, attribute, projection: ProjectionBuilder| {
+            let index = GlobalSecondaryIndex::builder().index_name(name).key_schema(key(attribute));
+            index.projection(projection.build()).build().unwrap()
+        };
+        let keys = Projection::builder().projection_type(ProjectionType::KeysOnly);
+        let with_use = Projection::builder().projection_type(ProjectionType::Include).non_key_attributes("usedAt");
         self.client
             .create_table()
             .table_name(table)
-            .attribute_definitions(key.build().unwrap())
-            .key_schema(schema.build().unwrap())
+            .attribute_definitions(attribute(TABLE_KEY, ScalarAttributeType::S))
+            .attribute_definitions(attribute("certificateId", ScalarAttributeType::S))
+            .attribute_definitions(attribute("unsettledSince", ScalarAttributeType::N))
+            .key_schema(key(TABLE_KEY))
+            .global_secondary_indexes(index(CERTIFICATE_INDEX, "certificateId", with_use))
+            .global_secondary_indexes(index(UNSETTLED_INDEX, "unsettledSince", keys))
             .billing_mode(BillingMode::PayPerRequest)
             .send()
             .await

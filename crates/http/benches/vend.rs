@@ -9,8 +9,8 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use cvm_http::{Handout, RootCa, router};
 use cvm_provisioning::{
-    Csr, DeviceStore as _, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys, Thing,
-    ThingGroupName, ThingName, ThingPrincipalType, Vend,
+    Csr, DeviceStore as _, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys,
+    RegisteredCertificate, Thing, ThingGroupName, ThingName, ThingPrincipalType, Vend,
 };
 use cvm_testkit::fixture::{NOW, TOKEN, device, templates};
 use cvm_testkit::{MemoryPlatform, MemoryRegistry};
@@ -42,7 +42,7 @@ impl Platform for Answering {
         Ok(())
     }
 
-    async fn certificates_of(&self, _: &ThingName) -> Result<Vec<IssuedCertificate>, PlatformError> {
+    async fn certificates_of(&self, _: &ThingName) -> Result<Vec<RegisteredCertificate>, PlatformError> {
         Ok(Vec::new())
     }
 

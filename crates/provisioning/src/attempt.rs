@@ -1,11 +1,10 @@
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 
-use crate::{Credential, DeviceId, KeyFingerprint, Proof, Timestamp};
+use crate::{CertificateId, Credential, DeviceId, KeyFingerprint, Proof, Timestamp};
 
 /// One try of one device at being provisioned.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -50,6 +49,14 @@ impl AttemptId {
         random_bits().map(Self)
     }
 
+    /// The id of every try to give a device this certificate. A door whose certificate exists before the device asks is
+    /// called more than once for it, by design of the platform, and all those calls are one attempt.
+    pub fn of(certificate: &CertificateId) -> Self {
+        let mut bits = [0; 16];
+        bits.copy_from_slice(&certificate.as_bytes()[..16]);
+        Self(u128::from_be_bytes(bits))
+    }
+
     /// A number below `end` that differs from attempt to attempt, to spread what would come at once.
     pub const fn spread(self, end: u8) -> u64 {
         (self.0 % end as u128) as u64
@@ -77,13 +84,13 @@ pub struct Reservation {
     pub owner: AttemptId,
     /// The key that the attempt brought.
     pub key: KeyFingerprint,
+    /// The certificate that the attempt is about, where it existed before.
+    pub certificate: Option<CertificateId>,
     /// When another attempt may take over.
     pub expires_at: Timestamp,
     /// Attempts since it was last known what they left behind. More than one means that an attempt died without a
     /// word, and that the platform has to be asked.
     pub attempts: u32,
-    /// The keys of those attempts: what they may have left behind is certificates for these.
-    pub keys: BTreeSet<KeyFingerprint>,
 }
 
 /// What a failed attempt knows of what it leaves behind.
@@ -93,6 +100,15 @@ pub enum Leftover {
     Known(Option<Credential>),
     /// An earlier attempt's remains were not cleared away: the next attempt has to look again.
     Unknown,
+}
+
+/// Whether earlier attempts may have left certificates that nobody knows of, once an attempt has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Remains {
+    /// No: this attempt was the only one.
+    Nothing,
+    /// Perhaps: the reconciler has to look through the platform's certificates.
+    Unsettled,
 }
 
 /// The attempt no longer holds the device: its lease ran out and another took over, or an operator stepped in.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::{KeyFingerprint, Timestamp};
+use crate::{CertificateId, KeyFingerprint, Timestamp};
 
 /// What the registry stores so that a device can be checked; never a secret that could be replayed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,6 +26,37 @@ pub enum Attestation {
         /// The key that was registered.
         key: KeyFingerprint,
     },
+    /// The device holds exactly this factory certificate.
+    Certificate {
+        /// The certificate's id.
+        id: CertificateId,
+    },
+    /// The device holds a factory certificate of this CA with its id in the subject.
+    Ca {
+        /// The CA certificate's id.
+        id: CertificateId,
+    },
+    /// The device shares a claim certificate with others, so that its id is all it has of its own.
+    Claim {
+        /// The one claim certificate that counts; `None` is any that the registry knows.
+        certificate: Option<CertificateId>,
+    },
+    /// A trusted user vouches for the device.
+    TrustedUser {
+        /// The claim that was last made out for it.
+        claim: Option<TrustedUserClaim>,
+    },
+}
+
+/// A claim that was made out to a trusted user for one device.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TrustedUserClaim {
+    /// The temporary claim certificate.
+    pub certificate: CertificateId,
+    /// Who asked for it.
+    pub user: TrustedUser,
+    /// From when on it proves nothing.
+    pub expires_at: Timestamp,
 }
 
 impl Attestation {
@@ -39,6 +70,16 @@ impl Attestation {
             }
             // A request is signed with its own key: holding that key is what the signature has proved.
             Self::PublicKey { key } => !proof.key_made_here && *key == proof.key,
+            // The certificate and its CA are what the platform has verified, at a TLS handshake.
+            Self::Certificate { id } => {
+                matches!(proof.group, Some(GroupCredential::Ca(_))) && proof.certificate == Some(*id)
+            }
+            Self::Ca { id } => proof.group == Some(GroupCredential::Ca(*id)),
+            Self::Claim { certificate: Some(id) } => proof.group == Some(GroupCredential::Claim(*id)),
+            Self::Claim { certificate: None } => matches!(proof.group, Some(GroupCredential::Claim(_))),
+            Self::TrustedUser { claim } => claim.as_ref().is_some_and(|claim| {
+                proof.group == Some(GroupCredential::Claim(claim.certificate)) && now < claim.expires_at
+            }),
         }
     }
 }
@@ -48,11 +89,99 @@ impl Attestation {
 pub struct Proof {
     /// The digest of the bearer token, where one came.
     pub token: Option<TokenDigest>,
-    /// The key that the certificate will be for.
+    /// The key that the certificate is, or will be, for.
     pub key: KeyFingerprint,
     /// Whether that key was made by us, and so proves nothing.
     pub key_made_here: bool,
+    /// The certificate, where it exists before the device is asked about.
+    pub certificate: Option<CertificateId>,
+    /// What the device shares with others, where it showed it.
+    pub group: Option<GroupCredential>,
 }
+
+impl Proof {
+    /// The proof of a device that brings a key to be certified.
+    pub fn of_key(key: KeyFingerprint, token: Option<TokenDigest>, key_made_here: bool) -> Self {
+        Self { token, key, key_made_here, certificate: None, group: None }
+    }
+
+    /// The proof of a device whose certificate is there already, and which showed `group` for it.
+    pub fn of_certificate(certificate: CertificateId, key: KeyFingerprint, group: GroupCredential) -> Self {
+        Self { token: None, key, key_made_here: false, certificate: Some(certificate), group: Some(group) }
+    }
+}
+
+/// A credential that many devices share, and which the platform has verified.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum GroupCredential {
+    /// The CA that issued the device's factory certificate.
+    Ca(CertificateId),
+    /// The claim certificate by which the device was connected.
+    Claim(CertificateId),
+}
+
+impl fmt::Display for GroupCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ca(id) => write!(f, "ca/{id}"),
+            Self::Claim(id) => write!(f, "claim/{id}"),
+        }
+    }
+}
+
+impl FromStr for GroupCredential {
+    type Err = InvalidGroupCredential;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGroupCredential> {
+        match text.split_once('/') {
+            Some(("ca", id)) => id.parse().map(Self::Ca).map_err(|_| InvalidGroupCredential),
+            Some(("claim", id)) => id.parse().map(Self::Claim).map_err(|_| InvalidGroupCredential),
+            _ => Err(InvalidGroupCredential),
+        }
+    }
+}
+
+/// A text is neither `ca/<id>` nor `claim/<id>`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a group credential is written ca/<certificate id> or claim/<certificate id>")]
+pub struct InvalidGroupCredential;
+
+/// Who a trusted user is to the platform that let them in: the subject of a token, or an ARN.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct TrustedUser(String);
+
+impl TrustedUser {
+    /// The most bytes it may have; an IAM ARN is shorter, and a token's subject has 255 at most (OpenID Connect Core 1.0
+    /// section 2).
+    pub const MAX_LENGTH: usize = 512;
+
+    /// As the platform says it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TrustedUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TrustedUser {
+    type Err = InvalidTrustedUser;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTrustedUser> {
+        if text.is_empty() || text.len() > Self::MAX_LENGTH || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidTrustedUser);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A text names no trusted user.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a trusted user has 1 to {max} printable ASCII characters without blanks", max = TrustedUser::MAX_LENGTH)]
+pub struct InvalidTrustedUser;
 
 /// A bearer token that lets one device enrol. High entropy by construction: made here from 256 random bits, or refused
 /// when too short to be that.
@@ -172,7 +301,7 @@ mod tests {
     }
 
     fn proof(token: Option<&EnrolmentToken>, key: KeyFingerprint) -> Proof {
-        Proof { token: token.map(EnrolmentToken::digest), key, key_made_here: false }
+        Proof::of_key(key, token.map(EnrolmentToken::digest), false)
     }
 
     #[test]
@@ -199,6 +328,45 @@ mod tests {
         assert!(attestation.accepts(&held, NOW));
         assert!(!attestation.accepts(&proof(None, key(2)), NOW));
         assert!(!attestation.accepts(&Proof { key_made_here: true, ..held }, NOW));
+    }
+
+    #[test]
+    fn a_factory_certificate_attests_by_itself_or_by_its_ca() {
+        let [certificate, ca, other] = [&b"leaf"[..], b"ca", b"other"].map(CertificateId::of);
+        let proof = |certificate, ca| Proof::of_certificate(certificate, key(1), GroupCredential::Ca(ca));
+        let exact = Attestation::Certificate { id: certificate };
+        assert!(exact.accepts(&proof(certificate, ca), NOW));
+        assert!(!exact.accepts(&proof(other, ca), NOW));
+        let claimed = Proof::of_certificate(certificate, key(1), GroupCredential::Claim(ca));
+        assert!(!exact.accepts(&claimed, NOW), "no TLS handshake was made with it");
+        let by_ca = Attestation::Ca { id: ca };
+        assert!(by_ca.accepts(&proof(other, ca), NOW));
+        assert!(!by_ca.accepts(&proof(certificate, other), NOW));
+        assert!(!by_ca.accepts(&claimed, NOW));
+    }
+
+    #[test]
+    fn threat_11_a_claim_attests_within_its_scope_only() {
+        let [claim, other] = [&b"claim"[..], b"other"].map(CertificateId::of);
+        let proof = |id| Proof::of_certificate(CertificateId::of(b"new"), key(1), GroupCredential::Claim(id));
+        assert!(Attestation::Claim { certificate: None }.accepts(&proof(other), NOW));
+        assert!(Attestation::Claim { certificate: Some(claim) }.accepts(&proof(claim), NOW));
+        assert!(!Attestation::Claim { certificate: Some(claim) }.accepts(&proof(other), NOW));
+        assert!(!Attestation::TrustedUser { claim: None }.accepts(&proof(claim), NOW));
+        let user = "installer".parse().unwrap();
+        let made_out = TrustedUserClaim { certificate: claim, user, expires_at: NOW };
+        let vouched = Attestation::TrustedUser { claim: Some(made_out) };
+        assert!(vouched.accepts(&proof(claim), Timestamp::from_seconds(NOW.seconds() - 1)));
+        assert!(!vouched.accepts(&proof(other), Timestamp::from_seconds(NOW.seconds() - 1)));
+        assert!(!vouched.accepts(&proof(claim), NOW), "it has expired");
+    }
+
+    #[test]
+    fn a_group_credential_survives_its_text_form() {
+        for group in [GroupCredential::Ca(CertificateId::of(b"a")), GroupCredential::Claim(CertificateId::of(b"b"))] {
+            assert_eq!(group.to_string().parse(), Ok(group));
+        }
+        assert_eq!("ca".parse::<GroupCredential>(), Err(InvalidGroupCredential));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use crate::{CertificateId, DeviceId, KeyFingerprint, ThingName};
+use crate::{CertificateId, DeviceId, KeyFingerprint, ThingName, TrustedUser};
 
 /// One decision: who, what, by which door, why, with which key.
 ///
@@ -30,10 +30,35 @@ pub struct Origin {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
+    /// The certificate is the device's for good: a device connected with it, or the reconciler found it in place.
+    Confirmed {
+        /// Which.
+        certificate: &'a CertificateId,
+        /// The thing that it belongs to.
+        thing: &'a ThingName,
+    },
+    /// The registry and the platform do not agree, and a person has to look.
+    Drift {
+        /// A stable word for what differs.
+        reason: &'a str,
+        /// What an operator can do next.
+        advice: &'a str,
+        /// The certificate that it is about.
+        certificate: Option<&'a CertificateId>,
+        /// The thing that it is about.
+        thing: Option<&'a ThingName>,
+    },
     /// It could not be finished; what the retry needs is kept.
     Failed {
         /// A stable word for the cause.
         reason: &'a str,
+    },
+    /// There was nothing to do.
+    Ignored {
+        /// A stable word for the reason.
+        reason: &'a str,
+        /// The certificate that it was about.
+        certificate: &'a CertificateId,
     },
     /// The request could not be understood, and nobody was asked about it.
     Invalid {
@@ -61,12 +86,36 @@ pub enum Outcome<'a> {
         /// What an operator can do next.
         advice: &'a str,
     },
+    /// A reservation that came to nothing was given up: the device may try again at once.
+    Released {
+        /// A stable word for the reason.
+        reason: &'a str,
+    },
+    /// A certificate that an attempt had left was removed, or put out of power.
+    Removed {
+        /// Which.
+        certificate: &'a CertificateId,
+    },
     /// The device got the answer that it had lost.
     Replayed {
         /// The certificate it has.
         certificate: &'a CertificateId,
         /// The thing it is.
         thing: &'a ThingName,
+    },
+    /// The device may have this certificate; what comes next decides whether it gets it.
+    Reserved {
+        /// The certificate.
+        certificate: &'a CertificateId,
+        /// The claim that it was asked for with.
+        claim: &'a CertificateId,
+    },
+    /// A trusted user has a claim for the device.
+    Vouched {
+        /// The claim.
+        claim: &'a CertificateId,
+        /// Who has it.
+        user: &'a TrustedUser,
     },
     /// Another attempt was under way.
     Waited,
@@ -89,7 +138,21 @@ impl crate::Audit for LogAudit {
             };
         }
         match outcome {
+            Outcome::Confirmed { certificate, thing } => {
+                write_event!(info, "confirmed", certificate = display(certificate), thing = display(thing));
+            }
+            Outcome::Drift { reason, advice, certificate, thing } => write_event!(
+                warn,
+                "drift",
+                reason = *reason,
+                advice = *advice,
+                certificate = certificate.map(display),
+                thing = thing.map(display)
+            ),
             Outcome::Failed { reason } => write_event!(error, "failed", reason = *reason),
+            Outcome::Ignored { reason, certificate } => {
+                write_event!(info, "ignored", reason = *reason, certificate = display(certificate));
+            }
             Outcome::Invalid { code } => write_event!(info, "invalid", reason = *code),
             Outcome::Provisioned { certificate, thing } => {
                 write_event!(info, "provisioned", certificate = display(certificate), thing = display(thing));
@@ -103,8 +166,16 @@ impl crate::Audit for LogAudit {
                 provisioned_key = provisioned_key.map(display)
             ),
             Outcome::Refused { reason, advice } => write_event!(warn, "refused", reason = *reason, advice = *advice),
+            Outcome::Released { reason } => write_event!(info, "released", reason = *reason),
+            Outcome::Removed { certificate } => write_event!(warn, "removed", certificate = display(certificate)),
             Outcome::Replayed { certificate, thing } => {
                 write_event!(info, "replayed", certificate = display(certificate), thing = display(thing));
+            }
+            Outcome::Reserved { certificate, claim } => {
+                write_event!(info, "reserved", certificate = display(certificate), claim = display(claim));
+            }
+            Outcome::Vouched { claim, user } => {
+                write_event!(info, "vouched", claim = display(claim), user = display(user));
             }
             Outcome::Waited => write_event!(info, "waited"),
         }

@@ -6,9 +6,9 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::{OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE};
 use x509_parser::prelude::FromDer;
 
-use crate::name::common_name;
+use crate::name::{self, common_name};
 use crate::pem;
-use crate::{BadName, BadPem, CertificateId, DeviceId, KeyFingerprint};
+use crate::{BadName, BadPem, CertificateId, DeviceId, KeyFingerprint, SubjectAttribute};
 
 /// A device certificate (RFC 5280) that the platform issued or reported.
 ///
@@ -102,6 +102,15 @@ impl Certificate {
     /// [`BadName`] if the common name is ambiguous or no device id, such as AWS IoT's own `AWS IoT Certificate`.
     pub fn common_name(&self) -> Result<Option<DeviceId>, BadName> {
         common_name(&self.subject)
+    }
+
+    /// The text of this attribute of the subject, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] if it is there more than once, or in an encoding that is not read.
+    pub fn subject_text(&self, attribute: SubjectAttribute) -> Result<Option<String>, BadName> {
+        name::text(&self.subject, attribute)
     }
 
     /// The certificate as canonical PEM: LF, 64 columns.

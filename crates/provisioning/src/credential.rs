@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 use crate::{Attempt, Certificate, CertificateId, KeyFingerprint, Resources, ThingName, Timestamp};
 
 /// What a device was given, as far as the registry keeps it: enough to give the same answer again.
@@ -19,6 +21,8 @@ pub struct Credential {
     pub not_after: Timestamp,
     /// When it was made.
     pub issued_at: Timestamp,
+    /// When the platform first saw a device connect with it; `None` as long as it did not.
+    pub used_at: Option<Timestamp>,
     /// The thing that the device became.
     pub thing: ThingName,
     /// The device configuration that it was given.
@@ -29,17 +33,27 @@ impl Credential {
     /// What is kept of a certificate that was made in this attempt, or found where an earlier one left it. The key is
     /// the certificate's own, whoever asks.
     pub fn new(issued: &IssuedCertificate, attempt: &Attempt, resources: &Resources) -> Self {
+        Self {
+            key_made_here: attempt.proof.key_made_here,
+            configuration: resources.device_configuration.clone(),
+            ..Self::of(issued, resources.thing.name.clone(), attempt.now)
+        }
+    }
+
+    /// What is kept of a certificate that the platform made or registered without us.
+    pub fn of(issued: &IssuedCertificate, thing: ThingName, now: Timestamp) -> Self {
         let IssuedCertificate { name, certificate } = issued;
         Self {
             certificate: *certificate.id(),
             certificate_name: name.clone(),
             pem: certificate.pem().to_owned(),
             key: *certificate.key(),
-            key_made_here: attempt.proof.key_made_here,
+            key_made_here: false,
             not_after: certificate.not_after().into(),
-            issued_at: attempt.now,
-            thing: resources.thing.name.clone(),
-            configuration: resources.device_configuration.clone(),
+            issued_at: now,
+            used_at: None,
+            thing,
+            configuration: BTreeMap::new(),
         }
     }
 }
@@ -51,4 +65,41 @@ pub struct IssuedCertificate {
     pub name: String,
     /// The certificate.
     pub certificate: Certificate,
+}
+
+/// A certificate that the platform has, whoever made it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RegisteredCertificate {
+    /// The certificate and its name.
+    pub issued: IssuedCertificate,
+    /// The CA that issued it, where that is not the platform's own.
+    pub ca: Option<CertificateId>,
+    /// Whether it is let in.
+    pub standing: Standing,
+}
+
+/// Whether the platform lets a certificate in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// Yes.
+    Active,
+    /// No, until it is activated again.
+    Inactive,
+    /// Not yet: it was registered at a first connection, or made for a claim.
+    Pending,
+    /// Never again.
+    Revoked,
+}
+
+/// A temporary claim certificate with its key, for a trusted user to hand to a device.
+#[derive(Debug)]
+pub struct IssuedClaim {
+    /// Its id.
+    pub certificate: CertificateId,
+    /// The certificate in PEM.
+    pub pem: String,
+    /// Its private key in PEM; the only copy.
+    pub private_key: Zeroizing<String>,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }

@@ -27,12 +27,24 @@ pub enum Decision {
 pub enum Denial {
     /// Too many wrong proofs came of late; this one was not looked at.
     Blocked,
+    /// The claim has expired.
+    ClaimExpired,
+    /// The claim was made out for another device.
+    ClaimForAnother,
+    /// An operator revoked the claim.
+    ClaimRevoked,
+    /// The registry does not know the claim.
+    ClaimUnknown,
+    /// As many devices as the claim allows were provisioned with it.
+    ClaimUsedUp,
     /// The right proof came with another key than the one provisioned: a clone, or a device that lost its key.
     Cloned,
     /// An operator disabled the device.
     Disabled,
     /// The device asked us to make its key, which its registry item does not allow.
     KeyRequired,
+    /// The registry item asks for another provisioning template.
+    OtherTemplate,
     /// A person has yet to decide.
     Quarantined,
     /// Its certificate was withdrawn for good.
@@ -45,11 +57,17 @@ pub enum Denial {
 
 impl Denial {
     /// Every denial there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::Blocked,
+        Self::ClaimExpired,
+        Self::ClaimForAnother,
+        Self::ClaimRevoked,
+        Self::ClaimUnknown,
+        Self::ClaimUsedUp,
         Self::Cloned,
         Self::Disabled,
         Self::KeyRequired,
+        Self::OtherTemplate,
         Self::Quarantined,
         Self::Revoked,
         Self::Unknown,
@@ -65,9 +83,15 @@ impl Denial {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Blocked => "blocked",
+            Self::ClaimExpired => "claim-expired",
+            Self::ClaimForAnother => "claim-for-another-device",
+            Self::ClaimRevoked => "claim-revoked",
+            Self::ClaimUnknown => "unknown-claim",
+            Self::ClaimUsedUp => "claim-used-up",
             Self::Cloned => "cloned",
             Self::Disabled => "disabled",
             Self::KeyRequired => "key-required",
+            Self::OtherTemplate => "other-template",
             Self::Quarantined => "quarantined",
             Self::Revoked => "revoked",
             Self::Unknown => "unknown-device",
@@ -79,9 +103,17 @@ impl Denial {
     pub const fn advice(self) -> &'static str {
         match self {
             Self::Blocked => "wait for the delay to end, or `cvm device enable ID` to end it now",
+            Self::ClaimExpired => "ask for a new claim, or `cvm claim add` another certificate",
+            Self::ClaimForAnother => "ask for a claim for this device",
+            Self::ClaimRevoked => "`cvm claim report ID` lists what was provisioned with it; do not admit it again",
+            Self::ClaimUnknown => "`cvm claim add ID` registers a claim certificate of yours",
+            Self::ClaimUsedUp => {
+                "`cvm claim report ID` lists what was provisioned with it; `cvm claim add ID --quota N` allows more"
+            }
             Self::Cloned => "find out which key is the device's, then `cvm device approve ID` or `approve ID --keep`",
             Self::Disabled => "`cvm device enable ID` lets it in",
             Self::KeyRequired => "send a CSR, or register the device with `--key-origin service`",
+            Self::OtherTemplate => "have the device ask for the template that `cvm device show ID` names",
             Self::Quarantined => "`cvm device show ID` has both keys, `cvm device approve ID` decides",
             Self::Revoked => "delete and register the device again if it is to come back",
             Self::Unknown => "`cvm device add ID` puts it on the allowlist",
@@ -115,9 +147,11 @@ impl Device {
                 Decision::Wait { until: held.expires_at }
             }
             (State::Reserved, _, _) => Decision::Provision,
-            (State::Provisioned, _, Some(credential)) if credential.key == proof.key => {
-                Decision::Replay(credential.clone())
-            }
+            // The same key in another certificate is the same device, whose earlier answer was lost.
+            (State::Provisioned, _, Some(credential)) if credential.key == proof.key => match proof.certificate {
+                Some(certificate) if certificate != credential.certificate => Decision::Provision,
+                _ => Decision::Replay(credential.clone()),
+            },
             (State::Provisioned, _, Some(credential)) if credential.may_be_reissued(proof, *now) => Decision::Provision,
             (State::Provisioned, _, _) => Decision::Quarantine,
             (State::Quarantined, _, _) => Decision::Deny(Denial::Quarantined),
@@ -127,10 +161,11 @@ impl Device {
 }
 
 impl Credential {
-    /// Whether a key that we made may be replaced: only by another of ours, and only right after, while the device
-    /// cannot have done anything with the answer that it says it never got.
+    /// Whether a key that we made may be replaced: only by another of ours, only right after, and only as long as no
+    /// device has connected with the answer that this one says it never got.
     fn may_be_reissued(&self, proof: &Proof, now: Timestamp) -> bool {
-        self.key_made_here && proof.key_made_here && now < self.issued_at.after(Device::REISSUE_WINDOW)
+        let unused = self.used_at.is_none() && now < self.issued_at.after(Device::REISSUE_WINDOW);
+        self.key_made_here && proof.key_made_here && unused
     }
 }
 

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::random_bits;
 use crate::{
-    Attempt, AttemptId, Attestation, Credential, Denial, DeviceId, KeyFingerprint, Leftover, ReasonText, Refusal,
-    Reservation, ReservationLost, TemplateName, Timestamp, WrongProofs,
+    Attempt, AttemptId, Attestation, CertificateId, Credential, Denial, DeviceId, GroupCredential, KeyFingerprint,
+    Leftover, ReasonText, Refusal, Remains, Reservation, ReservationLost, TemplateName, Timestamp, WrongProofs,
 };
 
 /// One device, as the registry knows it: all that a decision needs, so that a decision is one write.
@@ -51,6 +51,10 @@ pub struct Device {
     /// Its certificate and what else it was given. In [`State::Reserved`] this is what an earlier attempt left: the
     /// same key takes it up again, another key has it retired.
     pub credential: Option<Credential>,
+    /// What attempts may have left on the platform that the registry does not know.
+    pub unsettled: Option<Unsettled>,
+    /// What the device shared with others when it was last reserved, where it showed it.
+    pub enrolled_with: Option<GroupCredential>,
     /// Wrong proofs since it was last provisioned or an operator looked.
     pub wrong_proofs: WrongProofs,
     /// The last attempt that was not let in, for whoever asks why the device does not come up.
@@ -77,6 +81,8 @@ impl Device {
             state: State::Registered,
             reservation: None,
             credential: None,
+            unsettled: None,
+            enrolled_with: None,
             wrong_proofs: WrongProofs::default(),
             last_refusal: None,
             created_at: now,
@@ -85,23 +91,33 @@ impl Device {
     }
 
     /// Gives one attempt the right to provision this device. Call it only where [`Device::decide`] said
-    /// [`Decision::Provision`](crate::Decision::Provision).
+    /// [`Decision::Provision`](crate::Decision::Provision). The holder's own second call changes nothing.
     pub fn reserve(&mut self, attempt: &Attempt) {
-        let (attempts, mut keys) = match self.reservation.take() {
-            Some(earlier) if earlier.owner == attempt.id => (earlier.attempts, earlier.keys),
-            Some(earlier) => (earlier.attempts + 1, earlier.keys),
-            None => (1, BTreeSet::new()),
-        };
-        keys.insert(attempt.proof.key);
+        if self.is_held_by(attempt) {
+            return;
+        }
+        let key = attempt.proof.key;
         self.state = State::Reserved;
         self.reservation = Some(Reservation {
             owner: attempt.id,
-            key: attempt.proof.key,
+            key,
+            certificate: attempt.proof.certificate,
             expires_at: attempt.lease_ends(),
-            attempts,
-            keys,
+            attempts: self.reservation.take().map_or(0, |earlier| earlier.attempts) + 1,
         });
+        let unsettled = self.unsettled.get_or_insert_with(|| Unsettled { since: attempt.now, keys: BTreeSet::new() });
+        unsettled.keys.insert(key);
+        if let Some(group) = attempt.proof.group {
+            self.enrolled_with = Some(group);
+        }
         self.touch(attempt.now);
+    }
+
+    /// What may be left of earlier attempts when `attempt`, which has just reserved this device, has ended well.
+    pub fn remains_beside(&self, attempt: &Attempt) -> Remains {
+        let own = Unsettled { since: attempt.now, keys: BTreeSet::from([attempt.proof.key]) };
+        let alone = self.reservation.as_ref().is_some_and(|held| held.attempts == 1);
+        if alone && self.unsettled.as_ref() == Some(&own) { Remains::Nothing } else { Remains::Unsettled }
     }
 
     /// Ends a reservation with success: from now on `credential` is the device's.
@@ -109,7 +125,13 @@ impl Device {
     /// # Errors
     ///
     /// [`ReservationLost`] when `owner` no longer holds the reservation, or an operator disabled the device meanwhile.
-    pub fn commit(&mut self, owner: AttemptId, credential: Credential, now: Timestamp) -> Result<(), ReservationLost> {
+    pub fn commit(
+        &mut self,
+        owner: AttemptId,
+        credential: Credential,
+        remains: Remains,
+        now: Timestamp,
+    ) -> Result<(), ReservationLost> {
         let committed = self.credential.as_ref().is_some_and(|there| there.certificate == credential.certificate);
         if self.state == State::Provisioned && committed {
             // The write took effect before and its answer was lost, or another attempt has done it for us.
@@ -121,22 +143,62 @@ impl Device {
         self.state = State::Provisioned;
         self.reservation = None;
         self.credential = Some(credential);
+        self.settle(remains);
         self.wrong_proofs = WrongProofs::default();
         self.touch(now);
         Ok(())
     }
 
+    /// Makes `credential` the device's on the word of the platform, whichever attempt got it: a device connected with
+    /// it, or it is active and attached. A certificate that it replaces is left to be settled.
+    pub fn confirm(&mut self, credential: Credential, now: Timestamp) {
+        let mut unsettled = self.unsettled.take().unwrap_or_else(|| Unsettled { since: now, keys: BTreeSet::new() });
+        let replaced = self.credential.as_ref().filter(|earlier| earlier.certificate != credential.certificate);
+        let several = self.reservation.take().is_some_and(|held| held.attempts > 1) || replaced.is_some();
+        unsettled.keys.extend(replaced.map(|earlier| earlier.key));
+        unsettled.keys.insert(credential.key);
+        self.unsettled = (several || unsettled.keys.len() > 1).then_some(unsettled);
+        self.state = State::Provisioned;
+        self.credential = Some(credential);
+        self.wrong_proofs = WrongProofs::default();
+        self.touch(now);
+    }
+
+    /// Writes down that the platform saw the device connect with its certificate.
+    pub fn mark_used(&mut self, now: Timestamp) {
+        if let Some(credential) = self.credential.as_mut().filter(|credential| credential.used_at.is_none()) {
+            credential.used_at = Some(now);
+            self.touch(now);
+        }
+    }
+
     /// Ends a reservation without success, so that the next attempt need not wait for the lease to run out. Where
     /// `owner` no longer holds it, there is nothing to end.
-    pub fn release(&mut self, owner: AttemptId, left: Leftover, now: Timestamp) {
+    pub fn release(&mut self, owner: AttemptId, left: Leftover, remains: Remains, now: Timestamp) {
         let Some(reservation) = self.reservation.as_mut().filter(|held| held.owner == owner) else { return };
         reservation.expires_at = now;
         if let Leftover::Known(credential) = left {
             reservation.attempts = 0;
-            reservation.keys.clear();
             self.credential = credential;
+            self.settle(remains);
         }
         self.touch(now);
+    }
+
+    /// Gives up a reservation whose attempt came to nothing: the device is what it was before.
+    pub fn abandon(&mut self, now: Timestamp) {
+        if self.state == State::Reserved {
+            let provisioned = self.credential.as_ref().is_some_and(|credential| credential.used_at.is_some());
+            self.state = if provisioned { State::Provisioned } else { State::Registered };
+            self.reservation = None;
+            self.touch(now);
+        }
+    }
+
+    fn settle(&mut self, remains: Remains) {
+        if remains == Remains::Nothing {
+            self.unsettled = None;
+        }
     }
 
     /// Writes down that an attempt was not let in. A wrong proof is counted, and makes the next one wait for longer; a
@@ -161,8 +223,14 @@ impl Device {
             }
             Denial::Cloned => self.state = State::Quarantined,
             Denial::Blocked
+            | Denial::ClaimExpired
+            | Denial::ClaimForAnother
+            | Denial::ClaimRevoked
+            | Denial::ClaimUnknown
+            | Denial::ClaimUsedUp
             | Denial::Disabled
             | Denial::KeyRequired
+            | Denial::OtherTemplate
             | Denial::Quarantined
             | Denial::Revoked
             | Denial::Unknown => {}
@@ -202,14 +270,33 @@ impl Device {
         Ok(())
     }
 
+    /// The certificate by which a [`CertificateIndex`](crate::CertificateIndex) finds the device: the one that it is
+    /// reserved for, or else the one that it has.
+    pub fn indexed_certificate(&self) -> Option<CertificateId> {
+        let awaited = self.reservation.as_ref().and_then(|reservation| reservation.certificate);
+        awaited.or_else(|| self.credential.as_ref().map(|credential| credential.certificate))
+    }
+
+    /// Whether a device is known to have connected with this certificate.
+    pub fn is_used(&self, certificate: &CertificateId) -> bool {
+        let own = self.credential.as_ref().filter(|credential| credential.certificate == *certificate);
+        own.is_some_and(|credential| credential.used_at.is_some())
+    }
+
     /// Whether an attempt with this key holds a device that is let in.
     fn is_reserved_for(&self, key: &KeyFingerprint) -> bool {
         let reserved = self.status == Status::Enabled && self.state == State::Reserved;
         reserved && self.reservation.as_ref().is_some_and(|held| held.key == *key)
     }
 
-    /// What an operator's write makes of the item: one version on.
-    fn touch(&mut self, now: Timestamp) {
+    /// Whether this very attempt holds the device, and its lease has not run out.
+    pub fn is_held_by(&self, attempt: &Attempt) -> bool {
+        let lease = self.reservation.as_ref().is_some_and(|held| attempt.now < held.expires_at);
+        self.is_reserved_by(attempt.id) && lease
+    }
+
+    /// What every write makes of the item: one version on.
+    pub(crate) fn touch(&mut self, now: Timestamp) {
         self.version += 1;
         self.updated_at = now;
     }
@@ -218,6 +305,15 @@ impl Device {
     pub fn is_reserved_by(&self, owner: AttemptId) -> bool {
         self.state == State::Reserved && self.reservation.as_ref().is_some_and(|held| held.owner == owner)
     }
+}
+
+/// What attempts may have left on the platform without the registry knowing: certificates for these keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unsettled {
+    /// When the first of the attempts began; what they left is younger.
+    pub since: Timestamp,
+    /// The keys that they brought.
+    pub keys: BTreeSet<KeyFingerprint>,
 }
 
 /// Tells a device from an earlier one of the same id: 128 random bits.

@@ -16,6 +16,8 @@ mod attempt;
 mod attestation;
 mod audit;
 mod certificate;
+mod claim;
+mod confirm;
 mod credential;
 mod csr;
 mod decision;
@@ -23,39 +25,56 @@ mod der;
 mod device;
 mod device_id;
 mod device_key;
+mod device_naming;
 mod digest;
 mod elliptic_curve;
+mod first_connect;
 mod key;
 mod name;
 mod pem;
 mod ports;
+mod pre_provisioning;
 mod reason;
+mod reconcile;
 mod rsa;
 mod signature;
 mod template;
 mod template_name;
 mod templates;
 mod timestamp;
+mod trusted_users;
 mod vend;
 mod wrong_proofs;
 
-pub use attempt::{Attempt, AttemptId, Leftover, Reservation, ReservationLost};
-pub use attestation::{Attestation, EnrolmentToken, InvalidToken, InvalidTokenDigest, Proof, TokenDigest};
+pub use attempt::{Attempt, AttemptId, Leftover, Remains, Reservation, ReservationLost};
+pub use attestation::{
+    Attestation, EnrolmentToken, GroupCredential, InvalidGroupCredential, InvalidToken, InvalidTokenDigest,
+    InvalidTrustedUser, Proof, TokenDigest, TrustedUser, TrustedUserClaim,
+};
 pub use audit::{AuditRecord, LogAudit, Origin, Outcome};
 pub use certificate::{BadCertificate, Certificate, CertificateDefect};
-pub use credential::{Credential, IssuedCertificate};
+pub use claim::{Claim, MadeOut};
+pub use confirm::{Confirm, ConfirmError, Confirmation, Connection};
+pub use credential::{Credential, IssuedCertificate, IssuedClaim, RegisteredCertificate, Standing};
 pub use csr::{Csr, CsrError};
 pub use decision::{Decision, Denial, Refusal};
 pub use der::BadDer;
-pub use device::{Device, GenerationId, KeyOrigin, LastRefusal, NotQuarantined, State, Status, Verdict};
+pub use device::{Device, GenerationId, KeyOrigin, LastRefusal, NotQuarantined, State, Status, Unsettled, Verdict};
 pub use device_id::{DeviceId, InvalidDeviceId};
 pub use device_key::{DeviceKey, DeviceKeyError};
+pub use device_naming::{DeviceNaming, InvalidPattern, Unnamed};
 pub use digest::{CertificateId, InvalidDigest, KeyFingerprint};
+pub use first_connect::{Admission, FirstConnect, FirstConnectError, RefusedCertificates, Registration};
 pub use key::{BadKey, KeyAlgorithm, PublicKey, RefusedKeys};
-pub use name::BadName;
+pub use name::{BadName, SubjectAttribute};
 pub use pem::BadPem;
-pub use ports::{Audit, DeviceStore, Page, Platform, PlatformError, RegistryError, Reservations, Reserve};
+pub use ports::{
+    Audit, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, ClaimIssuer, ClaimStore, Cursors,
+    DeviceStore, Inventory, InventoryPage, Page, Platform, PlatformError, RegistryError, Reservations, Reserve,
+};
+pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
 pub use reason::{InvalidReason, ReasonText};
+pub use reconcile::{Portion, Reconcile, ReconcileError, Reconciled};
 pub use signature::BadSignature;
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
@@ -66,5 +85,6 @@ pub use template::{
 pub use template_name::{InvalidTemplateName, TemplateName};
 pub use templates::{ParametersError, Templates, UnusableTemplate};
 pub use timestamp::Timestamp;
+pub use trusted_users::{ClaimError, ClaimRequest, MadeOutClaim, TrustedUsers};
 pub use vend::{Vend, VendError, VendRequest, Vended};
 pub use wrong_proofs::WrongProofs;

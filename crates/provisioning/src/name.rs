@@ -1,44 +1,66 @@
-//! The common name in a subject, and the ways in which a subject is ambiguous.
+//! An attribute in a subject, and the ways in which a subject is ambiguous.
 
 use crate::der::{self, BadDer, OID, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING};
 use crate::{DeviceId, InvalidDeviceId};
 
-/// id-at-commonName, 2.5.4.3 (RFC 5280 appendix A.1).
-const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+/// An attribute of a subject that can name a device (RFC 5280 appendix A.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SubjectAttribute {
+    /// id-at-commonName, 2.5.4.3.
+    CommonName,
+    /// id-at-serialNumber, 2.5.4.5.
+    SerialNumber,
+}
+
+impl SubjectAttribute {
+    const fn oid(self) -> &'static [u8] {
+        match self {
+            Self::CommonName => &[0x55, 0x04, 0x03],
+            Self::SerialNumber => &[0x55, 0x04, 0x05],
+        }
+    }
+}
 
 /// The device id that a DER-encoded `Name` claims in its common name, if it has one. Other attributes are ignored.
 pub(crate) fn common_name(subject: &[u8]) -> Result<Option<DeviceId>, BadName> {
-    let mut claimed = None;
+    text(subject, SubjectAttribute::CommonName)?.map(|name| name.parse().map_err(BadName::CommonName)).transpose()
+}
+
+/// The text of this attribute in a DER-encoded `Name`, if it has one. Other attributes are ignored.
+pub(crate) fn text(subject: &[u8], attribute: SubjectAttribute) -> Result<Option<String>, BadName> {
+    let mut found = None;
     der::read_all(subject, |outer| {
         outer.expect(SEQUENCE)?.read(|name| {
             while !name.is_empty() {
-                let Some(id) = name.expect(SET)?.read(single_attribute)? else { continue };
-                if claimed.replace(id).is_some() {
-                    return Err(BadName::TwoCommonNames);
+                let Some(text) = name.expect(SET)?.read(|set| single_attribute(set, attribute))? else { continue };
+                if found.replace(text).is_some() {
+                    return Err(BadName::Repeated);
                 }
             }
             Ok(())
         })
     })?;
-    Ok(claimed)
+    Ok(found)
 }
 
-/// The id in the one attribute of a relative distinguished name, if that attribute is the common name.
-fn single_attribute(attributes: &mut der::Reader<'_>) -> Result<Option<DeviceId>, BadName> {
+/// The text in the one attribute of a relative distinguished name, if that attribute is the one wanted.
+fn single_attribute(attributes: &mut der::Reader<'_>, wanted: SubjectAttribute) -> Result<Option<String>, BadName> {
     let (oid, value) = attributes
         .expect(SEQUENCE)?
         .read(|attribute| Ok::<_, BadDer>((attribute.expect(OID)?.content, attribute.element()?)))?;
     if !attributes.is_empty() {
         return Err(BadName::MultiValued);
     }
-    if oid != COMMON_NAME {
+    if oid != wanted.oid() {
         return Ok(None);
     }
     if !matches!(value.tag, PRINTABLE_STRING | UTF8_STRING) {
         return Err(BadName::StringType { found: string_type(value.tag) });
     }
-    let text = str::from_utf8(value.content).map_err(|_| BadName::CommonName(InvalidDeviceId::Character))?;
-    Ok(Some(text.parse()?))
+    match str::from_utf8(value.content) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(_) => Err(BadName::CommonName(InvalidDeviceId::Character)),
+    }
 }
 
 fn string_type(tag: u8) -> &'static str {
@@ -64,21 +86,23 @@ pub enum BadName {
     /// Two attributes in one relative distinguished name, as in `CN=a+OU=b`.
     #[error("the subject has a multi-valued RDN, as in CN=a+OU=b: put each attribute in its own RDN")]
     MultiValued,
-    /// The common name in an encoding that RFC 5280 section 4.1.2.4 lets nobody choose today.
-    #[error("the common name is a {found}: encode it as UTF8String or PrintableString")]
+    /// The name in an encoding that RFC 5280 section 4.1.2.4 lets nobody choose today.
+    #[error("the name in the subject is a {found}: encode it as UTF8String or PrintableString")]
     StringType {
         /// The ASN.1 type that came.
         found: &'static str,
     },
-    /// More than one common name, so that readers could disagree on which counts.
-    #[error("the subject has more than one common name: send one, the device id, or none")]
-    TwoCommonNames,
+    /// The attribute that names the device more than once, so that readers could disagree on which counts.
+    #[error("the subject names the device more than once: send one name, the device id, or none")]
+    Repeated,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::der::encode;
+
+    const COMMON_NAME: &[u8] = SubjectAttribute::CommonName.oid();
 
     fn attribute(oid: &[u8], string: u8, text: &[u8]) -> Vec<u8> {
         encode(SEQUENCE, &[&encode(OID, &[oid]), &encode(string, &[text])])
@@ -102,10 +126,22 @@ mod tests {
     }
 
     #[test]
+    fn the_serial_number_is_another_attribute_than_the_common_name() {
+        let cn = attribute(COMMON_NAME, UTF8_STRING, b"Thermostat 7");
+        let number = attribute(SubjectAttribute::SerialNumber.oid(), PRINTABLE_STRING, b"sn-0001");
+        let subject = name(&[&[&cn], &[&number]]);
+        assert_eq!(text(&subject, SubjectAttribute::SerialNumber), Ok(Some("sn-0001".to_owned())));
+        assert_eq!(text(&subject, SubjectAttribute::CommonName), Ok(Some("Thermostat 7".to_owned())));
+        assert_eq!(common_name(&subject), Err(BadName::CommonName(InvalidDeviceId::Character)));
+        let twice = name(&[&[&number], &[&number]]);
+        assert_eq!(text(&twice, SubjectAttribute::SerialNumber), Err(BadName::Repeated));
+    }
+
+    #[test]
     fn threat_17_an_ambiguous_subject_is_refused() {
         let cn = attribute(COMMON_NAME, UTF8_STRING, b"sn-0001");
         let unit = attribute(&[0x55, 0x04, 0x0b], UTF8_STRING, b"unit");
-        assert_eq!(common_name(&name(&[&[&cn], &[&cn]])), Err(BadName::TwoCommonNames));
+        assert_eq!(common_name(&name(&[&[&cn], &[&cn]])), Err(BadName::Repeated));
         assert_eq!(common_name(&name(&[&[&cn, &cn]])), Err(BadName::MultiValued));
         assert_eq!(common_name(&name(&[&[&cn, &unit]])), Err(BadName::MultiValued));
         assert_eq!(common_name(&name(&[&[&unit, &cn]])), Err(BadName::MultiValued));

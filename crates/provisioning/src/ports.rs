@@ -4,8 +4,9 @@
 use std::error::Error;
 
 use crate::{
-    Attempt, Credential, Csr, Device, DeviceId, IssuedCertificate, Leftover, PolicyName, Refusal, ReservationLost,
-    Thing, ThingGroupName, ThingName, ThingPrincipalType,
+    Attempt, CertificateId, Claim, Credential, Csr, Device, DeviceId, IssuedCertificate, IssuedClaim, Leftover,
+    PolicyName, Refusal, RegisteredCertificate, Remains, ReservationLost, Standing, TemplateName, Thing,
+    ThingGroupName, ThingName, ThingPrincipalType, Timestamp, TrustedUser,
 };
 
 /// The device registry as a device's own path uses it.
@@ -21,10 +22,16 @@ pub trait Reservations: Send + Sync {
         &self,
         attempt: &Attempt,
         credential: &Credential,
+        remains: Remains,
     ) -> impl Future<Output = Result<Result<(), ReservationLost>, RegistryError>> + Send;
 
     /// Ends a reservation without success, at once; the next attempt builds on what is left.
-    fn release(&self, attempt: &Attempt, left: &Leftover) -> impl Future<Output = Result<(), RegistryError>> + Send;
+    fn release(
+        &self,
+        attempt: &Attempt,
+        left: &Leftover,
+        remains: Remains,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
 
     /// Writes down that an attempt was refused, in one write whatever the reason, so that reasons cannot be told apart
     /// by the time they take: a wrong proof is counted, a clone puts the device into quarantine.
@@ -57,6 +64,83 @@ pub trait DeviceStore: Send + Sync {
 
     /// Removes the item; `false` where it is no longer at `version`, which changes nothing.
     fn delete(&self, id: &DeviceId, version: u64) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+}
+
+/// The claims, as the pre-provisioning hook, trusted users and operators use them.
+pub trait ClaimStore: Send + Sync {
+    /// A claim and a device as both are at one moment.
+    fn look_up(
+        &self,
+        claim: &CertificateId,
+        device: &DeviceId,
+    ) -> impl Future<Output = Result<(Option<Claim>, Option<Device>), RegistryError>> + Send;
+
+    /// Puts `device`, reserved, in the place of the item at `version`, and counts it on its claim, both or neither;
+    /// `false` where the item is no longer at `version`, or the claim is revoked or used up by now.
+    fn reserve_with_claim(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Registers a claim that was made out for `device`, and puts `device` in the place of the item at `version`, both
+    /// or neither; `false` where the item is no longer at `version`.
+    fn make_out(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Counts one more claim of this user on this day (days since 1970-01-01); `false`, uncounted, where that would be
+    /// more than `quota`.
+    fn count_claim(
+        &self,
+        user: &TrustedUser,
+        day: i64,
+        quota: u64,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// The claim as it is at this moment.
+    fn find_claim(&self, id: &CertificateId) -> impl Future<Output = Result<Option<Claim>, RegistryError>> + Send;
+
+    /// Writes what an operator decides about a claim: its status, quota and expiry. What was counted is kept, and a
+    /// claim that is not there is made.
+    fn put_claim(&self, claim: &Claim) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// Every claim, in no order.
+    fn claims(&self) -> impl Future<Output = Result<Vec<Claim>, RegistryError>> + Send;
+}
+
+/// Which device a certificate belongs to; it may lag a moment behind the registry.
+pub trait CertificateIndex: Send + Sync {
+    /// The device that has, or awaits, this certificate.
+    fn device_of(
+        &self,
+        certificate: &CertificateId,
+    ) -> impl Future<Output = Result<Option<CertificateOwner>, RegistryError>> + Send;
+
+    /// At most `limit` devices that attempts may have left something for; the longest waiting need not come first.
+    fn unsettled(&self, limit: u16) -> impl Future<Output = Result<Vec<DeviceId>, RegistryError>> + Send;
+}
+
+/// The device that has, or awaits, a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateOwner {
+    /// Which.
+    pub device: DeviceId,
+    /// Whether it is known to have connected with it.
+    pub used: bool,
+}
+
+/// Where a job that is done a piece at a time has got to.
+pub trait Cursors: Send + Sync {
+    /// The place that was written last under this name.
+    fn place(&self, name: &str) -> impl Future<Output = Result<Option<String>, RegistryError>> + Send;
+
+    /// Writes a place; `None` is the beginning.
+    fn move_to(&self, name: &str, place: Option<&str>) -> impl Future<Output = Result<(), RegistryError>> + Send;
 }
 
 /// A page of a list.
@@ -131,7 +215,7 @@ pub trait Platform: Send + Sync {
     fn certificates_of(
         &self,
         thing: &ThingName,
-    ) -> impl Future<Output = Result<Vec<IssuedCertificate>, PlatformError>> + Send;
+    ) -> impl Future<Output = Result<Vec<RegisteredCertificate>, PlatformError>> + Send;
 
     /// Takes all power from a certificate and removes it as far as the platform allows at once; again is the same as
     /// once, and a certificate that is gone already is no error.
@@ -140,6 +224,81 @@ pub trait Platform: Send + Sync {
         thing: &ThingName,
         certificate_name: &str,
     ) -> impl Future<Output = Result<(), PlatformError>> + Send;
+}
+
+/// Certificates that the platform has, whoever made them.
+pub trait Certificates: Send + Sync {
+    /// A certificate as the platform has it; `None` where it is gone.
+    fn describe(
+        &self,
+        certificate: &CertificateId,
+    ) -> impl Future<Output = Result<Option<RegisteredCertificate>, PlatformError>> + Send;
+
+    /// Lets a certificate in, or keeps it out; again is the same as once, and one that is gone cannot be let in.
+    fn set_standing(
+        &self,
+        certificate: &CertificateId,
+        standing: Standing,
+    ) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// The things that a certificate is attached to.
+    fn things_of(&self, certificate_name: &str) -> impl Future<Output = Result<Vec<ThingName>, PlatformError>> + Send;
+}
+
+/// All that the platform has, a page at a time.
+pub trait Inventory: Certificates {
+    /// At most `limit` certificates (250), the youngest first, from a place that an earlier page gave.
+    fn certificates(
+        &self,
+        after: Option<&str>,
+        limit: u16,
+    ) -> impl Future<Output = Result<InventoryPage<CertificateSummary>, PlatformError>> + Send;
+
+    /// At most `limit` things (250) that carry the attribute `provisionedBy` with the value `cvm`, from a place that an
+    /// earlier page gave.
+    fn things(
+        &self,
+        after: Option<&str>,
+        limit: u16,
+    ) -> impl Future<Output = Result<InventoryPage<ThingName>, PlatformError>> + Send;
+
+    /// The certificates attached to a thing, whatever their standing.
+    fn all_certificates_of(
+        &self,
+        thing: &ThingName,
+    ) -> impl Future<Output = Result<Vec<CertificateId>, PlatformError>> + Send;
+
+    /// Whether a policy is attached to the certificate.
+    fn has_policy(&self, certificate_name: &str) -> impl Future<Output = Result<bool, PlatformError>> + Send;
+
+    /// Removes a certificate that is attached to nothing; one that is gone is no error.
+    fn remove(&self, certificate: &CertificateId) -> impl Future<Output = Result<(), PlatformError>> + Send;
+}
+
+/// A page of what the platform has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InventoryPage<T> {
+    /// What is on it; there may be nothing although more pages follow.
+    pub items: Vec<T>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
+/// A certificate in a list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CertificateSummary {
+    /// Which.
+    pub id: CertificateId,
+    /// Whether it is let in.
+    pub standing: Standing,
+    /// When the platform got it.
+    pub created_at: Timestamp,
+}
+
+/// The platform's own claims for trusted users.
+pub trait ClaimIssuer: Send + Sync {
+    /// Makes a claim certificate that lasts for minutes and serves this provisioning template.
+    fn issue_claim(&self, template: &TemplateName) -> impl Future<Output = Result<IssuedClaim, PlatformError>> + Send;
 }
 
 /// The platform did not do what it was asked.

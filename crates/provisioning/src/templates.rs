@@ -39,12 +39,7 @@ impl Templates {
     ///
     /// [`ParametersError`], the device's fault or the operator's.
     pub fn evaluate(&self, device: &Device, sent: &BTreeMap<String, String>) -> Result<Resources, ParametersError> {
-        let template = match &device.template {
-            Some(name) => {
-                self.named.get(name).ok_or_else(|| ParametersError::UnknownTemplate { name: name.clone() })?
-            }
-            None => &self.default,
-        };
+        let template = self.template_of(device)?;
         for name in sent.keys() {
             if !template.declares(name)
                 || !device.settable_parameters.contains(name)
@@ -72,6 +67,54 @@ impl Templates {
             return unsupported("a PolicyDocument; name one shared policy with PolicyName");
         }
         Ok(resources)
+    }
+
+    /// The parameters that have to be put in the place of those that `device` sent, so that the platform evaluates the
+    /// template as [`Templates::evaluate`] would: its id, what its item has, and the default of every parameter that it
+    /// sent although it may not set it. A parameter that the template does not declare means nothing to the platform.
+    ///
+    /// # Errors
+    ///
+    /// [`ParametersError`], the device's fault or the operator's.
+    pub fn overrides(
+        &self,
+        device: &Device,
+        sent: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, ParametersError> {
+        let template = self.template_of(device)?;
+        let mut overrides = BTreeMap::new();
+        let mut settable = BTreeMap::new();
+        for (name, default) in template.parameters() {
+            let value = match (device.parameters.get(name), sent.get(name)) {
+                _ if Self::ID_PARAMETERS.contains(&name) => device.id.as_str(),
+                (_, Some(value)) if device.settable_parameters.contains(name) => {
+                    settable.insert(name.to_owned(), value.clone());
+                    continue;
+                }
+                (Some(value), _) => value,
+                (None, Some(_)) => default.ok_or(ParametersError::NotSettable)?,
+                (None, None) => continue,
+            };
+            overrides.insert(name.to_owned(), value.to_owned());
+        }
+        let mut parameters = Parameters::from_device(settable).map_err(ParametersError::Parameter)?;
+        for (name, value) in &overrides {
+            parameters.insert(name, value).map_err(ParametersError::Parameter)?;
+        }
+        template.evaluate(&parameters).map_err(ParametersError::Template)?;
+        Ok(overrides)
+    }
+
+    /// Whether there is a template of this name.
+    pub fn has(&self, name: &TemplateName) -> bool {
+        self.named.contains_key(name)
+    }
+
+    fn template_of(&self, device: &Device) -> Result<&ProvisioningTemplate, ParametersError> {
+        match &device.template {
+            Some(name) => self.named.get(name).ok_or_else(|| ParametersError::UnknownTemplate { name: name.clone() }),
+            None => Ok(&self.default),
+        }
     }
 }
 

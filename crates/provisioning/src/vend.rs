@@ -26,9 +26,8 @@ use futures_util::future::{join, join_all, join3};
 
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, Credential, Csr, Decision, Denial, Device, DeviceId, DeviceKey,
-    EnrolmentToken, IssuedCertificate, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy,
-    PolicyName, Proof, Refusal, RefusedKeys, RegistryError, ReservationLost, Reservations, Reserve, Resources,
-    Templates, Timestamp,
+    EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy, PolicyName, Proof,
+    Refusal, RefusedKeys, RegistryError, ReservationLost, Reservations, Reserve, Resources, Templates, Timestamp,
 };
 
 /// The vend, with what it needs.
@@ -138,11 +137,8 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
                 (csr, Some(key))
             }
         };
-        let proof = Proof {
-            token: token.as_ref().map(EnrolmentToken::digest),
-            key: *csr.key().fingerprint(),
-            key_made_here: private_key.is_some(),
-        };
+        let token = token.as_ref().map(EnrolmentToken::digest);
+        let proof = Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some());
         let attempt = Attempt { id: attempt, device, proof, now };
         let record = |outcome| {
             self.audit.record(&AuditRecord {
@@ -223,8 +219,9 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         parameters: &BTreeMap<String, String>,
     ) -> Result<Credential, VendError> {
         let mut left = device.leftover();
+        let remains = device.remains_beside(attempt);
         let error = match self.build(device, attempt, csr, parameters, &mut left).await {
-            Ok(credential) => match self.registry.commit(attempt, &credential).await {
+            Ok(credential) => match self.registry.commit(attempt, &credential, remains).await {
                 Ok(Ok(())) => return Ok(credential),
                 Ok(Err(ReservationLost { to_same_key })) => {
                     // Somebody else decides about this device now, and does not know this certificate. Only another
@@ -238,7 +235,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             },
             Err(error) => error,
         };
-        if let Err(unreleased) = self.registry.release(attempt, &left).await {
+        if let Err(unreleased) = self.registry.release(attempt, &left, remains).await {
             // The lease runs out by itself, and the next attempt then asks the platform what is there.
             let error: &dyn Error = &unreleased;
             tracing::warn!(device = %attempt.device, error, "a reservation was not released");
@@ -311,13 +308,17 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         resources: &Resources,
     ) -> Result<Option<Credential>, PlatformError> {
         let mut left: Vec<Credential> = device.credential.iter().cloned().collect();
-        if let Some(unsettled) = device.reservation.as_ref().filter(|reservation| reservation.attempts > 1) {
+        let died = device.reservation.as_ref().is_some_and(|reservation| reservation.attempts > 1);
+        if let Some(unsettled) = device.unsettled.as_ref().filter(|_| died) {
             let there = self.platform.certificates_of(&resources.thing.name).await?;
-            let unknown = there.iter().filter(|issued: &&IssuedCertificate| {
-                unsettled.keys.contains(issued.certificate.key())
-                    && left.iter().all(|known| known.certificate != *issued.certificate.id())
+            let unknown = there.iter().filter(|there| {
+                let certificate = &there.issued.certificate;
+                // A factory certificate is in a device; no attempt of ours made it.
+                there.ca.is_none()
+                    && unsettled.keys.contains(certificate.key())
+                    && left.iter().all(|known| known.certificate != *certificate.id())
             });
-            let unknown: Vec<_> = unknown.map(|issued| Credential::new(issued, attempt, resources)).collect();
+            let unknown: Vec<_> = unknown.map(|there| Credential::new(&there.issued, attempt, resources)).collect();
             left.extend(unknown);
         }
         let mut usable = None;
@@ -349,7 +350,7 @@ impl Device {
 
 impl Resources {
     /// The policies to attach. [`Templates::evaluate`] lets no other kind through.
-    fn policy_names(&self) -> impl Iterator<Item = &PolicyName> {
+    pub(crate) fn policy_names(&self) -> impl Iterator<Item = &PolicyName> {
         self.policies.iter().filter_map(|policy| match policy {
             Policy::Name(name) => Some(name),
             Policy::Document(_) => None,
@@ -358,6 +359,6 @@ impl Resources {
 }
 
 /// What is to be done with an attempt on a device that may not exist.
-fn decide(device: Option<&Device>, attempt: &Attempt) -> Decision {
+pub(crate) fn decide(device: Option<&Device>, attempt: &Attempt) -> Decision {
     device.map_or(Decision::Deny(Denial::Unknown), |device| device.decide(attempt))
 }

@@ -72,7 +72,7 @@ fn threat_16_a_request_to_become_a_ca_is_refused() {
 
 #[test]
 fn threat_17_two_common_names_are_refused() {
-    assert_eq!(refusal(fixture!("two_cns")), CsrError::Name(BadName::TwoCommonNames));
+    assert_eq!(refusal(fixture!("two_cns")), CsrError::Name(BadName::Repeated));
     assert_eq!(refusal(fixture!("multi_valued_rdn")), CsrError::Name(BadName::MultiValued));
 }
 

@@ -4,15 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, CertificateId, Credential, Decision, Denial, Device, DeviceStore, GenerationId,
-    KeyFingerprint, KeyOrigin, Leftover, Proof, Refusal, Reservations, Reserve, Timestamp, Verdict,
+    Attempt, AttemptId, Attestation, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential,
+    Cursors, Decision, Denial, Device, DeviceStore, GenerationId, GroupCredential, KeyFingerprint, KeyOrigin, Leftover,
+    MadeOut, Proof, Refusal, Remains, Reservations, Reserve, Status, Timestamp, TrustedUser, TrustedUserClaim, Verdict,
 };
 
 use crate::MemoryPlatform;
 use crate::fixture::{NOW, csr, device, id, later, templates, token};
 
+const LEAF: &[u8] = b"a factory certificate";
+const OTHER_LEAF: &[u8] = b"another factory certificate";
+const CA: &[u8] = b"a CA";
+const OTHER_CA: &[u8] = b"another CA";
+
 /// Runs the whole contract over one empty registry.
-pub async fn registry<R: Reservations + DeviceStore>(registry: &R) {
+pub async fn registry<R: CertificateIndex + ClaimStore + Cursors + DeviceStore + Reservations>(registry: &R) {
     let cases = Cases::new().await;
     a_reservation_follows_the_decision(registry, &cases).await;
     a_reservation_made_twice_is_one(registry, &cases).await;
@@ -21,6 +27,14 @@ pub async fn registry<R: Reservations + DeviceStore>(registry: &R) {
     a_refusal_is_written_down(registry, &cases).await;
     an_unknown_device_is_not_made(registry, &cases).await;
     operators_do_not_overwrite_each_other(registry).await;
+    a_certificate_finds_its_device(registry, &cases).await;
+    what_is_unsettled_is_found(registry).await;
+    a_reservation_by_claim_is_counted_with_it_or_not_made(registry).await;
+    a_claim_is_made_out_with_its_device_or_not_at_all(registry).await;
+    an_operator_who_changes_a_claim_keeps_its_count(registry).await;
+    a_user_has_so_many_claims_a_day(registry).await;
+    a_place_is_kept_until_it_is_moved(registry).await;
+    // Claims, counters and places are there by now, and are no devices.
     a_list_has_every_device_once(registry).await;
 }
 
@@ -41,10 +55,17 @@ impl Cases {
         let attempt = |number, key, token: bool, key_made_here, now| Attempt {
             id: AttemptId::new(number),
             device: id(name),
-            proof: Proof { token: token.then(|| crate::fixture::token().digest()), key, key_made_here },
+            proof: Proof::of_key(key, token.then(|| crate::fixture::token().digest()), key_made_here),
+            now,
+        };
+        let factory = |leaf: &[u8], key, ca: &[u8], now| Attempt {
+            id: AttemptId::of(&CertificateId::of(leaf)),
+            device: id(name),
+            proof: Proof::of_certificate(CertificateId::of(leaf), key, GroupCredential::Ca(CertificateId::of(ca))),
             now,
         };
         let first = attempt(1, fingerprint, true, false, NOW);
+        let connected = factory(LEAF, fingerprint, CA, NOW);
         let attempts = vec![
             attempt(2, fingerprint, true, false, later(2)),
             attempt(3, *other.key().fingerprint(), true, false, later(2)),
@@ -55,6 +76,11 @@ impl Cases {
             attempt(8, fingerprint, true, false, later(30)),
             attempt(9, *other.key().fingerprint(), true, false, later(600)),
             attempt(10, *other.key().fingerprint(), true, true, later(600)),
+            factory(LEAF, fingerprint, CA, later(2)),
+            factory(LEAF, fingerprint, CA, later(600)),
+            factory(OTHER_LEAF, fingerprint, CA, later(600)),
+            factory(OTHER_LEAF, *other.key().fingerprint(), CA, later(600)),
+            factory(LEAF, fingerprint, OTHER_CA, later(2)),
         ];
 
         let with = |change: &dyn Fn(&mut Device)| {
@@ -72,11 +98,13 @@ impl Cases {
         let reserve = |device: &mut Device| device.reserve(&first);
         let provision = |device: &mut Device, credential: &Credential| {
             device.reserve(&first);
-            device.commit(first.id, credential.clone(), later(1)).expect("the attempt holds the device");
+            device
+                .commit(first.id, credential.clone(), Remains::Nothing, later(1))
+                .expect("the attempt holds the device");
         };
         let release = |device: &mut Device, left: Leftover| {
             device.reserve(&first);
-            device.release(first.id, left, later(1));
+            device.release(first.id, left, Remains::Nothing, later(1));
         };
         let devices = vec![
             registered.clone(),
@@ -128,6 +156,39 @@ impl Cases {
             with(&|device| {
                 provision(device, &credential);
                 device.state = cvm_provisioning::State::Revoked;
+            }),
+            with(&|device| device.attestation = Attestation::Certificate { id: CertificateId::of(LEAF) }),
+            with(&|device| device.attestation = Attestation::Ca { id: CertificateId::of(CA) }),
+            with(&|device| device.attestation = Attestation::Claim { certificate: None }),
+            with(&|device| device.attestation = Attestation::Claim { certificate: Some(CertificateId::of(CA)) }),
+            with(&|device| device.attestation = Attestation::TrustedUser { claim: None }),
+            with(&|device| {
+                let user = "arn:aws:iam::123456789012:user/installer".parse().expect("a user");
+                device.attestation = Attestation::TrustedUser { claim: None };
+                device.vouch(
+                    TrustedUserClaim { certificate: CertificateId::of(LEAF), user, expires_at: later(300) },
+                    NOW,
+                );
+            }),
+            with(&|device| {
+                device.attestation = Attestation::Ca { id: CertificateId::of(CA) };
+                device.reserve(&connected);
+            }),
+            with(&|device| {
+                device.attestation = Attestation::Ca { id: CertificateId::of(CA) };
+                device.reserve(&connected);
+                device.confirm(credential.clone(), later(1));
+            }),
+            with(&|device| {
+                device.attestation = Attestation::Ca { id: CertificateId::of(CA) };
+                device.reserve(&connected);
+                device.confirm(Credential { used_at: Some(later(1)), ..credential.clone() }, later(1));
+                device.reserve(&factory(OTHER_LEAF, fingerprint, CA, later(2)));
+            }),
+            with(&|device| {
+                device.key_origin = KeyOrigin::Service;
+                provision(device, &made_here);
+                device.mark_used(later(1));
             }),
             with(&|device| {
                 for _ in 0..6 {
@@ -197,15 +258,22 @@ async fn a_reservation_made_twice_is_one<R: Reservations + DeviceStore>(registry
 async fn a_commit_is_the_holders<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
     let other = Credential { certificate: CertificateId::of(b"another"), ..cases.credential.clone() };
     for device in &cases.devices {
-        for (owner, credential) in [(1, &cases.credential), (1, &other), (20, &other), (2, &cases.credential)] {
+        let used = Credential { used_at: Some(later(2)), ..cases.credential.clone() };
+        for (owner, credential, remains) in [
+            (1, &cases.credential, Remains::Nothing),
+            (1, &other, Remains::Unsettled),
+            (1, &used, Remains::Unsettled),
+            (20, &other, Remains::Nothing),
+            (2, &cases.credential, Remains::Nothing),
+        ] {
             put(registry, device).await;
             let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
             let mut expected = device.clone();
-            let outcome = expected.commit(attempt.id, credential.clone(), attempt.now);
-            assert_eq!(registry.commit(&attempt, credential).await.expect("the store answers"), outcome);
+            let outcome = expected.commit(attempt.id, credential.clone(), remains, attempt.now);
+            assert_eq!(registry.commit(&attempt, credential, remains).await.expect("the store answers"), outcome);
             assert_eq!(stored(registry, device).await, expected, "{owner}");
             if outcome.is_ok() {
-                let again = registry.commit(&attempt, credential).await.expect("the store answers");
+                let again = registry.commit(&attempt, credential, remains).await.expect("the store answers");
                 assert_eq!(again, Ok(()), "its answer was lost");
                 assert_eq!(stored(registry, device).await, expected);
             }
@@ -217,12 +285,14 @@ async fn a_release_is_the_holders<R: Reservations + DeviceStore>(registry: &R, c
     let leftovers = [Leftover::Unknown, Leftover::Known(None), Leftover::Known(Some(cases.credential.clone()))];
     for device in &cases.devices {
         for left in &leftovers {
-            for owner in [1, 20, 2] {
+            for (owner, remains) in
+                [(1, Remains::Nothing), (1, Remains::Unsettled), (20, Remains::Nothing), (2, Remains::Nothing)]
+            {
                 put(registry, device).await;
                 let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
                 let mut expected = device.clone();
-                expected.release(attempt.id, left.clone(), attempt.now);
-                registry.release(&attempt, left).await.expect("the store answers");
+                expected.release(attempt.id, left.clone(), remains, attempt.now);
+                registry.release(&attempt, left, remains).await.expect("the store answers");
                 assert_eq!(stored(registry, device).await, expected, "{left:?}");
             }
         }
@@ -251,8 +321,8 @@ async fn an_unknown_device_is_not_made<R: Reservations + DeviceStore>(registry: 
         let refusal = Refusal::new(denial, None, &attempt);
         registry.refuse(&attempt.device, &refusal).await.expect("the store answers");
     }
-    assert!(registry.commit(&attempt, &cases.credential).await.expect("the store answers").is_err());
-    registry.release(&attempt, &Leftover::Unknown).await.expect("the store answers");
+    assert!(registry.commit(&attempt, &cases.credential, Remains::Nothing).await.expect("the store answers").is_err());
+    registry.release(&attempt, &Leftover::Unknown, Remains::Nothing).await.expect("the store answers");
     assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
 }
 
@@ -312,4 +382,121 @@ pub async fn fifty_reservations_at_once<R: Reservations + DeviceStore + Clone + 
         held += usize::from(matches!(task.await.expect("no panic").expect("the store answers"), Reserve::Held(_)));
     }
     assert_eq!(held, 1);
+}
+
+async fn a_certificate_finds_its_device<R: CertificateIndex + DeviceStore>(registry: &R, cases: &Cases) {
+    for device in &cases.devices {
+        put(registry, device).await;
+        for certificate in [cases.credential.certificate, CertificateId::of(LEAF), CertificateId::of(OTHER_LEAF)] {
+            let expected = (device.indexed_certificate() == Some(certificate))
+                .then(|| CertificateOwner { device: device.id.clone(), used: device.is_used(&certificate) });
+            assert_eq!(registry.device_of(&certificate).await.expect("the store answers"), expected, "{device:?}");
+        }
+    }
+}
+
+async fn what_is_unsettled_is_found<R: CertificateIndex + DeviceStore + Reservations>(registry: &R) {
+    let key = csr("unsettled");
+    let attempt = crate::fixture::attempt("unsettled", 1, &key, NOW);
+    put(registry, &device("unsettled")).await;
+    assert!(!registry.unsettled(1_000).await.expect("the store answers").contains(&id("unsettled")));
+    registry.reserve(&attempt).await.expect("the store answers");
+    assert!(registry.unsettled(1_000).await.expect("the store answers").contains(&id("unsettled")));
+    registry.release(&attempt, &Leftover::Known(None), Remains::Nothing).await.expect("the store answers");
+    assert!(!registry.unsettled(1_000).await.expect("the store answers").contains(&id("unsettled")));
+}
+
+async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: ClaimStore + DeviceStore>(registry: &R) {
+    let claim = Claim { quota: Some(2), ..Claim::new(CertificateId::of(b"counted claim"), NOW) };
+    let group = GroupCredential::Claim(claim.certificate);
+    let unclaimed = device("claimed");
+    put(registry, &unclaimed).await;
+    let reserved = |leaf: &[u8], from: &Device| {
+        let proof = Proof::of_certificate(CertificateId::of(leaf), KeyFingerprint::of(leaf), group);
+        let mut device = from.clone();
+        device.reserve(&Attempt {
+            id: AttemptId::of(&CertificateId::of(leaf)),
+            device: from.id.clone(),
+            proof,
+            now: later(u64::from(leaf[0])),
+        });
+        device
+    };
+    let first = reserved(b"1", &unclaimed);
+    assert!(!registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"), "no such claim");
+    registry.put_claim(&claim).await.expect("the store answers");
+    assert!(registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"));
+    assert!(!registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"), "that version is gone");
+    let (found, stored) = registry.look_up(&claim.certificate, &first.id).await.expect("the store answers");
+    assert_eq!(found, Some(Claim { used: 1, ..claim.clone() }));
+    assert_eq!(stored, Some(first.clone()));
+
+    let second = reserved(b"d", &first);
+    assert!(registry.reserve_with_claim(&claim, &second, first.version).await.expect("the store answers"));
+    let third = reserved(b"z", &device("claimed-too"));
+    put(registry, &device("claimed-too")).await;
+    assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it is used up");
+    let revoked = Claim {
+        quota: None,
+        status: Status::Disabled { reason: "leaked".parse().expect("a reason"), since: NOW },
+        ..claim.clone()
+    };
+    registry.put_claim(&revoked).await.expect("the store answers");
+    assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it is revoked");
+    let unchanged = registry.look_up(&claim.certificate, &third.id).await.expect("the store answers");
+    assert_eq!(unchanged, (Some(Claim { used: 2, ..revoked }), Some(device("claimed-too"))));
+    let nobody = registry.look_up(&CertificateId::of(b"nobody"), &id("nobody")).await.expect("the store answers");
+    assert_eq!(nobody, (None, None));
+}
+
+async fn a_claim_is_made_out_with_its_device_or_not_at_all<R: ClaimStore + DeviceStore>(registry: &R) {
+    let mut vouched = device("vouched");
+    put(registry, &vouched).await;
+    let user: TrustedUser = "installer@example.com".parse().expect("a user");
+    let certificate = CertificateId::of(b"made out");
+    vouched.vouch(TrustedUserClaim { certificate, user: user.clone(), expires_at: later(300) }, NOW);
+    let claim = Claim {
+        expires_at: Some(later(300)),
+        made_out: Some(MadeOut { user, device: vouched.id.clone() }),
+        ..Claim::new(certificate, NOW)
+    };
+    assert!(!registry.make_out(&claim, &vouched, 7).await.expect("the store answers"), "that version never was");
+    assert_eq!(registry.find_claim(&certificate).await.expect("the store answers"), None);
+    assert!(registry.make_out(&claim, &vouched, 1).await.expect("the store answers"));
+    assert_eq!(registry.find_claim(&certificate).await.expect("the store answers"), Some(claim.clone()));
+    assert_eq!(stored(registry, &vouched).await, vouched);
+    assert!(registry.claims().await.expect("the store answers").contains(&claim));
+}
+
+async fn an_operator_who_changes_a_claim_keeps_its_count<R: ClaimStore + DeviceStore>(registry: &R) {
+    let claim = Claim::new(CertificateId::of(b"edited claim"), NOW);
+    registry.put_claim(&claim).await.expect("the store answers");
+    let mut claimed = device("edited-claim");
+    put(registry, &claimed).await;
+    claimed.version += 1;
+    assert!(registry.reserve_with_claim(&claim, &claimed, 1).await.expect("the store answers"));
+    for changed in [Claim { quota: Some(5), expires_at: Some(later(9)), ..claim.clone() }, claim.clone()] {
+        registry.put_claim(&changed).await.expect("the store answers");
+        let expected = Claim { used: 1, ..changed };
+        assert_eq!(registry.find_claim(&claim.certificate).await.expect("the store answers"), Some(expected));
+    }
+}
+
+async fn a_user_has_so_many_claims_a_day<R: ClaimStore>(registry: &R) {
+    let (one, other) = ("one".parse().expect("a user"), "other".parse().expect("a user"));
+    let mut counted = Vec::new();
+    for (user, day, quota) in
+        [(&one, 1, 2), (&one, 1, 2), (&one, 1, 2), (&other, 1, 2), (&one, 2, 2), (&one, 1, 3), (&other, 9, 0)]
+    {
+        counted.push(registry.count_claim(user, day, quota).await.expect("the store answers"));
+    }
+    assert_eq!(counted, [true, true, false, true, true, true, false]);
+}
+
+async fn a_place_is_kept_until_it_is_moved<R: Cursors>(registry: &R) {
+    for place in [None, Some("here"), Some("there"), None] {
+        registry.move_to("contract", place).await.expect("the store answers");
+        assert_eq!(registry.place("contract").await.expect("the store answers").as_deref(), place);
+        assert_eq!(registry.place("another").await.expect("the store answers"), None);
+    }
 }

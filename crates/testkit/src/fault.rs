@@ -3,8 +3,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, Credential, Csr, DeviceId, IssuedCertificate, Leftover, Platform, PlatformError, PolicyName, Refusal,
-    RegistryError, ReservationLost, Reservations, Reserve, Thing, ThingGroupName, ThingName, ThingPrincipalType,
+    Attempt, CertificateId, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, Claim, ClaimIssuer,
+    ClaimStore, Credential, Csr, Cursors, Device, DeviceId, DeviceStore, Inventory, InventoryPage, IssuedCertificate,
+    IssuedClaim, Leftover, Page, Platform, PlatformError, PolicyName, Refusal, RegisteredCertificate, RegistryError,
+    Remains, ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
+    ThingPrincipalType, TrustedUser,
 };
 use tokio::sync::Notify;
 
@@ -155,10 +158,17 @@ pub struct Faulty<T> {
     pub script: Script,
 }
 
-impl<R: Reservations> Faulty<R> {
-    async fn registry_call<T>(&self, call: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
+impl<T> Faulty<T> {
+    async fn registry_call<O>(&self, call: impl Future<Output = Result<O, RegistryError>>) -> Result<O, RegistryError> {
         let broken = || RegistryError::Unavailable { source: "scripted".into() };
         let throttled = || RegistryError::Throttled { source: "scripted".into() };
+        self.script.call(call, broken, throttled).await
+    }
+
+    async fn platform_call<O>(&self, call: impl Future<Output = Result<O, PlatformError>>) -> Result<O, PlatformError> {
+        let action = "follow the script";
+        let broken = || PlatformError::Unavailable { action, source: "scripted".into() };
+        let throttled = || PlatformError::Throttled { action, source: "scripted".into() };
         self.script.call(call, broken, throttled).await
     }
 }
@@ -172,29 +182,21 @@ impl<R: Reservations> Reservations for Faulty<R> {
         &self,
         attempt: &Attempt,
         credential: &Credential,
+        remains: Remains,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         if self.script.0.hold_commit {
             self.script.0.held.notify_one();
             self.script.0.resumed.notified().await;
         }
-        self.registry_call(self.inner.commit(attempt, credential)).await
+        self.registry_call(self.inner.commit(attempt, credential, remains)).await
     }
 
-    async fn release(&self, attempt: &Attempt, left: &Leftover) -> Result<(), RegistryError> {
-        self.registry_call(self.inner.release(attempt, left)).await
+    async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.release(attempt, left, remains)).await
     }
 
     async fn refuse(&self, device: &DeviceId, refusal: &Refusal) -> Result<(), RegistryError> {
         self.registry_call(self.inner.refuse(device, refusal)).await
-    }
-}
-
-impl<P: Platform> Faulty<P> {
-    async fn platform_call<T>(&self, call: impl Future<Output = Result<T, PlatformError>>) -> Result<T, PlatformError> {
-        let action = "follow the script";
-        let broken = || PlatformError::Unavailable { action, source: "scripted".into() };
-        let throttled = || PlatformError::Throttled { action, source: "scripted".into() };
-        self.script.call(call, broken, throttled).await
     }
 }
 
@@ -224,11 +226,133 @@ impl<P: Platform> Platform for Faulty<P> {
         self.platform_call(self.inner.join_group(thing, group)).await
     }
 
-    async fn certificates_of(&self, thing: &ThingName) -> Result<Vec<IssuedCertificate>, PlatformError> {
+    async fn certificates_of(&self, thing: &ThingName) -> Result<Vec<RegisteredCertificate>, PlatformError> {
         self.platform_call(self.inner.certificates_of(thing)).await
     }
 
     async fn retire(&self, thing: &ThingName, certificate_name: &str) -> Result<(), PlatformError> {
         self.platform_call(self.inner.retire(thing, certificate_name)).await
+    }
+}
+
+impl<T: DeviceStore> DeviceStore for Faulty<T> {
+    async fn add(&self, device: &Device) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.add(device)).await
+    }
+
+    async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
+        self.registry_call(self.inner.find(id)).await
+    }
+
+    async fn list(&self, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
+        self.registry_call(self.inner.list(after, limit)).await
+    }
+
+    async fn replace(&self, device: &Device, version: u64) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.replace(device, version)).await
+    }
+
+    async fn delete(&self, id: &DeviceId, version: u64) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.delete(id, version)).await
+    }
+}
+
+impl<T: ClaimStore> ClaimStore for Faulty<T> {
+    async fn look_up(
+        &self,
+        claim: &CertificateId,
+        device: &DeviceId,
+    ) -> Result<(Option<Claim>, Option<Device>), RegistryError> {
+        self.registry_call(self.inner.look_up(claim, device)).await
+    }
+
+    async fn reserve_with_claim(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.reserve_with_claim(claim, device, version)).await
+    }
+
+    async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.make_out(claim, device, version)).await
+    }
+
+    async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.count_claim(user, day, quota)).await
+    }
+
+    async fn find_claim(&self, id: &CertificateId) -> Result<Option<Claim>, RegistryError> {
+        self.registry_call(self.inner.find_claim(id)).await
+    }
+
+    async fn put_claim(&self, claim: &Claim) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.put_claim(claim)).await
+    }
+
+    async fn claims(&self) -> Result<Vec<Claim>, RegistryError> {
+        self.registry_call(self.inner.claims()).await
+    }
+}
+
+impl<T: CertificateIndex> CertificateIndex for Faulty<T> {
+    async fn device_of(&self, certificate: &CertificateId) -> Result<Option<CertificateOwner>, RegistryError> {
+        self.registry_call(self.inner.device_of(certificate)).await
+    }
+
+    async fn unsettled(&self, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+        self.registry_call(self.inner.unsettled(limit)).await
+    }
+}
+
+impl<T: Cursors> Cursors for Faulty<T> {
+    async fn place(&self, name: &str) -> Result<Option<String>, RegistryError> {
+        self.registry_call(self.inner.place(name)).await
+    }
+
+    async fn move_to(&self, name: &str, place: Option<&str>) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.move_to(name, place)).await
+    }
+}
+
+impl<T: Certificates> Certificates for Faulty<T> {
+    async fn describe(&self, certificate: &CertificateId) -> Result<Option<RegisteredCertificate>, PlatformError> {
+        self.platform_call(self.inner.describe(certificate)).await
+    }
+
+    async fn set_standing(&self, certificate: &CertificateId, standing: Standing) -> Result<(), PlatformError> {
+        self.platform_call(self.inner.set_standing(certificate, standing)).await
+    }
+
+    async fn things_of(&self, certificate_name: &str) -> Result<Vec<ThingName>, PlatformError> {
+        self.platform_call(self.inner.things_of(certificate_name)).await
+    }
+}
+
+impl<T: Inventory> Inventory for Faulty<T> {
+    async fn certificates(
+        &self,
+        after: Option<&str>,
+        limit: u16,
+    ) -> Result<InventoryPage<CertificateSummary>, PlatformError> {
+        self.platform_call(self.inner.certificates(after, limit)).await
+    }
+
+    async fn things(&self, after: Option<&str>, limit: u16) -> Result<InventoryPage<ThingName>, PlatformError> {
+        self.platform_call(self.inner.things(after, limit)).await
+    }
+
+    async fn all_certificates_of(&self, thing: &ThingName) -> Result<Vec<CertificateId>, PlatformError> {
+        self.platform_call(self.inner.all_certificates_of(thing)).await
+    }
+
+    async fn has_policy(&self, certificate_name: &str) -> Result<bool, PlatformError> {
+        self.platform_call(self.inner.has_policy(certificate_name)).await
+    }
+
+    async fn remove(&self, certificate: &CertificateId) -> Result<(), PlatformError> {
+        self.platform_call(self.inner.remove(certificate)).await
+    }
+}
+
+impl<T: ClaimIssuer> ClaimIssuer for Faulty<T> {
+    async fn issue_claim(&self, template: &TemplateName) -> Result<IssuedClaim, PlatformError> {
+        self.platform_call(self.inner.issue_claim(template)).await
     }
 }

@@ -71,7 +71,7 @@ pub fn csr(name: &str) -> Csr {
 
 /// An attempt with this number, by this key and [`TOKEN`].
 pub fn attempt(name: &str, number: u128, csr: &Csr, now: Timestamp) -> Attempt {
-    let proof = Proof { token: Some(token().digest()), key: *csr.key().fingerprint(), key_made_here: false };
+    let proof = Proof::of_key(*csr.key().fingerprint(), Some(token().digest()), false);
     Attempt { id: AttemptId::new(number), device: id(name), proof, now }
 }
 

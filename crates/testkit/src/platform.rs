@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::fixture::NOW;
 use cvm_provisioning::{
-    Certificate, CertificateId, Csr, IssuedCertificate, Platform, PlatformError, PolicyName, Thing, ThingGroupName,
-    ThingName, ThingPrincipalType,
+    Certificate, CertificateId, CertificateSummary, Certificates, ClaimIssuer, Csr, DeviceKey, Inventory,
+    InventoryPage, IssuedCertificate, IssuedClaim, Platform, PlatformError, PolicyName, RegisteredCertificate,
+    Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
@@ -20,6 +22,7 @@ pub struct MemoryPlatform {
 
 #[derive(Default)]
 struct Account {
+    now: Option<Timestamp>,
     certificates: BTreeMap<String, Entry>,
     groups: BTreeSet<(String, String)>,
     issued: u64,
@@ -27,8 +30,10 @@ struct Account {
 }
 
 struct Entry {
-    active: bool,
+    standing: Standing,
     certificate: Certificate,
+    ca: Option<CertificateId>,
+    created_at: Timestamp,
     policies: BTreeSet<String>,
     things: BTreeSet<String>,
 }
@@ -46,18 +51,49 @@ impl MemoryPlatform {
     /// The certificates that can do something: active, with a policy, and attached to a thing.
     pub fn powerful(&self) -> Vec<CertificateId> {
         let account = self.account();
-        let powerful = |entry: &&Entry| entry.active && !entry.policies.is_empty() && !entry.things.is_empty();
+        let powerful = |entry: &&Entry| {
+            entry.standing == Standing::Active && !entry.policies.is_empty() && !entry.things.is_empty()
+        };
         account.certificates.values().filter(powerful).map(|entry| *entry.certificate.id()).collect()
     }
 
     /// How many certificates are active, with power or without.
     pub fn active(&self) -> usize {
-        self.account().certificates.values().filter(|entry| entry.active).count()
+        self.account().certificates.values().filter(|entry| entry.standing == Standing::Active).count()
     }
 
     /// The names of the things there are.
     pub fn things(&self) -> Vec<String> {
         self.account().things.keys().cloned().collect()
+    }
+
+    /// From now on the platform's clock shows this time.
+    pub fn set_clock(&self, now: Timestamp) {
+        self.account().now = Some(now);
+    }
+
+    /// What the platform says of a certificate, if it is there.
+    pub fn standing(&self, certificate: &CertificateId) -> Option<Standing> {
+        self.account().certificates.get(&arn(certificate)).map(|entry| entry.standing)
+    }
+
+    /// Registers a certificate as the platform does without us: at a first connection (`ca`), or for a claim.
+    pub fn register(&self, certificate: &Certificate, ca: Option<CertificateId>, standing: Standing) {
+        let mut account = self.account();
+        let created_at = account.now.unwrap_or(NOW);
+        let (policies, things) = (BTreeSet::new(), BTreeSet::new());
+        let entry = Entry { standing, certificate: certificate.clone(), ca, created_at, policies, things };
+        account.certificates.insert(arn(certificate.id()), entry);
+    }
+
+    /// Does what AWS IoT does when the hook has said yes: the thing, the policy, and power for the certificate.
+    pub fn provision(&self, certificate: &CertificateId, thing: &Thing, policy: &str) {
+        let mut account = self.account();
+        account.things.entry(thing.name.to_string()).or_insert_with(|| thing.clone());
+        let entry = account.certificates.get_mut(&arn(certificate)).expect("the certificate is there");
+        entry.standing = Standing::Active;
+        entry.policies.insert(policy.to_owned());
+        entry.things.insert(thing.name.to_string());
     }
 
     /// The groups that things are in, as (thing, group).
@@ -84,15 +120,9 @@ impl Platform for MemoryPlatform {
         params.not_after = date_time_ymd(2049, 12, 31);
         let pem = params.signed_by(&P256Key(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
         let certificate = Certificate::parse(&pem).expect("rcgen makes certificates that parse");
-        let name = format!("arn:aws:iot:eu-central-1:000000000000:cert/{}", certificate.id());
-        let entry = Entry {
-            active: true,
-            certificate: certificate.clone(),
-            policies: BTreeSet::new(),
-            things: BTreeSet::new(),
-        };
-        account.certificates.insert(name.clone(), entry);
-        Ok(IssuedCertificate { name, certificate })
+        drop(account);
+        self.register(&certificate, None, Standing::Active);
+        Ok(IssuedCertificate { name: arn(certificate.id()), certificate })
     }
 
     async fn ensure_thing(&self, thing: &Thing) -> Result<(), PlatformError> {
@@ -138,19 +168,116 @@ impl Platform for MemoryPlatform {
         Ok(())
     }
 
-    async fn certificates_of(&self, thing: &ThingName) -> Result<Vec<IssuedCertificate>, PlatformError> {
+    async fn certificates_of(&self, thing: &ThingName) -> Result<Vec<RegisteredCertificate>, PlatformError> {
         let account = self.account();
-        let attached =
-            account.certificates.iter().filter(|(_, entry)| entry.active && entry.things.contains(thing.as_str()));
-        Ok(attached
-            .map(|(name, entry)| IssuedCertificate { name: name.clone(), certificate: entry.certificate.clone() })
-            .collect())
+        let attached = account
+            .certificates
+            .iter()
+            .filter(|(_, entry)| entry.standing == Standing::Active && entry.things.contains(thing.as_str()));
+        Ok(attached.map(|(_, entry)| entry.registered()).collect())
     }
 
     async fn retire(&self, _: &ThingName, certificate_name: &str) -> Result<(), PlatformError> {
         self.account().certificates.remove(certificate_name);
         Ok(())
     }
+}
+
+impl Certificates for MemoryPlatform {
+    async fn describe(&self, certificate: &CertificateId) -> Result<Option<RegisteredCertificate>, PlatformError> {
+        Ok(self.account().certificates.get(&arn(certificate)).map(Entry::registered))
+    }
+
+    async fn set_standing(&self, certificate: &CertificateId, standing: Standing) -> Result<(), PlatformError> {
+        match self.account().certificates.get_mut(&arn(certificate)) {
+            Some(entry) => {
+                entry.standing = standing;
+                Ok(())
+            }
+            None if standing == Standing::Active => Err(Self::refused("activate the certificate")),
+            None => Ok(()),
+        }
+    }
+
+    async fn things_of(&self, certificate_name: &str) -> Result<Vec<ThingName>, PlatformError> {
+        let account = self.account();
+        let things = account.certificates.get(certificate_name).map(|entry| entry.things.clone()).unwrap_or_default();
+        Ok(things.into_iter().map(|thing| ThingName::try_from(thing).expect("it was a thing's name")).collect())
+    }
+}
+
+impl Inventory for MemoryPlatform {
+    async fn certificates(
+        &self,
+        after: Option<&str>,
+        limit: u16,
+    ) -> Result<InventoryPage<CertificateSummary>, PlatformError> {
+        let account = self.account();
+        let mut all: Vec<_> = account
+            .certificates
+            .values()
+            .map(|entry| CertificateSummary {
+                id: *entry.certificate.id(),
+                standing: entry.standing,
+                created_at: entry.created_at,
+            })
+            .collect();
+        all.sort_by_key(|summary| (std::cmp::Reverse(summary.created_at), summary.id));
+        Ok(page(all, after, limit))
+    }
+
+    async fn things(&self, after: Option<&str>, limit: u16) -> Result<InventoryPage<ThingName>, PlatformError> {
+        let all = self.account().things.values().map(|thing| thing.name.clone()).collect();
+        Ok(page(all, after, limit))
+    }
+
+    async fn all_certificates_of(&self, thing: &ThingName) -> Result<Vec<CertificateId>, PlatformError> {
+        let account = self.account();
+        let attached = account.certificates.values().filter(|entry| entry.things.contains(thing.as_str()));
+        Ok(attached.map(|entry| *entry.certificate.id()).collect())
+    }
+
+    async fn has_policy(&self, certificate_name: &str) -> Result<bool, PlatformError> {
+        Ok(self.account().certificates.get(certificate_name).is_some_and(|entry| !entry.policies.is_empty()))
+    }
+
+    async fn remove(&self, certificate: &CertificateId) -> Result<(), PlatformError> {
+        self.account().certificates.remove(&arn(certificate));
+        Ok(())
+    }
+}
+
+impl ClaimIssuer for MemoryPlatform {
+    async fn issue_claim(&self, _: &TemplateName) -> Result<IssuedClaim, PlatformError> {
+        let (key, csr) = DeviceKey::generate(&"claim".parse().expect("an id")).expect("there is randomness");
+        let issued = self.issue(&csr).await?.certificate;
+        let now = self.account().now.unwrap_or(NOW);
+        Ok(IssuedClaim {
+            certificate: *issued.id(),
+            pem: issued.pem().to_owned(),
+            private_key: key.pem().to_owned().into(),
+            expires_at: now.after(std::time::Duration::from_secs(300)),
+        })
+    }
+}
+
+impl Entry {
+    fn registered(&self) -> RegisteredCertificate {
+        let issued = IssuedCertificate { name: arn(self.certificate.id()), certificate: self.certificate.clone() };
+        RegisteredCertificate { issued, ca: self.ca, standing: self.standing }
+    }
+}
+
+fn arn(certificate: &CertificateId) -> String {
+    format!("arn:aws:iot:eu-central-1:000000000000:cert/{certificate}")
+}
+
+/// A page of a list; a place is the number of what came before.
+fn page<T>(all: Vec<T>, after: Option<&str>, limit: u16) -> InventoryPage<T> {
+    let start = after.map_or(0, |place| place.parse().expect("a place that a page gave"));
+    let end = start + usize::from(limit);
+    let next = (end < all.len()).then(|| end.to_string());
+    InventoryPage { items: all.into_iter().skip(start).take(limit.into()).collect(), next }
 }
 
 /// The SubjectPublicKeyInfo of a P-256 key; the point is its last 65 bytes.

@@ -1,13 +1,10 @@
 //! The function's environment, read and cross-checked once, at the start.
 
-use std::collections::BTreeMap;
-use std::env;
+use std::error::Error;
 
-use cvm_http::{Handout, InvalidEndpoint, InvalidRootCa, RootCa};
-use cvm_provisioning::{
-    InvalidDigest, InvalidTemplateName, ProvisioningTemplate, RefusedKeys, TemplateError, TemplateName, Templates,
-    UnusableTemplate,
-};
+use cvm_http::{Handout, RootCa};
+use cvm_lambda::{Environment, InvalidEnvironment};
+use cvm_provisioning::{RefusedKeys, Templates};
 
 /// Everything the function is told by its environment.
 #[derive(Debug)]
@@ -23,77 +20,30 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    const TEMPLATE: &str = "PROVISIONING_TEMPLATE";
-
-    /// Reads the environment.
-    pub(crate) fn from_environment() -> Result<Self, ConfigurationError> {
-        Self::from_variables(&env::vars().collect())
-    }
-
-    fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self, ConfigurationError> {
-        let optional = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let required = |name: &'static str| optional(name).ok_or(ConfigurationError::Missing { name });
-
-        let root_ca = match optional("ROOT_CA_PEM") {
-            // An environment variable set on one line has its line ends escaped.
-            Some(pem) => pem.replace("\\n", "\n").parse(),
-            None => RootCa::amazon(),
-        }
-        .map_err(ConfigurationError::RootCa)?;
-        let refused = optional("REFUSED_KEYS").unwrap_or_default().split(',').map(str::trim);
-        let mut refused_keys: RefusedKeys = refused
-            .filter(|key| !key.is_empty())
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map_err(ConfigurationError::RefusedKeys)?;
-        refused_keys.extend([*root_ca.key()]);
-
-        let parse = |variable: &str, body: &str| {
-            ProvisioningTemplate::parse(body)
-                .map_err(|source| ConfigurationError::Template { variable: variable.to_owned(), source })
-        };
-        let mut named = BTreeMap::new();
-        for (variable, body) in variables {
-            let Some(name) = variable.strip_prefix(Self::TEMPLATE).and_then(|rest| rest.strip_prefix('_')) else {
-                continue;
-            };
-            let name: TemplateName = name.parse().map_err(ConfigurationError::TemplateName)?;
-            named.insert(name, parse(variable, body)?);
-        }
+    pub(crate) fn read(environment: &Environment) -> Result<Self, InvalidEnvironment> {
+        let handout = Handout { endpoint: environment.parsed("IOT_ENDPOINT")?, root_ca: root_ca(environment)? };
+        let mut refused_keys = environment.refused_keys()?;
+        refused_keys.extend([*handout.root_ca.key()]);
         Ok(Self {
-            handout: Handout {
-                endpoint: required("IOT_ENDPOINT")?.parse().map_err(ConfigurationError::Endpoint)?,
-                root_ca,
-            },
+            handout,
             refused_keys,
-            table: required("DEVICE_TABLE")?.to_owned(),
-            templates: Templates::new(parse(Self::TEMPLATE, required(Self::TEMPLATE)?)?, named)
-                .map_err(ConfigurationError::Unusable)?,
+            table: environment.required("DEVICE_TABLE")?.to_owned(),
+            templates: environment.templates()?,
         })
     }
 }
 
-/// The environment is not what the function needs; it refuses to start.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigurationError {
-    #[error("IOT_ENDPOINT cannot be used")]
-    Endpoint(#[source] InvalidEndpoint),
-    #[error("the environment variable {name} is not set")]
-    Missing { name: &'static str },
-    #[error("REFUSED_KEYS is not a list of SHA-256 fingerprints")]
-    RefusedKeys(#[source] InvalidDigest),
-    #[error("ROOT_CA_PEM cannot be used; leave it empty for Amazon Root CA 1")]
-    RootCa(#[source] InvalidRootCa),
-    #[error("{variable} is not a provisioning template")]
-    Template {
-        variable: String,
-        #[source]
-        source: TemplateError,
-    },
-    #[error("an environment variable PROVISIONING_TEMPLATE_<name> has a name that no template can have")]
-    TemplateName(#[source] InvalidTemplateName),
-    #[error("a vend cannot run the provisioning template")]
-    Unusable(#[source] UnusableTemplate),
+fn root_ca(environment: &Environment) -> Result<RootCa, InvalidEnvironment> {
+    const NAME: &str = "ROOT_CA_PEM";
+    match environment.optional(NAME) {
+        // An environment variable set on one line has its line ends escaped.
+        Some(pem) => pem.replace("\\n", "\n").parse(),
+        None => RootCa::amazon(),
+    }
+    .map_err(|error| InvalidEnvironment::Unusable {
+        name: NAME.to_owned(),
+        source: Box::<dyn Error + Send + Sync>::from(error),
+    })
 }
 
 #[cfg(test)]
@@ -105,18 +55,21 @@ mod tests {
         "c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}
     }}"#;
 
-    fn variables(changes: &[(&str, &str)]) -> BTreeMap<String, String> {
-        [("DEVICE_TABLE", "devices"), ("IOT_ENDPOINT", "localhost:8883"), ("PROVISIONING_TEMPLATE", TEMPLATE)]
-            .iter()
-            .chain(changes)
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+    fn read(name: &str, value: &str) -> Result<Configuration, InvalidEnvironment> {
+        let variables = [
+            ("DEVICE_TABLE", "devices"),
+            ("IOT_ENDPOINT", "localhost:8883"),
+            ("PROVISIONING_TEMPLATE", TEMPLATE),
+            (name, value),
+        ];
+        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Configuration::read(&owned.into_iter().collect())
     }
 
     #[test]
     fn a_variable_that_is_missing_is_named() {
         for name in ["DEVICE_TABLE", "IOT_ENDPOINT", "PROVISIONING_TEMPLATE"] {
-            let error = Configuration::from_variables(&variables(&[(name, "")])).unwrap_err();
+            let error = read(name, "").unwrap_err();
             assert_eq!(error.to_string(), format!("the environment variable {name} is not set"));
         }
     }
@@ -127,18 +80,16 @@ mod tests {
             ("IOT_ENDPOINT", "https://example.com"),
             ("PROVISIONING_TEMPLATE", "{}"),
             ("PROVISIONING_TEMPLATE_other", "{"),
-            ("PROVISIONING_TEMPLATE_", TEMPLATE),
             ("REFUSED_KEYS", "abc"),
             ("ROOT_CA_PEM", "abc"),
         ] {
-            assert!(Configuration::from_variables(&variables(&[(name, value)])).is_err(), "{name}={value}");
+            assert!(read(name, value).is_err(), "{name}={value}");
         }
     }
 
     #[test]
     fn threat_23_the_root_cas_own_key_is_refused() {
-        let configuration =
-            Configuration::from_variables(&variables(&[("PROVISIONING_TEMPLATE_other", TEMPLATE)])).unwrap();
+        let configuration = read("PROVISIONING_TEMPLATE_other", TEMPLATE).unwrap();
         assert!(configuration.refused_keys.contains(configuration.handout.root_ca.key()));
     }
 }

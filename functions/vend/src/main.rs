@@ -7,22 +7,19 @@ use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
 use cvm_http::Caller;
+use cvm_lambda::{Environment, start_log};
 use cvm_provisioning::{LogAudit, Vend};
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt as _, service_fn};
 use tower::ServiceExt as _;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::configuration::Configuration;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     start_log();
-    let Configuration { handout, refused_keys, table, templates } =
-        Configuration::from_environment().inspect_err(|error| {
+    let Configuration { handout, refused_keys, table, templates } = Configuration::read(&Environment::of_process())
+        .inspect_err(|error| {
             let error: &dyn Error = error;
             tracing::error!(error, "the function is not configured");
         })?;
@@ -36,14 +33,6 @@ async fn main() -> Result<(), lambda_http::Error> {
     };
     let router = cvm_http::router(vend, handout, || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_caller(request)))).await
-}
-
-/// Logs one JSON object a line, at the levels that `RUST_LOG` names: `info`, or `info,cvm_aws=debug`.
-fn start_log() {
-    let levels: Option<Targets> = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
-    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
-    tracing_subscriber::registry().with(lines.with_span_list(false)).with(levels).init();
 }
 
 /// The request with what API Gateway says of its caller; nothing of it is taken from a header.

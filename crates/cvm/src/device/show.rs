@@ -61,7 +61,13 @@ fn lines(device: &Device) -> Vec<String> {
     }
     if let Some(reservation) = &device.reservation {
         facts.add("reserved", format_args!("until {} for the key {}", reservation.expires_at, reservation.key));
+        if let Some(certificate) = &reservation.certificate {
+            facts.add("  certificate", certificate);
+        }
         facts.add("  unsettled", format_args!("{} attempts", reservation.attempts));
+    }
+    if let Some(group) = &device.enrolled_with {
+        facts.add("enrolled with", group);
     }
     if let Some(refusal) = &device.last_refusal {
         facts.add("last refusal", format_args!("{} at {}", refusal.denial.code(), refusal.at));
@@ -84,6 +90,10 @@ fn certificate(credential: &Credential, facts: &mut Facts) {
     facts.add("  thing", &credential.thing);
     facts.add("  issued", credential.issued_at);
     facts.add("  not after", credential.not_after);
+    match credential.used_at {
+        Some(at) => facts.add("  first used", at),
+        None => facts.add("  first used", "not yet, as far as is known"),
+    }
     for (name, value) in &credential.configuration {
         facts.add("  configured", format_args!("{name}={value}"));
     }

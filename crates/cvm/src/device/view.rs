@@ -24,6 +24,8 @@ pub(super) struct DeviceView {
     settable_parameters: BTreeSet<String>,
     certificate: Option<CertificateView>,
     reservation: Option<ReservationView>,
+    enrolled_with: Option<String>,
+    unsettled_since: Option<String>,
     last_refusal: Option<RefusalView>,
     wrong_proofs: WrongProofsView,
     generation: String,
@@ -51,6 +53,8 @@ impl From<&Device> for DeviceView {
             settable_parameters: device.settable_parameters.clone(),
             certificate: device.credential.as_ref().map(CertificateView::from),
             reservation: device.reservation.as_ref().map(ReservationView::from),
+            enrolled_with: device.enrolled_with.map(|group| group.to_string()),
+            unsettled_since: device.unsettled.as_ref().map(|unsettled| unsettled.since.to_string()),
             last_refusal: device.last_refusal.as_ref().map(RefusalView::from),
             wrong_proofs: WrongProofsView {
                 count: device.wrong_proofs.count,
@@ -70,15 +74,25 @@ struct AttestationView {
     kind: &'static str,
     expires_at: Option<String>,
     key: Option<String>,
+    certificate_id: Option<String>,
+    user: Option<String>,
 }
 
 impl From<&Attestation> for AttestationView {
     fn from(attestation: &Attestation) -> Self {
-        let (expires_at, key) = match attestation {
-            Attestation::Token { expires_at, .. } => (expires_at.map(|end| end.to_string()), None),
-            Attestation::PublicKey { key } => (None, Some(key.to_string())),
-        };
-        Self { kind: kind(attestation), expires_at, key }
+        let mut view = Self { kind: kind(attestation), expires_at: None, key: None, certificate_id: None, user: None };
+        match attestation {
+            Attestation::Token { expires_at, .. } => view.expires_at = expires_at.map(|end| end.to_string()),
+            Attestation::PublicKey { key } => view.key = Some(key.to_string()),
+            Attestation::Certificate { id } | Attestation::Ca { id } => view.certificate_id = Some(id.to_string()),
+            Attestation::Claim { certificate } => view.certificate_id = certificate.map(|id| id.to_string()),
+            Attestation::TrustedUser { claim } => {
+                view.expires_at = claim.as_ref().map(|claim| claim.expires_at.to_string());
+                view.certificate_id = claim.as_ref().map(|claim| claim.certificate.to_string());
+                view.user = claim.as_ref().map(|claim| claim.user.to_string());
+            }
+        }
+        view
     }
 }
 
@@ -92,6 +106,7 @@ struct CertificateView {
     thing_name: String,
     issued_at: String,
     not_after: String,
+    used_at: Option<String>,
     device_configuration: BTreeMap<String, String>,
 }
 
@@ -105,6 +120,7 @@ impl From<&Credential> for CertificateView {
             thing_name: credential.thing.to_string(),
             issued_at: credential.issued_at.to_string(),
             not_after: credential.not_after.to_string(),
+            used_at: credential.used_at.map(|at| at.to_string()),
             device_configuration: credential.configuration.clone(),
         }
     }
@@ -114,6 +130,7 @@ impl From<&Credential> for CertificateView {
 #[serde(rename_all = "camelCase")]
 struct ReservationView {
     key: String,
+    certificate_id: Option<String>,
     expires_at: String,
     attempts: u32,
 }
@@ -122,6 +139,7 @@ impl From<&Reservation> for ReservationView {
     fn from(reservation: &Reservation) -> Self {
         Self {
             key: reservation.key.to_string(),
+            certificate_id: reservation.certificate.map(|id| id.to_string()),
             expires_at: reservation.expires_at.to_string(),
             attempts: reservation.attempts,
         }
@@ -160,6 +178,10 @@ pub(super) const fn kind(attestation: &Attestation) -> &'static str {
     match attestation {
         Attestation::Token { .. } => "token",
         Attestation::PublicKey { .. } => "public-key",
+        Attestation::Certificate { .. } => "certificate",
+        Attestation::Ca { .. } => "ca",
+        Attestation::Claim { .. } => "claim",
+        Attestation::TrustedUser { .. } => "trusted-user",
     }
 }
 
@@ -169,6 +191,14 @@ pub(super) fn attestation(attestation: &Attestation) -> String {
         Attestation::Token { expires_at: None, .. } => "an enrolment token".to_owned(),
         Attestation::Token { expires_at: Some(end), .. } => format!("an enrolment token that expires at {end}"),
         Attestation::PublicKey { key } => format!("the key {key}"),
+        Attestation::Certificate { id } => format!("the factory certificate {id}"),
+        Attestation::Ca { id } => format!("a factory certificate of the CA {id}"),
+        Attestation::Claim { certificate: Some(id) } => format!("the claim certificate {id}"),
+        Attestation::Claim { certificate: None } => "any claim certificate in the registry".to_owned(),
+        Attestation::TrustedUser { claim: None } => "the word of a trusted user".to_owned(),
+        Attestation::TrustedUser { claim: Some(claim) } => {
+            format!("the word of {}, until {}", claim.user, claim.expires_at)
+        }
     }
 }
 

@@ -1,0 +1,270 @@
+//! Claims in the table of the device registry, under keys that no device has.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, Get, Put, TransactGetItem, TransactWriteItem, Update};
+use cvm_provisioning::{
+    CertificateId, Claim, ClaimStore, Device, DeviceId, MadeOut, ReasonText, RegistryError, Status, Timestamp,
+    TrustedUser,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::registry_error;
+use crate::item::{self, ENABLED};
+use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, text};
+
+/// A claim as an item, attribute by attribute.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimItem {
+    device_id: String,
+    claim_certificate: CertificateId,
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_reason: Option<ReasonText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<u64>,
+    #[serde(default)]
+    used: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_out_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_out_for: Option<DeviceId>,
+    created_at: Timestamp,
+}
+
+impl ClaimStore for DynamoDbRegistry {
+    async fn look_up(
+        &self,
+        claim: &CertificateId,
+        device: &DeviceId,
+    ) -> Result<(Option<Claim>, Option<Device>), RegistryError> {
+        let output = self
+            .client
+            .transact_get_items()
+            .transact_items(self.get(claim_key(claim))?)
+            .transact_items(self.get(device.to_string())?)
+            .send()
+            .await
+            .map_err(registry_error)?;
+        let mut items = output.responses.unwrap_or_default().into_iter().map(|response| response.item);
+        let claim = items.next().flatten().map(from_item).transpose()?;
+        let device = items.next().flatten().map(item::from_item).transpose()?;
+        Ok((claim, device))
+    }
+
+    async fn reserve_with_claim(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+        let count = Update::builder()
+            .table_name(&self.table)
+            .key(TABLE_KEY, text(claim_key(&claim.certificate)))
+            .update_expression("ADD #used :one")
+            .condition_expression("#status = :enabled AND (attribute_not_exists(#quota) OR #used < #quota)")
+            .expression_attribute_names("#quota", "quota")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#used", "used")
+            .expression_attribute_values(":enabled", text(ENABLED))
+            .expression_attribute_values(":one", number(1));
+        let count = count.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
+        self.write(TransactWriteItem::builder().update(count).build(), device, version).await
+    }
+
+    async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+        let put = Put::builder().table_name(&self.table).set_item(Some(to_item(claim)));
+        let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
+        self.write(TransactWriteItem::builder().put(put).build(), device, version).await
+    }
+
+    async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
+        // One counter a day: the day is in the key, and the table's time to live removes the item.
+        let key = text(format!("user/{user}/{day}"));
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(TABLE_KEY, key)
+            .update_expression("ADD #used :one SET forgetAt = :end")
+            .condition_expression("attribute_not_exists(#used) OR #used < :quota")
+            .expression_attribute_names("#used", "used")
+            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":end", number((day + 2) * Timestamp::DAY))
+            .expression_attribute_values(":quota", AttributeValue::N(quota.to_string()))
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(quota > 0),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(registry_error(error)),
+            },
+        }
+    }
+
+    async fn find_claim(&self, id: &CertificateId) -> Result<Option<Claim>, RegistryError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(TABLE_KEY, text(claim_key(id)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(registry_error)?;
+        output.item.map(from_item).transpose()
+    }
+
+    async fn put_claim(&self, claim: &Claim) -> Result<(), RegistryError> {
+        let mut item = to_item(claim);
+        item.remove(TABLE_KEY);
+        let used = item.remove("used").unwrap_or_else(|| number(0));
+        let mut set = vec!["#used = if_not_exists(#used, :used)".to_owned()];
+        let mut update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(TABLE_KEY, text(claim_key(&claim.certificate)))
+            .expression_attribute_names("#used", "used")
+            .expression_attribute_values(":used", used);
+        let mut remove = Vec::new();
+        for name in ["statusReason", "statusSince", "quota", "expiresAt", "madeOutTo", "madeOutFor"] {
+            if !item.contains_key(name) {
+                update = update.expression_attribute_names(format!("#{name}"), name);
+                remove.push(format!("#{name}"));
+            }
+        }
+        for (name, value) in item {
+            set.push(format!("#{name} = :{name}"));
+            update = update
+                .expression_attribute_names(format!("#{name}"), &name)
+                .expression_attribute_values(format!(":{name}"), value);
+        }
+        let mut expression = format!("SET {}", set.join(", "));
+        if !remove.is_empty() {
+            expression.push_str(" REMOVE ");
+            expression.push_str(&remove.join(", "));
+        }
+        update.update_expression(expression).send().await.map_err(registry_error)?;
+        Ok(())
+    }
+
+    async fn claims(&self) -> Result<Vec<Claim>, RegistryError> {
+        let items = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .filter_expression("attribute_exists(claimCertificate)")
+            .into_paginator()
+            .items()
+            .send();
+        let items: Result<Vec<_>, _> = items.collect().await;
+        items.map_err(registry_error)?.into_iter().map(from_item).collect()
+    }
+}
+
+impl DynamoDbRegistry {
+    fn get(&self, key: String) -> Result<TransactGetItem, RegistryError> {
+        let get = Get::builder().table_name(&self.table).key(TABLE_KEY, AttributeValue::S(key)).build();
+        let get = get.map_err(|error| RegistryError::Unavailable { source: error.into() })?;
+        Ok(TransactGetItem::builder().get(get).build())
+    }
+
+    /// Makes `first` and puts `device` in the place of the item at `version`, both or neither.
+    async fn write(&self, first: TransactWriteItem, device: &Device, version: u64) -> Result<bool, RegistryError> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item::to_item(device)))
+            .condition_expression("version = :version AND generation = :generation")
+            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
+            .expression_attribute_values(":generation", text(device.generation));
+        let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
+        let result = self
+            .client
+            .transact_write_items()
+            .transact_items(first)
+            .transact_items(TransactWriteItem::builder().put(put).build())
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(true),
+            Err(error) if is_refused(&error) => Ok(false),
+            Err(error) => Err(registry_error(error)),
+        }
+    }
+}
+
+/// Whether a transaction was not made because of what it found, or because another was under way.
+fn is_refused<R>(error: &SdkError<TransactWriteItemsError, R>) -> bool {
+    let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() else {
+        return false;
+    };
+    let codes = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
+    codes.clone().all(|code| matches!(code, "None" | "ConditionalCheckFailed" | "TransactionConflict"))
+}
+
+fn claim_key(certificate: &CertificateId) -> String {
+    format!("claim/{certificate}")
+}
+
+#[expect(clippy::expect_used, reason = "strings and numbers: all have a form")]
+fn to_item(claim: &Claim) -> HashMap<String, AttributeValue> {
+    serde_dynamo::to_item(ClaimItem::from(claim)).expect("every field has a DynamoDB form")
+}
+
+fn from_item(item: HashMap<String, AttributeValue>) -> Result<Claim, RegistryError> {
+    let key = item.get(TABLE_KEY).and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
+    let read = serde_dynamo::from_item::<_, ClaimItem>(item).map_err(Into::into).and_then(Claim::try_from);
+    read.map_err(|source| RegistryError::Corrupt { device: key, source })
+}
+
+impl From<&Claim> for ClaimItem {
+    fn from(claim: &Claim) -> Self {
+        let (status, status_reason, status_since) = match &claim.status {
+            Status::Enabled => (ENABLED, None, None),
+            Status::Disabled { reason, since } => ("disabled", Some(reason.clone()), Some(*since)),
+        };
+        Self {
+            device_id: claim_key(&claim.certificate),
+            claim_certificate: claim.certificate,
+            status: status.to_owned(),
+            status_reason,
+            status_since,
+            quota: claim.quota,
+            used: claim.used,
+            expires_at: claim.expires_at,
+            made_out_to: claim.made_out.as_ref().map(|made_out| made_out.user.to_string()),
+            made_out_for: claim.made_out.as_ref().map(|made_out| made_out.device.clone()),
+            created_at: claim.created_at,
+        }
+    }
+}
+
+impl TryFrom<ClaimItem> for Claim {
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn try_from(item: ClaimItem) -> Result<Self, Self::Error> {
+        let status = match (item.status.as_str(), item.status_reason, item.status_since) {
+            (ENABLED, ..) => Status::Enabled,
+            (_, Some(reason), Some(since)) => Status::Disabled { reason, since },
+            _ => return Err("status is neither enabled nor disabled with a reason and a time".into()),
+        };
+        let made_out = match (item.made_out_to, item.made_out_for) {
+            (Some(user), Some(device)) => Some(MadeOut { user: user.parse()?, device }),
+            _ => None,
+        };
+        Ok(Self {
+            certificate: item.claim_certificate,
+            status,
+            quota: item.quota,
+            used: item.used,
+            expires_at: item.expires_at,
+            made_out,
+            created_at: item.created_at,
+        })
+    }
+}

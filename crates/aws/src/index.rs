@@ -1,0 +1,73 @@
+//! The table's indexes, and the places of jobs that are done a piece at a time.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, Cursors, DeviceId, RegistryError};
+
+use crate::error::registry_error;
+use crate::registry::{DynamoDbRegistry, TABLE_KEY, text};
+
+/// The index by `certificateId`, with `usedAt`.
+pub const CERTIFICATE_INDEX: &str = "certificates";
+/// The index by `unsettledSince`, which has the devices alone for which there is something to settle.
+pub const UNSETTLED_INDEX: &str = "unsettled";
+
+impl CertificateIndex for DynamoDbRegistry {
+    async fn device_of(&self, certificate: &CertificateId) -> Result<Option<CertificateOwner>, RegistryError> {
+        let output = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(CERTIFICATE_INDEX)
+            .key_condition_expression("certificateId = :certificate")
+            .expression_attribute_values(":certificate", text(certificate))
+            .limit(1)
+            .send()
+            .await
+            .map_err(registry_error)?;
+        let Some(item) = output.items.unwrap_or_default().into_iter().next() else { return Ok(None) };
+        let used = item.contains_key("usedAt");
+        let device = item.get(TABLE_KEY).and_then(|id| id.as_s().ok()).and_then(|id| id.parse().ok());
+        Ok(device.map(|device| CertificateOwner { device, used }))
+    }
+
+    async fn unsettled(&self, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+        let output = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .index_name(UNSETTLED_INDEX)
+            .limit(i32::from(limit))
+            .send()
+            .await
+            .map_err(registry_error)?;
+        let ids = output.items.unwrap_or_default().into_iter().filter_map(|mut item| item.remove(TABLE_KEY));
+        Ok(ids.filter_map(|id| id.as_s().ok()?.parse().ok()).collect())
+    }
+}
+
+impl Cursors for DynamoDbRegistry {
+    async fn place(&self, name: &str) -> Result<Option<String>, RegistryError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(TABLE_KEY, text(format!("cursor/{name}")))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(registry_error)?;
+        let place = output.item.and_then(|mut item| item.remove("place"));
+        Ok(place.and_then(|place| place.as_s().ok().cloned()))
+    }
+
+    async fn move_to(&self, name: &str, place: Option<&str>) -> Result<(), RegistryError> {
+        let key = text(format!("cursor/{name}"));
+        let put = self.client.put_item().table_name(&self.table).item(TABLE_KEY, key);
+        let put = match place {
+            Some(place) => put.item("place", AttributeValue::S(place.to_owned())),
+            None => put,
+        };
+        put.send().await.map_err(registry_error)?;
+        Ok(())
+    }
+}

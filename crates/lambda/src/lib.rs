@@ -1,0 +1,9 @@
+//! What the Lambda functions share: their environment, their log, and queues of events.
+
+mod environment;
+mod log;
+mod queue;
+
+pub use environment::{Environment, InvalidEnvironment};
+pub use log::start_log;
+pub use queue::{Message, Redeliver, work_off};

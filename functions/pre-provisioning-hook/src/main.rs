@@ -1,0 +1,36 @@
+//! The pre-provisioning hook: AWS IoT's question, and an answer in time.
+
+mod configuration;
+mod hook;
+
+use std::error::Error;
+
+use cvm_aws::{Clients, DynamoDbRegistry};
+use cvm_lambda::{Environment, start_log};
+use cvm_provisioning::{LogAudit, PreProvisioning};
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::Value;
+
+use crate::configuration::Configuration;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    start_log();
+    let configuration = Configuration::read(&Environment::of_process()).inspect_err(|error| {
+        let error: &dyn Error = error;
+        tracing::error!(error, "the function is not configured");
+    })?;
+    let door = PreProvisioning {
+        registry: DynamoDbRegistry::new(Clients::dynamodb_from_environment().await, configuration.table),
+        audit: LogAudit,
+        templates: configuration.templates,
+        default_template: configuration.default_template,
+        refused_keys: configuration.refused_keys,
+        client_ids: configuration.client_ids,
+    };
+    let door = &door;
+    let handle = async |event: LambdaEvent<Value>| {
+        Ok::<_, lambda_runtime::Error>(hook::answer(door, event.payload, event.context.request_id).await)
+    };
+    lambda_runtime::run(service_fn(handle)).await
+}

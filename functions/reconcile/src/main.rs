@@ -1,0 +1,43 @@
+//! The reconciler, on a schedule.
+
+use std::error::Error;
+use std::time::SystemTime;
+
+use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
+use cvm_lambda::{Environment, start_log};
+use cvm_provisioning::{LogAudit, Origin, Portion, Reconcile};
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::{Value, json};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    start_log();
+    let environment = Environment::of_process();
+    let table = environment.required("DEVICE_TABLE").inspect_err(|error| {
+        let error: &dyn Error = error;
+        tracing::error!(error, "the function is not configured");
+    })?;
+    let clients = Clients::from_environment().await;
+    let reconcile = Reconcile {
+        registry: DynamoDbRegistry::new(clients.dynamodb, table),
+        platform: AwsIot::new(clients.iot),
+        audit: LogAudit,
+        portion: Portion::default(),
+    };
+    let reconcile = &reconcile;
+    // The event says that it is time, and nothing else.
+    let handle = async |event: LambdaEvent<Value>| {
+        let origin = Origin { door: "reconcile", request_id: event.context.request_id, source: None };
+        let done = reconcile.run(&origin, SystemTime::now().into()).await.inspect_err(|error| {
+            let error: &dyn Error = error;
+            tracing::error!(error, "a run came to an early end; the next one goes on");
+        })?;
+        let done = json!({
+            "confirmed": done.confirmed, "released": done.released, "removed": done.removed,
+            "settled": done.settled, "drift": done.drift,
+        });
+        tracing::info!(%done, "reconciled");
+        Ok::<_, lambda_runtime::Error>(done)
+    };
+    lambda_runtime::run(service_fn(handle)).await
+}
