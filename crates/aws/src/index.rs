@@ -6,7 +6,7 @@ use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, Cursor
 use crate::error::registry_error;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, text};
 
-/// The index by `certificateId`, with `usedAt`.
+/// The index by `certificateId`, with `reservedCertificate` and `usedAt`.
 pub const CERTIFICATE_INDEX: &str = "certificates";
 /// The index by `unsettledSince`, which has the devices alone for which there is something to settle.
 pub const UNSETTLED_INDEX: &str = "unsettled";
@@ -25,7 +25,8 @@ impl CertificateIndex for DynamoDbRegistry {
             .await
             .map_err(registry_error)?;
         let Some(item) = output.items.unwrap_or_default().into_iter().next() else { return Ok(None) };
-        let used = item.contains_key("usedAt");
+        // The use is that of the certificate that the device has, not of the one that it is reserved for.
+        let used = item.contains_key("usedAt") && item.get("reservedCertificate") != Some(&text(certificate));
         let device = item.get(TABLE_KEY).and_then(|id| id.as_s().ok()).and_then(|id| id.parse().ok());
         Ok(device.map(|device| CertificateOwner { device, used }))
     }

@@ -174,7 +174,10 @@ impl Reservations for DynamoDbRegistry {
             .value(":reserved", text(State::Reserved.name()));
         if let Leftover::Known(credential) = left {
             change = change.set("attempts = :zero").value(":zero", number(0));
-            change = change.credential(credential.as_ref()).settled(remains);
+            change = change.credential(credential.as_ref());
+            if credential.is_none() {
+                change = change.settled(remains);
+            }
         }
         let update = change.and("").condition_expression("#state = :reserved AND reservedBy = :owner");
         match update.send().await {

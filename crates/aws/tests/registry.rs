@@ -24,29 +24,29 @@ async fn the_registry_on_dynamodb_keeps_the_contract() {
 async fn threat_07_fifty_callers_at_once_get_one_certificate() {
     let database = LocalDynamoDb::start().await;
     contract::fifty_reservations_at_once(&database.registry("reservations").await).await;
-    scenario::fifty_callers_with_one_key(database.registry("one-key").await).await;
-    scenario::fifty_callers_with_fifty_keys(database.registry("fifty-keys").await).await;
+    scenario::vend::fifty_callers_with_one_key(database.registry("one-key").await).await;
+    scenario::vend::fifty_callers_with_fifty_keys(database.registry("fifty-keys").await).await;
 }
 
 #[tokio::test]
 async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("faults").await;
-    scenario::fault_matrix(|| registry.clone()).await;
+    scenario::vend::fault_matrix(|| registry.clone()).await;
 }
 
 #[tokio::test]
 async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("disabled").await;
-    scenario::disabled_at_every_call(|| registry.clone()).await;
+    scenario::vend::disabled_at_every_call(|| registry.clone()).await;
 }
 
 #[tokio::test]
 async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("sleepers").await;
-    scenario::a_sleeper_harms_nobody(|| registry.clone()).await;
+    scenario::vend::a_sleeper_harms_nobody(|| registry.clone()).await;
 }
 
 /// A DynamoDB of this test's own.
@@ -77,7 +77,10 @@ impl LocalDynamoDb {
             index.projection(projection.build()).build().unwrap()
         };
         let keys = Projection::builder().projection_type(ProjectionType::KeysOnly);
-        let with_use = Projection::builder().projection_type(ProjectionType::Include).non_key_attributes("usedAt");
+        let with_use = Projection::builder()
+            .projection_type(ProjectionType::Include)
+            .non_key_attributes("reservedCertificate")
+            .non_key_attributes("usedAt");
         self.client
             .create_table()
             .table_name(table)
@@ -93,4 +96,35 @@ impl LocalDynamoDb {
             .unwrap();
         DynamoDbRegistry::new(self.client.clone(), table)
     }
+}
+
+#[tokio::test]
+async fn threat_43_a_registration_that_fails_anywhere_ends_with_one_certificate_in_power() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("registrations").await;
+    scenario::first_connect::fault_matrix(|| registry.clone()).await;
+    scenario::first_connect::a_clone_never_joins(|| registry.clone()).await;
+    scenario::first_connect::fifty_deliveries_at_once(registry).await;
+}
+
+#[tokio::test]
+async fn threat_11_a_claim_counts_and_blocks_nobody_and_a_clone_claims_nothing() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("claims").await;
+    scenario::claims::fault_matrix(|| registry.clone()).await;
+    scenario::claims::a_lost_answer_bricks_nobody(registry.clone()).await;
+    scenario::claims::a_failed_provisioning_blocks_nobody(registry.clone()).await;
+    scenario::claims::a_clone_claims_nothing(registry.clone()).await;
+    scenario::claims::the_first_to_connect_stays(registry).await;
+}
+
+#[tokio::test]
+async fn threat_45_the_reconciler_removes_what_attempts_left_and_nothing_else() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("leftovers").await;
+    scenario::reconcile::fault_matrix(|| registry.clone()).await;
+    scenario::reconcile::a_reservation_is_confirmed_or_released(|| registry.clone()).await;
+    scenario::reconcile::a_factory_certificate_is_never_removed(|| registry.clone()).await;
+    scenario::reconcile::drift_is_told(|| registry.clone()).await;
+    scenario::reconcile::foreign_things_are_told_and_left(registry).await;
 }

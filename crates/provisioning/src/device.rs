@@ -180,7 +180,10 @@ impl Device {
         if let Leftover::Known(credential) = left {
             reservation.attempts = 0;
             self.credential = credential;
-            self.settle(remains);
+            // A certificate that is kept for the next attempt is taken back if there never is one.
+            if self.credential.is_none() {
+                self.settle(remains);
+            }
         }
         self.touch(now);
     }

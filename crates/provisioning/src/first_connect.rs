@@ -181,10 +181,7 @@ where
         let attempt = match self.attempt(&registered, *ca, *now) {
             Ok(attempt) => attempt,
             Err(unacceptable) => {
-                let (reason, advice) = (unacceptable.code(), unacceptable.advice());
-                let error: &dyn Error = &unacceptable;
-                tracing::info!(certificate = %certificate, error, "a certificate was not acceptable");
-                self.record(origin, None, Outcome::Refused { reason, advice });
+                self.turn_away(certificate, &unacceptable, origin);
                 return self.reject(certificate).await;
             }
         };
@@ -349,6 +346,13 @@ where
         };
         self.platform.set_standing(certificate, standing).await?;
         Ok(Admission::Refused)
+    }
+
+    fn turn_away(&self, certificate: &CertificateId, unacceptable: &Unacceptable, origin: &Origin) {
+        let error: &dyn Error = unacceptable;
+        tracing::info!(%certificate, error, "a certificate was not acceptable");
+        let (reason, advice) = (unacceptable.code(), unacceptable.advice());
+        self.record(origin, None, Outcome::Refused { reason, advice });
     }
 
     fn failed(&self, origin: &Origin, attempt: Option<&Attempt>, error: FirstConnectError) -> FirstConnectError {

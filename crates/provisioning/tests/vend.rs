@@ -13,13 +13,13 @@ async fn the_registry_in_memory_keeps_the_contract() {
 
 #[tokio::test]
 async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
-    scenario::fault_matrix(MemoryRegistry::default).await;
+    scenario::vend::fault_matrix(MemoryRegistry::default).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_07_fifty_callers_at_once_get_one_certificate() {
-    scenario::fifty_callers_with_one_key(MemoryRegistry::default()).await;
-    scenario::fifty_callers_with_fifty_keys(MemoryRegistry::default()).await;
+    scenario::vend::fifty_callers_with_one_key(MemoryRegistry::default()).await;
+    scenario::vend::fifty_callers_with_fifty_keys(MemoryRegistry::default()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,10 +175,10 @@ async fn a_device_sets_only_the_parameters_that_it_may() {
 
 #[tokio::test]
 async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
-    scenario::disabled_at_every_call(MemoryRegistry::default).await;
+    scenario::vend::disabled_at_every_call(MemoryRegistry::default).await;
 }
 
 #[tokio::test]
 async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
-    scenario::a_sleeper_harms_nobody(MemoryRegistry::default).await;
+    scenario::vend::a_sleeper_harms_nobody(MemoryRegistry::default).await;
 }

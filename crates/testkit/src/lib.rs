@@ -4,6 +4,7 @@
 
 mod audit;
 pub mod contract;
+mod factory;
 mod fault;
 pub mod fixture;
 mod platform;
@@ -11,6 +12,7 @@ mod registry;
 pub mod scenario;
 
 pub use audit::MemoryAudit;
+pub use factory::Factory;
 pub use fault::{Effect, Fault, Faulty, Script};
 pub use platform::MemoryPlatform;
 pub use registry::MemoryRegistry;

@@ -8,8 +8,8 @@ use cvm_provisioning::{
     Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
-    SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 
 /// A platform that behaves as AWS IoT does, as far as a vend can see: certificates from CSRs of which only the key is
@@ -116,6 +116,9 @@ impl Platform for MemoryPlatform {
         account.issued += 1;
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from(account.issued));
+        // As AWS IoT names every certificate of its own.
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "AWS IoT Certificate");
         params.not_before = date_time_ymd(2026, 1, 1);
         params.not_after = date_time_ymd(2049, 12, 31);
         let pem = params.signed_by(&P256Key(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
@@ -281,7 +284,7 @@ fn page<T>(all: Vec<T>, after: Option<&str>, limit: u16) -> InventoryPage<T> {
 }
 
 /// The SubjectPublicKeyInfo of a P-256 key; the point is its last 65 bytes.
-struct P256Key<'a>(&'a [u8]);
+pub(crate) struct P256Key<'a>(pub(crate) &'a [u8]);
 
 impl PublicKeyData for P256Key<'_> {
     fn der_bytes(&self) -> &[u8] {

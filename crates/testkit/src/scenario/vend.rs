@@ -2,56 +2,13 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{
-    Attempt, Certificate, Csr, Device, DeviceStore, KeyFingerprint, KeyOrigin, Platform, RefusedKeys, Reservations,
-    State, Timestamp, Vend, VendError, Vended,
-};
+use cvm_provisioning::{Attempt, Certificate, Csr, KeyFingerprint, KeyOrigin, State, Timestamp, VendError, Vended};
 
-use crate::fixture::{NOW, csr, device, id, request, templates};
-use crate::{Fault, Faulty, MemoryAudit, MemoryPlatform, Script};
+use super::{Registry, World};
+use crate::fixture::{NOW, csr, device, request};
+use crate::{Fault, Script};
 
-/// One registry with one device, one platform.
-pub struct World<R> {
-    /// The registry.
-    pub registry: R,
-    /// The platform.
-    pub platform: MemoryPlatform,
-    /// The audit records.
-    pub audit: MemoryAudit,
-}
-
-impl<R: Reservations + DeviceStore + Clone> World<R> {
-    /// A world in which this device has just been put on the allowlist.
-    pub async fn new(registry: R, device: Device) -> Self {
-        if let Some(earlier) = registry.find(&device.id).await.expect("the store answers") {
-            assert!(registry.delete(&earlier.id, earlier.version).await.expect("the store answers"));
-        }
-        assert!(registry.add(&device).await.expect("the store answers"));
-        Self { registry, platform: MemoryPlatform::default(), audit: MemoryAudit::default() }
-    }
-
-    /// The vend of this world, as the script lets it run.
-    pub fn vend(&self, script: &Script) -> Vend<Faulty<R>, Faulty<MemoryPlatform>, MemoryAudit> {
-        Vend {
-            registry: Faulty { inner: self.registry.clone(), script: script.clone() },
-            platform: Faulty { inner: self.platform.clone(), script: script.clone() },
-            audit: self.audit.clone(),
-            templates: templates(),
-            refused_keys: RefusedKeys::default(),
-        }
-    }
-
-    /// The vend of this world's registry on another platform.
-    pub fn vend_on<P: Platform>(&self, platform: P) -> Vend<R, P, MemoryAudit> {
-        Vend {
-            registry: self.registry.clone(),
-            platform,
-            audit: self.audit.clone(),
-            templates: templates(),
-            refused_keys: RefusedKeys::default(),
-        }
-    }
-
+impl<R: Registry> World<R> {
     /// What a device does that got no certificate: it asks again, after the time that it was told.
     async fn ask_until_answered(&self, name: &str, csr: Option<&Csr>, from: Timestamp) -> Vended {
         let mut now = from;
@@ -63,10 +20,6 @@ impl<R: Reservations + DeviceStore + Clone> World<R> {
             }
         }
         panic!("five retries were not enough");
-    }
-
-    async fn stored(&self, name: &str) -> Device {
-        self.registry.find(&id(name)).await.expect("the store answers").expect("the device is there")
     }
 
     /// One certificate works: the one that the registry has and the device was given, for the key that the device has.
@@ -92,7 +45,7 @@ impl<R: Reservations + DeviceStore + Clone> World<R> {
 /// A vend that fails at every call in every way, and the retry after it: by the same key, by another key (a device that
 /// lost its key with its power), and with a key made here. What clears up after a failure fails itself, too, at every
 /// call, before the last retry.
-pub async fn fault_matrix<R: Reservations + DeviceStore + Clone>(registry: impl Fn() -> R) {
+pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R) {
     for retry in [Retry::SameKey, Retry::OtherKey, Retry::KeyMadeHere] {
         for fault in Fault::FAILURES {
             for n in 1..=FRESH_CALLS {
@@ -113,14 +66,7 @@ const FRESH_CALLS: usize = 6;
 
 /// One vend that fails at call `n`, one that fails at call `m` (none where that is 0), and then whatever retries it
 /// takes. Says whether there was a call `m` to fail.
-async fn two_failures<R: Reservations + DeviceStore + Clone>(
-    registry: R,
-    retry: Retry,
-    fault: Fault,
-    n: usize,
-    m: usize,
-    context: &str,
-) -> bool {
+async fn two_failures<R: Registry>(registry: R, retry: Retry, fault: Fault, n: usize, m: usize, context: &str) -> bool {
     const NAME: &str = "sn-1";
     let mut registered = device(NAME);
     if retry == Retry::KeyMadeHere {
@@ -175,7 +121,7 @@ enum Retry {
 /// Fifty callers for one device with one key.
 pub async fn fifty_callers_with_one_key<R>(registry: R)
 where
-    R: Reservations + DeviceStore + Clone + 'static,
+    R: Registry + 'static,
 {
     let world = World::new(registry, device("one-key")).await;
     let key = csr("one-key");
@@ -197,7 +143,7 @@ where
 /// Fifty callers for one device with fifty keys.
 pub async fn fifty_callers_with_fifty_keys<R>(registry: R)
 where
-    R: Reservations + DeviceStore + Clone + 'static,
+    R: Registry + 'static,
 {
     let world = World::new(registry, device("fifty-keys")).await;
     let keys = (0..50).map(|_| csr("fifty-keys")).collect();
@@ -216,7 +162,7 @@ where
 
 async fn all_at_once<R>(world: &World<R>, name: &'static str, keys: Vec<Csr>) -> Vec<Result<Vended, VendError>>
 where
-    R: Reservations + DeviceStore + Clone + 'static,
+    R: Registry + 'static,
 {
     let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(keys.len()));
     let mut tasks = Vec::new();
@@ -235,7 +181,7 @@ where
 }
 
 /// An operator disables the device before each call of its vend.
-pub async fn disabled_at_every_call<R: Reservations + DeviceStore + Clone>(registry: impl Fn() -> R) {
+pub async fn disabled_at_every_call<R: Registry>(registry: impl Fn() -> R) {
     const NAME: &str = "sn-1";
     for n in 1..=FRESH_CALLS {
         let world = World::new(registry(), device(NAME)).await;
@@ -260,7 +206,7 @@ pub async fn disabled_at_every_call<R: Reservations + DeviceStore + Clone>(regis
 
 /// An attempt that sleeps at any of its calls beyond its lease, while another attempt does the work, and then wakes up:
 /// before that one's commit, or after it.
-pub async fn a_sleeper_harms_nobody<R: Reservations + DeviceStore + Clone>(registry: impl Fn() -> R) {
+pub async fn a_sleeper_harms_nobody<R: Registry>(registry: impl Fn() -> R) {
     const NAME: &str = "sn-1";
     for same_key in [true, false] {
         for n in 1..=FRESH_CALLS {

@@ -1,0 +1,198 @@
+//! What is left when nobody comes back.
+
+use std::time::Duration;
+
+use cvm_provisioning::{
+    Attempt, Confirmation, Origin, Platform as _, Reconcile, Reconciled, Standing, State, Timestamp,
+};
+
+use super::claims::{claimed_device, question};
+use super::first_connect::registration;
+use super::{Registry, World};
+use crate::fixture::{NOW, csr, device, later, request};
+use crate::{Factory, Fault, Faulty, MemoryAudit, MemoryPlatform, Script};
+
+const NAME: &str = "sn-1";
+
+/// Long after everything.
+fn quiet(minutes: u64) -> Timestamp {
+    later(minutes * 60)
+}
+
+impl<R: Registry> World<R> {
+    /// Runs the reconciler as its schedule does, until nothing changes any more.
+    async fn settle(&self, from: Timestamp) -> Reconciled {
+        let mut total = Reconciled::default();
+        for run in 0..6 {
+            let now = from.after(Duration::from_secs(run * 300));
+            let origin = Origin { door: "reconcile", request_id: "test".to_owned(), source: None };
+            let done = self.reconcile(&Script::default()).run(&origin, now).await.expect("the services answer");
+            total.confirmed += done.confirmed;
+            total.released += done.released;
+            total.removed += done.removed;
+            total.settled += done.settled;
+            total.drift += done.drift;
+        }
+        total
+    }
+}
+
+/// A vend that dies at every call, whose device never comes back: no certificate is left in power, the device may start
+/// anew, and the reconciler gets there however it fails itself, at every call.
+pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R) {
+    for fault in [Fault::FAILURES[2], Fault::FAILURES[3], Fault::Outage, Fault::Throttle] {
+        for n in 1..=6 {
+            for m in 1.. {
+                let context = format!("the vend {fault:?} at call {n}, the reconciler at call {m}");
+                let world = World::new(registry(), device(NAME)).await;
+                world.platform.set_clock(NOW);
+                let script = Script::fail(n, fault);
+                let vend = world.vend(&script);
+                let died = script.run(vend.vend(request(NAME, 1, Some(&csr(NAME)), NOW))).await;
+                assert!(!matches!(died, Some(Ok(_))), "{context}");
+                let done = world.stored(NAME).await.state == State::Provisioned;
+                let powerful = world.platform.powerful();
+
+                let failing = Script::fail(m, fault);
+                let reconcile = world.reconcile(&failing);
+                let origin = Origin { door: "reconcile", request_id: "test".to_owned(), source: None };
+                let _ = failing.run(reconcile.run(&origin, quiet(10))).await;
+                let failed = failing.calls() >= m;
+                world.settle(quiet(20)).await;
+
+                let stored = world.stored(NAME).await;
+                assert_eq!(stored.unsettled, None, "{context}");
+                if done {
+                    assert_eq!(world.platform.powerful(), powerful, "{context}: the device's own was taken");
+                } else {
+                    assert!(world.platform.powerful().is_empty(), "{context}");
+                    assert_eq!(world.platform.active(), 0, "{context}: an orphan is left");
+                    // A vend that lived to see its failure has left nothing, and needs nobody to say so.
+                    let released = stored.reservation.is_none_or(|reservation| reservation.attempts == 0);
+                    assert!(released, "{context}");
+                }
+                let vend = world.vend(&Script::default());
+                let again = vend.vend(request(NAME, 2, Some(&csr(NAME)), quiet(60))).await;
+                assert_eq!(again.is_ok(), !done, "{context}: {again:?}");
+                if !failed {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A reservation by claim that nobody heard of again: final where its certificate is in power, given up where not.
+pub async fn a_reservation_is_confirmed_or_released<R: Registry>(registry: impl Fn() -> R) {
+    for provisioned in [true, false] {
+        let world = World::new(registry(), claimed_device()).await;
+        world.platform.set_clock(NOW);
+        let claim = world.claim(None).await;
+        let certificate = world.made_for_claim().await;
+        if provisioned {
+            assert!(world.register_thing(&certificate, &claim, NOW).await);
+        } else {
+            assert!(world.hook(&Script::default()).answer(&question(&certificate, &claim, NOW)).await.is_ok());
+        }
+        let early = world.settle_once(later(200)).await;
+        assert_eq!(early, Reconciled::default(), "the device may still be about to connect");
+        let done = world.settle(quiet(10)).await;
+        assert_eq!((done.confirmed, done.released), (usize::from(provisioned), usize::from(!provisioned)));
+        let stored = world.stored(NAME).await;
+        assert_eq!(stored.state, if provisioned { State::Provisioned } else { State::Registered });
+        assert_eq!(world.platform.powerful().len(), usize::from(provisioned));
+        if provisioned {
+            assert_eq!(world.connects(&certificate, quiet(90)).await, Confirmation::Used);
+        } else {
+            assert!(world.register_thing(&certificate, &claim, quiet(90)).await, "its certificate is still good");
+        }
+    }
+}
+
+/// What the reconciler did not make, it leaves alone; it tells what differs.
+pub async fn foreign_things_are_told_and_left<R: Registry>(registry: R) {
+    let world = World::new(registry, device(NAME)).await;
+    world.platform.set_clock(NOW);
+    let foreign = world.platform.issue(&csr("foreign")).await.expect("the platform issues");
+    let powerless = world.platform.issue(&csr("foreign")).await.expect("the platform issues");
+    let mut thing = crate::fixture::templates()
+        .evaluate(&device("foreign"), &std::collections::BTreeMap::new())
+        .expect("the template fits")
+        .thing;
+    thing.name = "foreign".to_owned().try_into().expect("a thing name");
+    world.platform.provision(foreign.certificate.id(), &thing, "device");
+    // There is something to settle, so that the search runs.
+    let script = Script::fail(3, Fault::FAILURES[2]);
+    let vend = world.vend(&script);
+    let _ = script.run(vend.vend(request(NAME, 1, Some(&csr(NAME)), NOW))).await;
+
+    let done = world.settle(quiet(10)).await;
+    assert_eq!(world.platform.standing(foreign.certificate.id()), Some(Standing::Active));
+    assert_eq!(world.platform.standing(powerless.certificate.id()), Some(Standing::Active));
+    assert!(done.drift >= 2, "{done:?}");
+    let told = world.audit.take().join("\n");
+    assert!(told.contains("certificate-without-device") && told.contains("thing-without-device"), "{told}");
+}
+
+/// A certificate that is gone, one that is not active, and one that is although its device is disabled: told.
+pub async fn drift_is_told<R: Registry>(registry: impl Fn() -> R) {
+    for (disabled, standing, expected) in [
+        (false, None, "certificate-gone"),
+        (false, Some(Standing::Inactive), "certificate-not-active"),
+        (true, Some(Standing::Active), "certificate-active-of-disabled-device"),
+        (false, Some(Standing::Active), ""),
+        (true, Some(Standing::Revoked), ""),
+    ] {
+        let world = World::new(registry(), device(NAME)).await;
+        world.platform.set_clock(NOW);
+        let vended = world.vend(&Script::default()).vend(request(NAME, 1, Some(&csr(NAME)), NOW)).await;
+        let certificate = vended.expect("it is vended").credential.certificate;
+        if disabled {
+            let mut device = world.stored(NAME).await;
+            let version = device.version;
+            device.disable("stolen".parse().expect("a reason"), NOW);
+            assert!(world.registry.replace(&device, version).await.expect("the store answers"));
+        }
+        match standing {
+            Some(standing) => {
+                use cvm_provisioning::Certificates as _;
+                world.platform.set_standing(&certificate, standing).await.expect("the platform answers");
+            }
+            None => {
+                use cvm_provisioning::Inventory as _;
+                world.platform.remove(&certificate).await.expect("the platform answers");
+            }
+        }
+        world.settle(quiet(10)).await;
+        let told = world.audit.take().join("\n");
+        assert_eq!(told.contains("Drift"), !expected.is_empty(), "{expected}: {told}");
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+/// A factory certificate whose event was lost on the way stays as it is, and its next connection gets it in.
+pub async fn a_factory_certificate_is_never_removed<R: Registry>(registry: impl Fn() -> R) {
+    let factory = Factory::new("factory");
+    for n in 1..=6 {
+        let (registered, certificate) = factory.device(NAME);
+        let world = World::new(registry(), registered).await;
+        world.platform.set_clock(NOW);
+        world.show(&certificate, &factory);
+        let script = Script::fail(n, Fault::FAILURES[2]);
+        let door = world.first_connect(&script);
+        let _ = script.run(door.admit(registration(&certificate, &factory, NOW))).await;
+        world.settle(quiet(10)).await;
+        let now = quiet(60).after(Attempt::LEASE);
+        let admitted = world.first_connect(&Script::default()).admit(registration(&certificate, &factory, now)).await;
+        assert!(admitted.is_ok(), "call {n}: {admitted:?}");
+        assert_eq!(world.platform.powerful(), [*certificate.id()], "call {n}");
+    }
+}
+
+impl<R: Registry> World<R> {
+    async fn settle_once(&self, now: Timestamp) -> Reconciled {
+        let origin = Origin { door: "reconcile", request_id: "test".to_owned(), source: None };
+        let reconcile: Reconcile<Faulty<R>, Faulty<MemoryPlatform>, MemoryAudit> = self.reconcile(&Script::default());
+        reconcile.run(&origin, now).await.expect("the services answer")
+    }
+}
