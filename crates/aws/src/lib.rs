@@ -2,12 +2,16 @@
 //!
 //! Clients are made once, by [`Clients::from_environment`], and borrowed from then on.
 
+mod certificate_authorities;
 mod clients;
 mod error;
 mod item;
 mod platform;
 mod registry;
 
+pub use certificate_authorities::{
+    AuthorityPage, CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration,
+};
 pub use clients::Clients;
 pub use platform::AwsIot;
 pub use registry::{DynamoDbRegistry, TABLE_KEY};
