@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::ca::{self, CaArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
@@ -23,6 +24,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Ca(CaArguments),
     Device(DeviceArguments),
     Vend(VendArguments),
 }
@@ -58,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
 fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
+        Verb::Ca(arguments) => runtime.block_on(Box::pin(ca::run(arguments, output))),
         Verb::Device(arguments) => runtime.block_on(Box::pin(device::run(arguments, output))),
         Verb::Vend(arguments) => runtime.block_on(Box::pin(vend::run(arguments, output))),
     }

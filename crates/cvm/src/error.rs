@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::ca::CaError;
 use crate::device::DeviceError;
 use crate::vend::VendError;
 
@@ -8,6 +9,8 @@ use crate::vend::VendError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CommandError {
+    #[error(transparent)]
+    Ca(#[from] CaError),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error("the output cannot be written")]
@@ -20,6 +23,7 @@ impl CommandError {
     /// The stable word for it in JSON.
     pub(crate) fn code(&self) -> &str {
         match self {
+            Self::Ca(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Io(_) => "output",
             Self::Vend(error) => error.code(),
@@ -29,6 +33,7 @@ impl CommandError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Ca(error) => error.advice(),
             Self::Device(error) => error.advice(),
             Self::Io(_) => "check where the output goes".to_owned(),
             Self::Vend(error) => error.advice(),
@@ -38,6 +43,7 @@ impl CommandError {
     /// 2 for a command that could never have worked, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
         let usage = match self {
+            Self::Ca(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
             Self::Io(_) => false,
             Self::Vend(error) => error.is_usage(),

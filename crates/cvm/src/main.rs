@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 mod arguments;
+mod ca;
 mod cli;
 mod device;
 mod error;
 mod file;
 mod output;
+mod progress;
 mod table;
 mod token;
 mod vend;
