@@ -97,15 +97,15 @@ async fn a_ca_is_described_with_all_that_it_is_configured_for() {
 #[tokio::test]
 async fn every_page_is_listed_and_each_ca_described() {
     let listed = |name: &'static str, marker: Option<&'static str>, next: Option<&'static str>| {
-        mock!(Client::list_ca_certificates)
-            .match_requests(move |request| request.marker() == marker)
-            .then_output(move || {
+        mock!(Client::list_ca_certificates).match_requests(move |request| request.marker() == marker).then_output(
+            move || {
                 let certificate = CaCertificate::builder().certificate_id(id(name).to_string());
                 ListCaCertificatesOutput::builder()
                     .certificates(certificate.build())
                     .set_next_marker(next.map(str::to_owned))
                     .build()
-            })
+            },
+        )
     };
     let rules = [
         listed("a", None, Some("more")),

@@ -32,11 +32,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`AuthorityError`] says which of the two files cannot be used and why. Others must not be able to read the key.
-    pub(super) fn open(
-        certificate_path: &Path,
-        key_path: &Path,
-        now: OffsetDateTime,
-    ) -> Result<Self, AuthorityError> {
+    pub(super) fn open(certificate_path: &Path, key_path: &Path, now: OffsetDateTime) -> Result<Self, AuthorityError> {
         let certificate = read_certificate(certificate_path)?;
         let key = Zeroizing::new(file::read_private_text(key_path, Self::MAX_KEY)?);
         let key = KeyPair::from_pem(&key).map_err(|_| AuthorityError::Key { path: key_path.to_owned() })?;

@@ -67,7 +67,9 @@ impl CaError {
             Self::Signing(SigningError::Issuer) => "make another CA with `cvm ca create --name NAME --out DIR`",
             Self::Signing(_) | Self::Vanished => "run the same command again",
             Self::There { .. } => "give another --out: a CA's key is never overwritten",
-            Self::Throttled { .. } => "run this again in a minute; if it stays so, look at the account's AWS IoT quotas",
+            Self::Throttled { .. } => {
+                "run this again in a minute; if it stays so, look at the account's AWS IoT quotas"
+            }
             Self::Unavailable { .. } => {
                 "check AWS_REGION and your credentials; with single sign-on, first run \
                  `eval \"$(aws configure export-credentials --format env)\"`"

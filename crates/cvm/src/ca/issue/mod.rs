@@ -202,9 +202,7 @@ fn csr_of(path: &Path, id: &DeviceId) -> Result<Csr, CaError> {
     };
     let csr = csr.map_err(|source| IssueError::Csr { path: path.to_owned(), source })?;
     match csr.common_name() {
-        Some(name) if name != id => {
-            Err(IssueError::OtherDevice { path: path.to_owned(), found: name.clone() }.into())
-        }
+        Some(name) if name != id => Err(IssueError::OtherDevice { path: path.to_owned(), found: name.clone() }.into()),
         _ => Ok(csr),
     }
 }
