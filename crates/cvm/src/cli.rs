@@ -9,6 +9,7 @@ use crate::ca::{self, CaArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
+use crate::template::{self, TemplateArguments};
 use crate::vend::{self, VendArguments};
 
 /// Provision devices for AWS IoT: operate the device registry, and play a device.
@@ -26,6 +27,7 @@ pub(crate) struct Cli {
 enum Verb {
     Ca(CaArguments),
     Device(DeviceArguments),
+    Template(TemplateArguments),
     Vend(VendArguments),
 }
 
@@ -62,6 +64,7 @@ fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     match verb {
         Verb::Ca(arguments) => runtime.block_on(Box::pin(ca::run(arguments, output))),
         Verb::Device(arguments) => runtime.block_on(Box::pin(device::run(arguments, output))),
+        Verb::Template(arguments) => template::run(&arguments, output),
         Verb::Vend(arguments) => runtime.block_on(Box::pin(vend::run(arguments, output))),
     }
 }

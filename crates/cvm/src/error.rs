@@ -3,6 +3,7 @@ use std::io;
 
 use crate::ca::CaError;
 use crate::device::DeviceError;
+use crate::template::TemplateCommandError;
 use crate::vend::VendError;
 
 /// Why a command did not do what it was asked.
@@ -16,6 +17,8 @@ pub(crate) enum CommandError {
     #[error("the output cannot be written")]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Template(#[from] TemplateCommandError),
+    #[error(transparent)]
     Vend(#[from] VendError),
 }
 
@@ -26,6 +29,7 @@ impl CommandError {
             Self::Ca(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Io(_) => "output",
+            Self::Template(error) => error.code(),
             Self::Vend(error) => error.code(),
         }
     }
@@ -36,6 +40,7 @@ impl CommandError {
             Self::Ca(error) => error.advice(),
             Self::Device(error) => error.advice(),
             Self::Io(_) => "check where the output goes".to_owned(),
+            Self::Template(error) => error.advice(),
             Self::Vend(error) => error.advice(),
         }
     }
@@ -46,6 +51,7 @@ impl CommandError {
             Self::Ca(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
             Self::Io(_) => false,
+            Self::Template(error) => error.is_usage(),
             Self::Vend(error) => error.is_usage(),
         };
         if usage { 2 } else { 1 }

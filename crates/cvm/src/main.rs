@@ -7,10 +7,12 @@ mod ca;
 mod cli;
 mod device;
 mod error;
+mod facts;
 mod file;
 mod output;
 mod progress;
 mod table;
+mod template;
 mod token;
 mod vend;
 

@@ -61,9 +61,9 @@ pub use reason::{InvalidReason, ReasonText};
 pub use signature::BadSignature;
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
-    InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName, PackageVersionName, Parameters,
-    Policy, PolicyDocument, PolicyName, ProvisioningTemplate, Resources, TemplateError, TemplateProblem, Thing,
-    ThingGroupName, ThingName, ThingOverride, ThingPrincipalType, ThingTypeName,
+    Feature, FeatureKind, InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName,
+    PackageVersionName, Parameters, Policy, PolicyDocument, PolicyName, ProvisioningTemplate, Resources, TemplateError,
+    TemplateProblem, Thing, ThingGroupName, ThingName, ThingOverride, ThingPrincipalType, ThingTypeName,
 };
 pub use template_name::{InvalidTemplateName, TemplateName};
 pub use templates::{ParametersError, Templates, UnusableTemplate};

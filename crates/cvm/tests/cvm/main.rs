@@ -6,4 +6,5 @@ mod authorities;
 mod ca;
 mod device;
 mod support;
+mod template;
 mod vend;
