@@ -1,6 +1,6 @@
 //! The CAs at AWS IoT, against the service's documented answers.
 
-#![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use aws_sdk_iot::Client;
 use aws_sdk_iot::error::ErrorMetadata;

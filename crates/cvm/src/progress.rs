@@ -50,10 +50,17 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
-    /// Wipes the line away, and returns how long it took.
-    pub(crate) fn finish(self) -> io::Result<Duration> {
-        self.output.redraw("")?;
-        Ok(self.started.elapsed())
+    /// Ends it, and returns how long it took.
+    pub(crate) fn finish(self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Wipes the line away, so that a result or an error stands where it was.
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        // Where this fails, what comes next on stderr fails too, and says so.
+        let _ = self.output.redraw("");
     }
 }
 
@@ -78,6 +85,7 @@ impl fmt::Display for Line {
 }
 
 /// A duration in two units at most: `9 s`, `4 min 30 s`, `2 h 5 min`.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Spell(pub(crate) Duration);
 
 impl fmt::Display for Spell {

@@ -16,10 +16,10 @@ pub(crate) enum CaError {
     Authority(#[from] AuthorityError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("the CA {id} is not registered with AWS IoT")]
-    NotFound { id: CertificateId },
     #[error(transparent)]
     Issue(#[from] IssueError),
+    #[error("the CA {id} is not registered with AWS IoT")]
+    NotFound { id: CertificateId },
     #[error("AWS IoT gave a registration code of another form than 1 to 64 hexadecimal digits")]
     RegistrationCode,
     #[error("AWS IoT refuses to {action}")]

@@ -3,7 +3,10 @@ use std::process::Command;
 
 use cvm_provisioning::{Certificate, KeyFingerprint};
 use cvm_testkit::fixture::csr;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData,
+    date_time_ymd,
+};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use x509_parser::certificate::X509Certificate;
@@ -193,6 +196,18 @@ fn of_a_request_only_the_key_is_taken() {
     cvm.write("other.pem", csr("sn-0001").pem());
     let failure = cvm.run(&format!("ca issue {CA} --device sn-0001 --csr other.pem --out pem")).failure();
     assert!(failure.contains("another key"), "{failure}");
+}
+
+#[test]
+fn the_cas_own_key_is_no_devices_key() {
+    let cvm = with_ca();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let key = KeyPair::from_pem(&cvm.read("factory/ca.key")).unwrap();
+    cvm.write("own.csr", params.serialize_request(&key).unwrap().der());
+    let failure = cvm.run(&format!("ca issue {CA} --device sn-1 --csr own.csr --out devices")).failure();
+    assert!(failure.contains("own key"), "{failure}");
+    assert!(!cvm.path("devices/sn-1").exists());
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -202,5 +203,14 @@ fn what_is_no_policy_is_refused() {
 fn every_problem_says_what_to_do() {
     for problem in [PolicyProblem::EveryAction, PolicyProblem::Shared, PolicyProblem::NotAttached] {
         assert!(!problem.advice().is_empty() && !problem.to_string().ends_with('.'), "{problem}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_looked_at_without_a_panic(action in r"(iot:)?[A-Za-z*?]{0,12}", resource in r"(arn:aws:iot:|topic/|[${}:/*?+#!A-Zé]|iot:ClientId){0,12}") {
+        let statement = json!({ "Effect": "Allow", "Action": action, "Resource": resource });
+        found(&json!({ "Version": "2012-10-17", "Statement": [statement] }));
+        lint_policy(&resource);
     }
 }

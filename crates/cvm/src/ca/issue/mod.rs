@@ -108,7 +108,7 @@ fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaError> {
         let standing = Standing { done: issuer.tally.total(), part: devices.part() };
         progress.tell(standing).map_err(CaError::output)?;
     }
-    let elapsed = progress.finish().map_err(CaError::output)?;
+    let elapsed = progress.finish();
     issuer.folders.sync().map_err(IssueError::from)?;
     if let Some(manifest) = issuer.manifest {
         manifest.finish()?;
