@@ -2,6 +2,7 @@
 //!
 //! Clients are made once, by [`Clients::from_environment`], and borrowed from then on.
 
+mod certificate_authorities;
 mod certificates;
 mod claims;
 mod clients;
@@ -12,6 +13,9 @@ mod item;
 mod platform;
 mod registry;
 
+pub use certificate_authorities::{
+    AuthorityPage, CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration,
+};
 pub use clients::Clients;
 pub use index::{CERTIFICATE_INDEX, UNSETTLED_INDEX};
 pub use iot_events::{CertificateRegistered, Connected, HookAnswer, HookQuestion};

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::ca::{self, CaArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
+use crate::template::{self, TemplateArguments};
 use crate::vend::{self, VendArguments};
 
 /// Provision devices for AWS IoT: operate the device registry, and play a device.
@@ -23,7 +25,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Ca(CaArguments),
     Device(DeviceArguments),
+    Template(TemplateArguments),
     Vend(VendArguments),
 }
 
@@ -58,7 +62,9 @@ pub(crate) fn run() -> ExitCode {
 fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
+        Verb::Ca(arguments) => runtime.block_on(Box::pin(ca::run(arguments, output))),
         Verb::Device(arguments) => runtime.block_on(Box::pin(device::run(arguments, output))),
+        Verb::Template(arguments) => template::run(&arguments, output),
         Verb::Vend(arguments) => runtime.block_on(Box::pin(vend::run(arguments, output))),
     }
 }

@@ -1,7 +1,9 @@
 use std::error::Error;
 use std::io;
 
+use crate::ca::CaError;
 use crate::device::DeviceError;
+use crate::template::TemplateCommandError;
 use crate::vend::VendError;
 
 /// Why a command did not do what it was asked.
@@ -9,9 +11,13 @@ use crate::vend::VendError;
 #[non_exhaustive]
 pub(crate) enum CommandError {
     #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
     Device(#[from] DeviceError),
     #[error("the output cannot be written")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Template(#[from] TemplateCommandError),
     #[error(transparent)]
     Vend(#[from] VendError),
 }
@@ -20,8 +26,10 @@ impl CommandError {
     /// The stable word for it in JSON.
     pub(crate) fn code(&self) -> &str {
         match self {
+            Self::Ca(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Io(_) => "output",
+            Self::Template(error) => error.code(),
             Self::Vend(error) => error.code(),
         }
     }
@@ -29,8 +37,10 @@ impl CommandError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Ca(error) => error.advice(),
             Self::Device(error) => error.advice(),
             Self::Io(_) => "check where the output goes".to_owned(),
+            Self::Template(error) => error.advice(),
             Self::Vend(error) => error.advice(),
         }
     }
@@ -38,8 +48,10 @@ impl CommandError {
     /// 2 for a command that could never have worked, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
         let usage = match self {
+            Self::Ca(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
             Self::Io(_) => false,
+            Self::Template(error) => error.is_usage(),
             Self::Vend(error) => error.is_usage(),
         };
         if usage { 2 } else { 1 }

@@ -1,30 +1,48 @@
 //! Files that nobody but their owner may read.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::output::shell_word;
+
 /// Reads a file, or stdin for `-`, of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
-    let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let most = limit as u64 + 1;
     if path == Path::new("-") {
-        io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(failed)?;
-    } else {
-        File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(failed)?;
+        return read_from(io::stdin().lock(), path, limit);
     }
-    if bytes.len() > limit {
-        return Err(FileError::TooLarge { path: path.to_owned(), limit });
-    }
-    Ok(bytes)
+    let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    read_from(file, path, limit)
 }
 
 /// The same, of text.
 pub(crate) fn read_text(path: &Path, limit: usize) -> Result<String, FileError> {
-    String::from_utf8(read(path, limit)?).map_err(|_| FileError::NotText { path: path.to_owned() })
+    text(path, read(path, limit)?)
+}
+
+/// The same, of a secret: a file that others than its owner may read is refused.
+pub(crate) fn read_private_text(path: &Path, limit: usize) -> Result<String, FileError> {
+    if path == Path::new("-") {
+        return read_text(path, limit);
+    }
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::mode(&file.metadata().map_err(failed)?) & 0o077 != 0 {
+        return Err(FileError::Exposed { path: path.to_owned() });
+    }
+    text(path, read_from(file, path, limit)?)
+}
+
+/// Makes a folder, and those above it that are missing, for nobody else to look into; one that is there is left as it is.
+pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 /// Puts a file with mode 0600 in the place of what may be there. A crash leaves the old file or the new one, whole.
@@ -44,11 +62,29 @@ pub(crate) fn create(path: &Path, content: &str) -> Result<(), FileError> {
     Ok(())
 }
 
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn read_from(source: impl Read, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    let result = source.take(limit as u64 + 1).read_to_end(&mut bytes);
+    result.map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    if bytes.len() > limit {
+        return Err(FileError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, FileError> {
+    String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.to_owned() })
+}
+
 /// A file with this content that is on the disk and waits to be renamed. It has mode 0600 from the start, which is how
 /// `tempfile` makes files.
 fn written_beside(path: &Path, content: &str) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = NamedTempFile::new_in(folder)?;
+    let mut file = NamedTempFile::new_in(folder_of(path))?;
     file.write_all(content.as_bytes())?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -60,6 +96,8 @@ fn written_beside(path: &Path, content: &str) -> io::Result<NamedTempFile> {
 pub(crate) enum FileError {
     #[error("{path} is there already", path = path.display())]
     Exists { path: PathBuf },
+    #[error("{path} is a secret, and others than its owner may read it", path = path.display())]
+    Exposed { path: PathBuf },
     #[error("{path} is not text", path = path.display())]
     NotText { path: PathBuf },
     #[error("{path} cannot be read", path = path.display())]
@@ -75,6 +113,7 @@ impl FileError {
     pub(crate) fn advice(&self) -> String {
         match self {
             Self::Exists { .. } => "give another name, or move that file away if it is no longer needed",
+            Self::Exposed { path } => return format!("`chmod 600 {}`", shell_word(&path.to_string_lossy())),
             Self::NotText { .. } | Self::TooLarge { .. } => "check that it is the file you mean",
             Self::Read { .. } => "check the name and that you may read it",
             Self::Write { .. } => "check that its folder is there and that you may write to it",
@@ -88,6 +127,20 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn threat_54_a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.key");
+        create(&path, "secret").unwrap();
+        assert_eq!(read_private_text(&path, 6).unwrap(), "secret");
+        for mode in [0o640, 0o604, 0o620, 0o666] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_private_text(&path, 6).unwrap_err();
+            assert!(matches!(error, FileError::Exposed { .. }), "{mode:o}: {error}");
+            assert_eq!(error.advice(), format!("`chmod 600 {}`", path.display()));
+        }
+    }
 
     #[test]
     fn a_file_is_private_and_replaced_whole() {

@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 mod arguments;
+mod ca;
 mod cli;
 mod device;
 mod error;
+mod facts;
 mod file;
 mod output;
+mod progress;
 mod table;
+mod template;
 mod token;
 mod vend;
 

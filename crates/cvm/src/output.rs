@@ -72,6 +72,19 @@ impl Output {
         }
     }
 
+    /// Draws a line on a terminal's stderr over the one that was drawn there before, and returns whether there is such
+    /// a terminal and text for people to be on it. An empty text wipes the line away.
+    pub(crate) fn redraw(&self, text: impl Display) -> io::Result<bool> {
+        if self.format == Format::Json || !io::stderr().is_terminal() {
+            return Ok(false);
+        }
+        let mut stderr = io::stderr().lock();
+        // To the beginning of the line, and erase to its end (ECMA-48 EL).
+        write!(stderr, "\r\x1b[K{text}")?;
+        stderr.flush()?;
+        Ok(true)
+    }
+
     /// Something that the reader had better know, on stderr.
     pub(crate) fn note(&self, text: impl Display) -> io::Result<()> {
         match self.format {

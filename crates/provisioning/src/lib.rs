@@ -32,6 +32,7 @@ mod first_connect;
 mod key;
 mod name;
 mod pem;
+mod policy_lint;
 mod ports;
 mod pre_provisioning;
 mod reason;
@@ -68,6 +69,7 @@ pub use first_connect::{Admission, FirstConnect, FirstConnectError, RefusedCerti
 pub use key::{BadKey, KeyAlgorithm, PublicKey, RefusedKeys};
 pub use name::{BadName, SubjectAttribute};
 pub use pem::BadPem;
+pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
     Audit, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, ClaimIssuer, ClaimStore, Cursors,
     DeviceStore, Inventory, InventoryPage, Page, Platform, PlatformError, RegistryError, Reservations, Reserve,
@@ -78,9 +80,9 @@ pub use reconcile::{Portion, Reconcile, ReconcileError, Reconciled};
 pub use signature::BadSignature;
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
-    InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName, PackageVersionName, Parameters,
-    Policy, PolicyDocument, PolicyName, ProvisioningTemplate, Resources, TemplateError, TemplateProblem, Thing,
-    ThingGroupName, ThingName, ThingOverride, ThingPrincipalType, ThingTypeName,
+    Feature, FeatureKind, InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName,
+    PackageVersionName, Parameters, Policy, PolicyDocument, PolicyName, ProvisioningTemplate, Resources, TemplateError,
+    TemplateProblem, Thing, ThingGroupName, ThingName, ThingOverride, ThingPrincipalType, ThingTypeName,
 };
 pub use template_name::{InvalidTemplateName, TemplateName};
 pub use templates::{ParametersError, Templates, UnusableTemplate};

@@ -100,16 +100,17 @@ where
     ///
     /// [`ReconcileError`]; what was done until then stays done.
     pub async fn run(&self, origin: &Origin, now: Timestamp) -> Result<Reconciled, ReconcileError> {
+        // Each piece on the heap: together they would be more than a thread's stack has room for in a debug build.
         let mut done = Reconciled::default();
         let mut leftovers = Vec::new();
         for id in self.registry.unsettled(self.portion.unsettled).await? {
-            if let Some(device) = self.end_reservation(&id, origin, now, &mut done).await?
+            if let Some(device) = Box::pin(self.end_reservation(&id, origin, now, &mut done)).await?
                 && let Some(unsettled) = device.unsettled.clone()
             {
                 leftovers.push(Leftovers { device, unsettled });
             }
         }
-        if self.remove_leftovers(&leftovers, origin, now, &mut done).await? {
+        if Box::pin(self.remove_leftovers(&leftovers, origin, now, &mut done)).await? {
             for Leftovers { mut device, .. } in leftovers {
                 let version = device.version;
                 device.unsettled = None;
@@ -117,9 +118,9 @@ where
                 done.settled += usize::from(self.registry.replace(&device, version).await?);
             }
         }
-        self.compare_devices(origin, now, &mut done).await?;
-        self.compare_certificates(origin, now, &mut done).await?;
-        self.compare_things(origin, &mut done).await?;
+        Box::pin(self.compare_devices(origin, now, &mut done)).await?;
+        Box::pin(self.compare_certificates(origin, now, &mut done)).await?;
+        Box::pin(self.compare_things(origin, &mut done)).await?;
         Ok(done)
     }
 

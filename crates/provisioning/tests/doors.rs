@@ -308,8 +308,6 @@ mod hook {
         let revoked = world.claim(None).await;
         let expired = world.claim(None).await;
         let used_up = world.claim(Some(0)).await;
-        let known = |id| async move { MemoryRegistry::default().find_claim(&id).await };
-        drop(known);
         let mut claim = world.registry.find_claim(&revoked).await.unwrap().unwrap();
         claim.status = Status::Disabled { reason: "leaked".parse().unwrap(), since: NOW };
         world.registry.put_claim(&claim).await.unwrap();

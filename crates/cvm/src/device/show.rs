@@ -4,7 +4,8 @@ use cvm_provisioning::{Credential, Device, DeviceId, DeviceStore, KeyOrigin, Sta
 use super::find;
 use super::view::{DeviceView, attestation};
 use crate::error::CommandError;
-use crate::output::{Output, printable};
+use crate::facts::Facts;
+use crate::output::Output;
 
 /// Show all that the registry knows of a device, and why it was last refused
 #[derive(Args, Debug)]
@@ -96,15 +97,6 @@ fn certificate(credential: &Credential, facts: &mut Facts) {
     }
     for (name, value) in &credential.configuration {
         facts.add("  configured", format_args!("{name}={value}"));
-    }
-}
-
-#[derive(Default)]
-struct Facts(Vec<String>);
-
-impl Facts {
-    fn add(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.0.push(format!("{name:14}{}", printable(&value.to_string()).replace('\n', " ")));
     }
 }
 

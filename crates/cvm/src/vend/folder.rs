@@ -1,4 +1,3 @@
-use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 
 use cvm_provisioning::{DeviceId, DeviceKey};
@@ -19,11 +18,7 @@ impl Folder {
     /// The folder at this path, made where it is not there, for nobody else to look into. One that has the files of
     /// another device is left alone.
     pub(super) fn open(path: PathBuf, device: &DeviceId) -> Result<Self, VendError> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).map_err(|source| FileError::Write { path: path.clone(), source })?;
+        file::private_folder(&path)?;
         let folder = Self(path);
         let file = folder.device();
         if file.exists() && device_in(&file::read_text(&file, Self::MAX_DEVICE_FILE)?).as_ref() != Some(device) {

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test that fails is a test that fails")]
 
+mod authorities;
+mod ca;
 mod device;
 mod support;
+mod template;
 mod vend;

@@ -11,6 +11,7 @@
 mod declarations;
 mod error;
 mod expression;
+mod features;
 mod function;
 mod json;
 mod names;
@@ -26,6 +27,7 @@ use self::json::{Node, UniqueKeys};
 use self::parse::ResourceFields;
 
 pub use self::error::{InvalidParameter, TemplateError, TemplateProblem};
+pub use self::features::{Feature, FeatureKind};
 pub use self::names::{
     AttributeName, AttributeValue, BillingGroupName, InvalidName, PackageName, PackageVersionName, PolicyName,
     ThingGroupName, ThingName, ThingTypeName,
@@ -167,8 +169,7 @@ impl ProvisioningTemplate {
         if let Some(name) = undeclared {
             return Err(TemplateError::UndeclaredValue { name: error::excerpt(name) });
         }
-        let has_default = |name: &str| self.declared.parameters.get(name).is_some_and(Option::is_some);
-        if let Some(name) = self.needed.iter().find(|name| !values.0.contains_key(*name) && !has_default(name)) {
+        if let Some(name) = self.missing(values).first() {
             let path = format!("/Parameters/{}", error::excerpt(name));
             return Err(TemplateError::At { path, problem: TemplateProblem::MissingValue });
         }

@@ -33,12 +33,12 @@ pub(super) struct ResourceFields {
 
 #[derive(Clone, Debug)]
 pub(super) struct ThingFields {
-    name: Field<ThingName>,
+    pub(super) name: Field<ThingName>,
     attributes: BTreeMap<AttributeName, Field<AttributeValue>>,
     type_name: Option<Field<ThingTypeName>>,
     groups: Option<GroupsField>,
     billing_group: Option<Field<BillingGroupName>>,
-    package_versions: BTreeMap<PackageName, Field<PackageVersionName>>,
+    pub(super) package_versions: BTreeMap<PackageName, Field<PackageVersionName>>,
     override_settings: ThingOverride,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct CertificateFields {
     pub(super) source: CertificateSource,
     /// The parameters that only say which certificate it is.
     pub(super) source_references: BTreeSet<String>,
-    status: Option<Field<CertificateStatus>>,
+    pub(super) status: Option<Field<CertificateStatus>>,
     principal_type: ThingPrincipalType,
     override_status: Override,
 }

@@ -110,13 +110,22 @@ impl DocumentField {
     /// The document. Parameters' values in it hold `[A-Za-z0-9:_.-]` only, so a device can neither add a wildcard or a
     /// policy variable nor leave the text it stands in; texts of the template's author stay as they are.
     pub(super) fn evaluate(&self, scope: Scope<'_>) -> Result<PolicyDocument, TemplateError> {
-        let scope = Scope { guarded: true, ..scope };
+        let text = self.draft(Scope { guarded: true, ..scope })?;
+        PolicyDocument::try_from(text)
+            .map_err(|problem| TemplateError::At { path: self.path.clone(), problem: problem.into() })
+    }
+
+    /// The text for these values, whatever they are and whatever it is.
+    pub(super) fn draft(&self, scope: Scope<'_>) -> Result<String, TemplateError> {
         let text = match &self.document {
             Document::Text(expression) => expression.evaluate(scope),
             Document::Tree(tree) => tree.evaluate(scope).map(|value| value.to_string()),
         };
-        text.and_then(|text| Ok(PolicyDocument::try_from(text)?))
-            .map_err(|problem| TemplateError::At { path: self.path.clone(), problem })
+        text.map_err(|problem| TemplateError::At { path: self.path.clone(), problem })
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     pub(super) fn references(&self) -> BTreeSet<String> {

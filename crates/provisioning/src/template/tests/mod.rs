@@ -1,5 +1,6 @@
 //! Tests of whole templates, by what they are about.
 
+mod features;
 mod functions;
 mod refusals;
 mod templates;

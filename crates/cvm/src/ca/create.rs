@@ -1,0 +1,84 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use cvm_provisioning::Timestamp;
+use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm};
+use serde_json::json;
+
+use super::profile::{SubjectText, Validity};
+use super::{CaError, authority, now};
+use crate::error::CommandError;
+use crate::file;
+use crate::output::{Output, shell_word};
+
+/// Make a CA for device certificates: a key and a self-signed certificate
+///
+/// It can sign device certificates and no other CAs. Its key is in DIR/ca.key, with mode 0600, and nowhere else: whoever
+/// has it can make any device.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CreateArguments {
+    /// The CA's name, its common name; up to 64 characters
+    #[arg(long)]
+    name: SubjectText,
+    /// Whose CA it is; up to 64 characters
+    #[arg(long, value_name = "NAME")]
+    organization: Option<SubjectText>,
+    /// Where the files go: ca.key and ca.pem, neither of which may be there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How long it is valid; its device certificates end with it
+    #[arg(long, value_name = "N", default_value_t = 7300, value_parser = clap::value_parser!(u16).range(1..=36_500))]
+    days: u16,
+    /// The curve of its key
+    #[arg(long, value_enum, default_value_t = Curve::P256, value_name = "CURVE")]
+    key_algorithm: Curve,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cvm ca create --name 'Factory 1' --out factory-1
+  cvm ca create --name 'Test bench' --organization 'Example Ltd' \\
+      --out bench --days 90 --key-algorithm p384";
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Curve {
+    P256,
+    P384,
+}
+
+pub(super) fn run(arguments: &CreateArguments, output: &Output) -> Result<(), CommandError> {
+    let CreateArguments { name, organization, out, days, key_algorithm } = arguments;
+    let (key_path, certificate_path) = (out.join("ca.key"), out.join("ca.pem"));
+    if [&key_path, &certificate_path].iter().any(|path| path.exists()) {
+        return Err(CaError::There { path: out.clone() }.into());
+    }
+    let algorithm: &'static SignatureAlgorithm = match key_algorithm {
+        Curve::P256 => &PKCS_ECDSA_P256_SHA256,
+        Curve::P384 => &PKCS_ECDSA_P384_SHA384,
+    };
+    let validity = Validity::of_days(*days, now());
+    let (key, certificate) =
+        authority::create(name, organization.as_ref(), algorithm, validity).map_err(CaError::from)?;
+    file::private_folder(out).map_err(CaError::from)?;
+    // A key without its certificate is of no use to anybody; a certificate without its key cannot be.
+    file::create(&key_path, &key).map_err(CaError::from)?;
+    file::create(&certificate_path, certificate.pem()).map_err(CaError::from)?;
+
+    let (key_path, certificate_path) = (key_path.display().to_string(), certificate_path.display().to_string());
+    let not_after = Timestamp::from(certificate.not_after());
+    output.json(&json!({
+        "caId": certificate.id(),
+        "name": name.as_str(),
+        "notAfter": not_after.to_string(),
+        "files": { "caKey": key_path, "caCert": certificate_path },
+    }))?;
+    output.done(format_args!("made the CA {}, valid until {not_after}", certificate.id()))?;
+    output.done(format_args!("its key is in {key_path}, and nowhere else: keep it offline"))?;
+    output.say(format_args!(
+        "\nNext:\n  cvm ca register --ca-cert {} --ca-key {}",
+        shell_word(&certificate_path),
+        shell_word(&key_path)
+    ))?;
+    Ok(())
+}
