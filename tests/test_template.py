@@ -20,11 +20,13 @@ ACTIONS = {
     | RETIRE,
     "Jitr": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"}
     | {"iot:DescribeCertificate", "iot:UpdateCertificate", "iot:AttachPolicy", "iot:AttachThingPrincipal"}
+    | {"iot:ListThingPrincipals"}
     | THINGS
     | QUEUE,
     "Hook": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"},
     "Claim": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "iot:CreateProvisioningClaim"},
-    "Confirm": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query", "iot:ListThingPrincipals"}
+    "Confirm": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query"}
+    | {"iot:ListPrincipalThings", "iot:ListThingPrincipals"}
     | RETIRE
     | QUEUE,
     "Reconcile": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query", "dynamodb:Scan"}
