@@ -5,6 +5,7 @@ PROFILE ?= release
 STACK   ?= cvm
 
 VENV   := .venv
+DEVICE := .venv-device
 DENY   := .local/tools/bin/cargo-deny
 PYTHON := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -18,7 +19,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: local
-local: ## Run it all here: a local AWS, the stack, and a device that gets its certificate and publishes
+local: ## Run it all here: a local AWS, the stack, and devices that get their certificates by each door
 	@$(MAKE) --no-print-directory -j2 tools package-host PROFILE=dev
 	@$(PYTHON) scripts/demo.py
 
@@ -74,7 +75,7 @@ lock: ## Make requirements.lock anew from requirements.txt
 	rm -r .local/lock
 
 .PHONY: tools
-tools: $(VENV)/installed ;
+tools: $(VENV)/installed $(DEVICE)/installed ;
 
 $(VENV)/installed: requirements.lock
 	@echo "Installing the tools into $(VENV), once"
@@ -83,6 +84,11 @@ $(VENV)/installed: requirements.lock
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 	@$(VENV)/bin/uv pip install --quiet --no-cache --python $(PYTHON) --requirement $< \
 	  || $(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(DEVICE)/installed: requirements-device.txt
+	@python3 -m venv $(DEVICE)
+	@$(DEVICE)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 $(DENY):

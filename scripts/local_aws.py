@@ -73,14 +73,14 @@ class LocalAws:
         with urllib.request.urlopen(f"{self.url}/_ministack/iot/ca.pem", timeout=10) as answer:
             return answer.read().decode()
 
-    def api_url(self, outputs: dict[str, str]) -> str:
-        """The stack's ApiUrl in the form that needs no name of its own in the DNS."""
-        return f"{self.url}/_aws/execute-api/{outputs['ApiId']}/$default/v1/certificates"
+    def api_url(self, outputs: dict[str, str], path: str = "/v1/certificates") -> str:
+        """The stack's ApiUrl, or its ClaimsUrl by the `path`, in the form that needs no name of its own in the DNS."""
+        return f"{self.url}/_aws/execute-api/{outputs['ApiId']}/$default{path}"
 
-    def deploy(self, **parameters: str) -> dict[str, str]:
+    def deploy(self, stack: str = STACK, **parameters: str) -> dict[str, str]:
         """Deploys template.yaml with `sam deploy`, built for this machine, and returns the stack's outputs."""
         deploy.deploy(
-            STACK,
+            stack,
             {
                 "Architecture": deploy.host_architecture(),
                 "IotEndpoint": f"localhost:{self.mqtt_port}",
@@ -90,26 +90,28 @@ class LocalAws:
             environment=clean_environment(self.state) | self.environment,
             log=self.state / "deploy.log",
         )
-        self._check_policy_attachment_as_here()
-        return deploy.outputs(self.client("cloudformation"), STACK)
+        self._check_policy_attachment_as_here(stack)
+        return deploy.outputs(self.client("cloudformation"), stack)
 
     def function_environment(self, function: str) -> dict[str, str]:
         """What the template tells a function in its environment."""
         return self.client("lambda").get_function_configuration(FunctionName=function)["Environment"]["Variables"]
 
-    def _check_policy_attachment_as_here(self) -> None:
+    def _check_policy_attachment_as_here(self, stack: str) -> None:
         """MiniStack checks AttachPolicy on "*", where AWS checks it on the certificate.
 
-        The role of the template is right for AWS, so it is widened here, and only where it grants these actions.
+        The roles of the template are right for AWS, so they are widened here, and only where they grant this action.
         """
         iam = self.client("iam")
-        role = self.client("cloudformation").describe_stack_resource(StackName=STACK, LogicalResourceId="VendRole")
-        name = role["StackResourceDetail"]["PhysicalResourceId"]
-        document = iam.get_role_policy(RoleName=name, PolicyName="vend")["PolicyDocument"]
-        for statement in document["Statement"]:
-            if statement["Action"] in ("iot:AttachPolicy", ["iot:AttachPolicy"]):
-                statement["Resource"] = "*"
-        iam.put_role_policy(RoleName=name, PolicyName="vend", PolicyDocument=json.dumps(document))
+        resources = self.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+        for role in (it["PhysicalResourceId"] for it in resources if it["ResourceType"] == "AWS::IAM::Role"):
+            for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+                document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+                attaching = [it for it in document["Statement"] if it["Action"] == "iot:AttachPolicy"]
+                for statement in attaching:
+                    statement["Resource"] = "*"
+                if attaching:
+                    iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
 
     def is_running(self) -> bool:
         try:

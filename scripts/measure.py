@@ -153,7 +153,7 @@ def main() -> None:
                 zipfile.ZipFile(packed).extract("bootstrap", folder)
                 bootstrap = Path(folder) / "bootstrap"
                 bootstrap.chmod(0o755)
-                event = (ROOT / "events" / f"{EVENTS[name]}.json").read_bytes()
+                event = (ROOT / "events" / name / f"{EVENTS[name]}.json").read_bytes()
                 row = measure([str(bootstrap)], event, environment, *counts)
             print("|", " | ".join([name, *row, f"{packed.stat().st_size / 1e6:.1f}"]), "|", flush=True)
             row = measure([sys.executable, str(PEER)], event, environment, *counts)

@@ -12,7 +12,7 @@ SECONDS = 10
 
 
 class Refused(Exception):
-    """The broker said no; the text is the MQTT 5 reason."""
+    """The broker said no, or hung up; the text is the MQTT 5 reason."""
 
 
 class MqttDevice:
@@ -21,11 +21,14 @@ class MqttDevice:
     def __init__(self, folder: Path, client_id: str) -> None:
         self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._reasons: queue.Queue = queue.Queue()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
+        self._client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5, reconnect_on_failure=False
+        )
         self._client.tls_set(
             ca_certs=str(folder / CA), certfile=str(folder / CERTIFICATE), keyfile=str(folder / PRIVATE_KEY)
         )
         self._client.on_connect = lambda client, data, flags, reason, properties: self._reasons.put(reason)
+        self._client.on_disconnect = lambda client, data, flags, reason, properties: self._reasons.put(reason)
         self._client.on_publish = lambda client, data, packet, reason, properties: self._reasons.put(reason)
         self._client.on_subscribe = lambda client, data, packet, reasons, properties: self._reasons.put(reasons[0])
         self._client.on_message = lambda client, data, message: self.messages.put((message.topic, message.payload))

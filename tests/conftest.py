@@ -4,22 +4,27 @@ import itertools
 
 import pytest
 
+import claims
 import local_aws
 from local_aws import ROOT
 from stack import CVM, Stack
 
-BUILT = [ROOT / "target" / "lambda" / "vend" / "bootstrap.zip", CVM]
+FUNCTIONS = [folder.name for folder in (ROOT / "functions").iterdir()]
+BUILT = [*(ROOT / "target" / "lambda" / function / "bootstrap.zip" for function in FUNCTIONS), CVM, claims.PYTHON]
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory):
     missing = [str(path.relative_to(ROOT)) for path in BUILT if not path.exists()]
     if missing:
-        pytest.exit(f"{', '.join(missing)} missing: run 'make package ARCH=host PROFILE=dev' first", returncode=2)
+        advice = "run 'make tools package ARCH=host PROFILE=dev' first"
+        pytest.exit(f"{', '.join(missing)} missing: {advice}", returncode=2)
     folder = tmp_path_factory.mktemp("stack")
     aws = local_aws.start(folder / "aws")
+    # The reconciler runs when a test says so, and a trusted user's quota is small enough to be used up.
+    parameters = {"LogLevel": "debug", "ReconcileSchedule": "rate(1 day)", "ClaimsPerUserPerDay": "3"}
     try:
-        yield Stack(aws, aws.deploy(LogLevel="debug"), folder)
+        yield Stack(aws, aws.deploy(**parameters), folder)
     finally:
         aws.stop()
 
@@ -27,4 +32,4 @@ def stack(tmp_path_factory):
 @pytest.fixture
 def device_id(request, _numbers=itertools.count(1)):
     """A device id that no other test has."""
-    return f"{request.node.originalname.removeprefix('test_').replace('_', '-')[:60]}-{next(_numbers)}"
+    return f"{request.node.originalname.removeprefix('test_').replace('_', '-')[:40]}-{next(_numbers)}"

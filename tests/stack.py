@@ -1,4 +1,4 @@
-"""The deployed stack as the tests use it: its API, its registry through the cvm command, and devices."""
+"""The deployed stack as the tests use it: its API, its functions, its registry through the cvm command, and devices."""
 
 import base64
 import json
@@ -7,11 +7,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import jsonschema
+from boto3.dynamodb.types import TypeDeserializer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -100,15 +102,8 @@ class Stack:
         return device
 
     def post(self, body: bytes, **headers: str) -> Answer:
-        """Posts to the API as it stands in the template, and checks the answer against its schema."""
-        request = urllib.request.Request(self.url, data=body, method="POST")
-        for name, value in headers.items():
-            request.add_header(name.replace("_", "-"), value)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as done:
-                return checked(Answer(done.status, lower(done.headers), done.read()))
-        except urllib.error.HTTPError as refused:
-            return checked(Answer(refused.code, lower(refused.headers), refused.read()))
+        """Posts to the vending API as it stands in the template, and checks the answer against its schema."""
+        return checked(send(self.url, body, {name.replace("_", "-"): value for name, value in headers.items()}))
 
     def vend(self, device: Device, token: str | None = None, **more) -> Answer:
         """Asks for a certificate as JSON, by a request that its schema allows."""
@@ -134,21 +129,51 @@ class Stack:
         (folder / CA).write_text(self.aws.root_ca())
         return MqttDevice(folder, client_id or device.id)
 
-    def invoke(self, event: dict) -> Answer:
-        """Calls the function with an event, as `cargo lambda invoke` does."""
+    def call(self, function: str, event: dict) -> dict:
+        """Calls a function by its name in the template's outputs, as `cargo lambda invoke` does."""
         done = self.aws.client("lambda").invoke(
-            FunctionName=self.outputs["VendFunctionName"], Payload=json.dumps(event).encode()
+            FunctionName=self.outputs[f"{function}FunctionName"], Payload=json.dumps(event).encode()
         )
         answer = json.loads(done["Payload"].read())
         assert "FunctionError" not in done, answer
+        return answer
+
+    def invoke(self, event: dict, function: str = "Vend", success: str = "vend-answer") -> Answer:
+        """Calls a function behind the API with an event of API Gateway."""
+        answer = self.call(function, event)
         body = answer.get("body") or ""
         headers = {name.lower(): value for name, value in answer.get("headers", {}).items()}
-        return checked(
-            Answer(
-                answer["statusCode"],
-                headers,
-                base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode(),
-            )
+        decoded = base64.b64decode(body) if answer.get("isBase64Encoded") else body.encode()
+        return checked(Answer(answer["statusCode"], headers, decoded), success)
+
+    def item(self, key: str) -> dict:
+        """An item of the registry, as it is kept."""
+        got = self.aws.client("dynamodb").get_item(
+            TableName=self.outputs["TableName"], Key={"deviceId": {"S": key}}, ConsistentRead=True
+        )
+        return {name: TypeDeserializer().deserialize(value) for name, value in got.get("Item", {}).items()}
+
+    def used(self, device_id: str) -> dict:
+        """The item of a device whose certificate is known to be in use; else nothing."""
+        item = self.item(device_id)
+        return item if "usedAt" in item else {}
+
+    def attached(self, thing: str) -> list[str]:
+        """The ids of the certificates that are attached to a thing; of a thing that is not there, none."""
+        iot = self.aws.client("iot")
+        try:
+            return [arn.rpartition("/")[2] for arn in iot.list_thing_principals(thingName=thing)["principals"]]
+        except iot.exceptions.ResourceNotFoundException:
+            return []
+
+    def expire_reservation(self, device_id: str) -> None:
+        """Has the lease of whoever holds the device run out long ago."""
+        self.aws.client("dynamodb").update_item(
+            TableName=self.outputs["TableName"],
+            Key={"deviceId": {"S": device_id}},
+            UpdateExpression="SET reservedUntil = :past",
+            ConditionExpression="attribute_exists(reservedUntil)",
+            ExpressionAttributeValues={":past": {"N": "1"}},
         )
 
     def leave_dead_attempt(self, device: Device, key: Device) -> str:
@@ -177,20 +202,37 @@ class Stack:
         )
         return made["certificateId"]
 
-    def restart_function(self) -> None:
-        """Ends the processes that serve the function, by setting its configuration to what it is."""
-        function = self.outputs["VendFunctionName"]
-        self.aws.client("lambda").update_function_configuration(FunctionName=function, Timeout=15)
-        deadline = time.monotonic() + 10
-        while self.function_processes() and time.monotonic() < deadline:
-            time.sleep(0.1)
+    def configure(self, function: str, **variables: str | None) -> None:
+        """Sets environment variables of a function, or takes them away again, and ends the processes that serve it."""
+        name = self.outputs[f"{function}FunctionName"]
+        environment = self.aws.function_environment(name) | variables
+        kept = {variable: value for variable, value in environment.items() if value is not None}
+        self.aws.client("lambda").update_function_configuration(FunctionName=name, Environment={"Variables": kept})
+        until(lambda: not self.processes(function), f"an end of the processes of {function}")
 
-    def function_processes(self) -> set[int]:
-        """The processes that serve the function: one, and more while calls come at the same time."""
-        listing = ["ps", "-eww", "-o", "pid=,command="]
+    def processes(self, function: str) -> set[int]:
+        """The processes that serve a function: one, and more while calls come at the same time."""
+        listing = ["ps", "axeww", "-o", "pid=,command="]  # With each process's environment.
         listed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
-        marker = str(self.aws.state / "tmp" / "ministack-provided-code")
-        return {int(line.split()[0]) for line in listed.splitlines() if marker in line}
+        markers = [
+            str(self.aws.state / "tmp" / "ministack-provided-code"),
+            f"AWS_LAMBDA_FUNCTION_NAME={self.outputs[f'{function}FunctionName']} ",
+        ]
+        return {int(line.split()[0]) for line in listed.splitlines() if all(marker in f"{line} " for marker in markers)}
+
+    def audit(self, function: str, **fields: str) -> list[dict]:
+        """The audit records of a function, named as its folder is, that have these fields."""
+        logs = self.aws.client("logs").get_paginator("filter_log_events")
+        records = []
+        for page in logs.paginate(logGroupName=f"/cvm/cvm/{function}"):
+            for line in "\n".join(event["message"] for event in page["events"]).splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if record.get("target") == "audit" and fields.items() <= record.items():
+                    records.append(record)
+        return records
 
     def logs(self) -> str:
         """All that was logged: by the function, the API and the local AWS itself."""
@@ -202,7 +244,17 @@ class Stack:
         return "\n".join(lines)
 
 
-def checked(answer: Answer) -> Answer:
+def send(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    """Posts to an API, whatever the answer."""
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as done:
+            return Answer(done.status, lower(done.headers), done.read())
+    except urllib.error.HTTPError as refused:
+        return Answer(refused.code, lower(refused.headers), refused.read())
+
+
+def checked(answer: Answer, success: str = "vend-answer") -> Answer:
     """The answer, when it is what its content type promises."""
     content_type = answer.headers.get("content-type", "")
     if answer.status >= 400:
@@ -210,10 +262,19 @@ def checked(answer: Answer) -> Answer:
         jsonschema.validate(answer.json, schema("problem"))
         assert answer.json["status"] == answer.status
     elif content_type == "application/json":
-        jsonschema.validate(answer.json, schema("vend-answer"))
+        jsonschema.validate(answer.json, schema(success))
     else:
         assert content_type == "application/x-pem-file", answer.headers
     return answer
+
+
+def until(condition: Callable, what: str, seconds: float = 20):
+    """Waits for something to come about, and returns it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come about within {seconds:g} s"
+        time.sleep(0.1)
+    return found
 
 
 def lower(headers) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The sample events: each is what API Gateway sends for one case, as `cargo lambda invoke vend --data-file` takes it.
+"""The sample events: each is what AWS sends to a function for one case, and what `cargo lambda invoke` takes.
 
 Each has a device of its own, named after its file, so that the order does not matter. Tokens cannot be in a file before
 they are made, so the test puts in the one that the registry gave out.
@@ -8,17 +8,19 @@ import base64
 import hashlib
 import json
 
+import jsonschema
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from local_aws import ROOT
-from stack import Answer, Stack
+from stack import Answer, Stack, schema
 
 EVENTS = ROOT / "events"
 PROVISIONED = {200, 201}
 
-BY_TOKEN = {
+# POST /v1/certificates: what the answer's status may be.
+VEND_BY_TOKEN = {
     "token": PROVISIONED,
     "token-parameters": PROVISIONED,
     "token-crlf": PROVISIONED,
@@ -35,51 +37,189 @@ BY_TOKEN = {
     "wrong-content-type": {415},
     "empty-body": {400},
 }
-BY_PUBLIC_KEY = ["public-key", "public-key-pkcs10-der", "public-key-pkcs10-base64"]
-AS_IT_IS = {"unknown-device": {403}, "malformed-device-id": {400}}
+VEND_BY_PUBLIC_KEY = ["public-key", "public-key-pkcs10-der", "public-key-pkcs10-base64"]
+VEND_AS_IT_IS = {"unknown-device": {403}, "malformed-device-id": {400}}
+
+# Which messages of the batch are to come again; the certificates are nobody's, so there is nothing to do.
+JITR = {
+    "registered": [],
+    "reconnected": [],
+    "documented": [],
+    "delivered-twice": [],
+    "numeric-account": [],
+    "unknown-ca": [],
+    "not-json": [0],
+    "another-shape": [0],
+    "malformed-ids": [0],
+}
+CONFIRM = {"connected": [], "delivered-twice": [], "not-a-certificate": [], "disconnected": [], "not-json": [1]}
+
+# The parameters that take the place of the device's; None is a no.
+HOOK = {
+    "keys": {},
+    "csr": {},
+    "extra-fields": {},
+    "device-id-parameter": {},
+    "own-firmware-version": {"FirmwareVersion": "unknown"},
+    "unknown-device": None,
+    "unknown-claim": None,
+    "no-claim": None,
+    "foreign-template": None,
+    "other-client-id": None,
+    "other-common-name": None,
+    "other-certificate-id": None,
+    "two-serial-numbers": None,
+    "no-serial-number": None,
+    "malformed-serial-number": None,
+    "not-a-certificate": None,
+    "numbers-for-strings": None,
+    "empty": None,
+}
+UNLIKE_AWS = {"no-claim", "numbers-for-strings", "empty"}
+
+# POST /v1/claims.
+CLAIM = {
+    "iam-user": {201},
+    "jwt-user": {201},
+    "nobody": {401, 403},
+    "no-subject": {401, 403},
+    "unknown-device": {403},
+    "not-by-trusted-user": {403},
+    "malformed-device-id": {400},
+    "malformed-json": {400},
+    "unknown-field": {400},
+    "wrong-content-type": {415},
+}
 
 
-@pytest.mark.parametrize("name", BY_TOKEN)
+# --- vend ---
+
+
+@pytest.mark.parametrize("name", VEND_BY_TOKEN)
 def test_a_device_with_a_token(stack: Stack, name):
-    assert send_with_token(stack, name).status in BY_TOKEN[name]
+    assert send_with_token(stack, name).status in VEND_BY_TOKEN[name]
 
 
-@pytest.mark.parametrize("name", BY_PUBLIC_KEY)
+@pytest.mark.parametrize("name", VEND_BY_PUBLIC_KEY)
 def test_a_device_with_a_registered_public_key(stack: Stack, name):
-    stack.cvm("device", "add", f"sample-{name}", "--public-key", thumbprint(event(name)))
-    first, again = stack.invoke(event(name)), stack.invoke(event(name))
+    sent = event("vend", name)
+    stack.cvm("device", "add", f"sample-{name}", "--public-key", thumbprint(sent))
+    first, again = stack.invoke(sent), stack.invoke(sent)
     assert (first.status, again.status) == (201, 200)
 
 
-@pytest.mark.parametrize("name", AS_IT_IS)
+@pytest.mark.parametrize("name", VEND_AS_IT_IS)
 def test_a_device_that_is_not_on_the_allowlist(stack: Stack, name):
-    assert stack.invoke(event(name)).status in AS_IT_IS[name]
+    assert stack.invoke(event("vend", name)).status in VEND_AS_IT_IS[name]
 
 
 def test_a_wrong_token(stack: Stack):
     stack.device("sample-wrong-token")
-    assert stack.invoke(event("wrong-token")).status == 403
+    assert stack.invoke(event("vend", "wrong-token")).status == 403
 
 
 def test_a_clone(stack: Stack):
     token = stack.device("sample-clone").token
     for name, status in (("clone-original", 201), ("clone", 403)):
-        sent = event(name)
+        sent = event("vend", name)
         sent["headers"]["authorization"] = f"Bearer {token}"
         assert stack.invoke(sent).status == status
 
 
+# --- jitr, confirm, reconcile ---
+
+
+@pytest.mark.parametrize("name", JITR)
+def test_a_certificate_that_was_registered(stack: Stack, name):
+    assert failures(stack, "Jitr", event("jitr", name)) == JITR[name]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, failed in JITR.items() if not failed))
+def test_its_event_is_as_the_schema_says(name):
+    for record in event("jitr", name)["Records"]:
+        jsonschema.validate(json.loads(record["body"]), schema("jitr-event"))
+
+
+@pytest.mark.parametrize("name", CONFIRM)
+def test_a_client_that_connected(stack: Stack, name):
+    assert failures(stack, "Confirm", event("confirm", name)) == CONFIRM[name]
+
+
+def test_a_schedule(stack: Stack):
+    stack.call("Reconcile", event("reconcile", "schedule"))
+
+
+# --- pre-provisioning-hook ---
+
+
+@pytest.mark.parametrize("name", HOOK)
+def test_a_device_with_a_claim_certificate(stack: Stack, hook_claim, name):
+    sent = event("pre-provisioning-hook", name)
+    if name not in UNLIKE_AWS:
+        jsonschema.validate(sent, schema("hook-event"))
+    if name != "unknown-device":
+        stack.cvm("device", "add", f"sample-{name}", "--claim")
+    answer = stack.call("Hook", sent)
+    jsonschema.validate(answer, schema("hook-answer"))
+    if HOOK[name] is None:
+        assert answer == {"allowProvisioning": False}
+    else:
+        overrides = {"SerialNumber": f"sample-{name}"} | HOOK[name]
+        assert answer == {"allowProvisioning": True, "parameterOverrides": overrides}
+
+
+@pytest.fixture(scope="module")
+def hook_claim(stack: Stack):
+    """Registers the claim certificate of the samples."""
+    stack.cvm("claim", "add", event("pre-provisioning-hook", "keys")["claimCertificateId"])
+
+
+# --- claim ---
+
+
+@pytest.mark.parametrize("name", CLAIM)
+def test_a_trusted_user(stack: Stack, name):
+    if name == "not-by-trusted-user":
+        stack.device(f"sample-{name}")
+    elif name != "unknown-device":
+        stack.cvm("device", "add", f"sample-{name}", "--trusted-user")
+    answer = stack.invoke(event("claim", name), "Claim", "claim-answer")
+    assert answer.status in CLAIM[name]
+    if answer.status == 201:
+        assert answer.json["deviceId"] == f"sample-{name}"
+
+
+# --- all ---
+
+
 def test_every_event_is_tested():
-    tested = {*BY_TOKEN, *BY_PUBLIC_KEY, *AS_IT_IS, "wrong-token", "clone-original", "clone"}
-    assert {path.stem for path in EVENTS.glob("*.json")} == tested
+    vend = {*VEND_BY_TOKEN, *VEND_BY_PUBLIC_KEY, *VEND_AS_IT_IS, "wrong-token", "clone-original", "clone"}
+    tested = {
+        "vend": vend,
+        "jitr": set(JITR),
+        "pre-provisioning-hook": set(HOOK),
+        "claim": set(CLAIM),
+        "confirm": set(CONFIRM),
+        "reconcile": {"schedule"},
+    }
+    assert {folder.name: {path.stem for path in folder.glob("*.json")} for folder in EVENTS.iterdir()} == tested
+    assert {folder.name for folder in (ROOT / "functions").iterdir()} == set(tested)
 
 
-def event(name: str) -> dict:
-    return json.loads((EVENTS / f"{name}.json").read_text())
+def event(function: str, name: str) -> dict:
+    return json.loads((EVENTS / function / f"{name}.json").read_text())
+
+
+def failures(stack: Stack, function: str, sent: dict) -> list[int]:
+    """Which messages of the batch the function wants to see again, by their places."""
+    ids = [record["messageId"] for record in sent["Records"]]
+    answer = stack.call(function, sent)
+    assert set(answer) == {"batchItemFailures"}
+    return [ids.index(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
 
 
 def send_with_token(stack: Stack, name: str) -> Answer:
-    sent = event(name)
+    sent = event("vend", name)
     settable = ["--settable", "FirmwareVersion"] if name == "token-parameters" else []
     sent["headers"]["authorization"] = f"Bearer {stack.device(f'sample-{name}', *settable).token}"
     return stack.invoke(sent)

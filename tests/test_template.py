@@ -1,0 +1,121 @@
+"""What template.yaml makes of the functions: their roles, their environments, their queues."""
+
+import json
+
+import pytest
+
+from stack import Stack
+
+ISSUE = "iot:CreateCertificateFromCsr"
+THINGS = {"iot:CreateThing", "iot:DescribeThing", "iot:UpdateThing", "iot:AddThingToThingGroup"}
+RETIRE = {"iot:DescribeCertificate", "iot:UpdateCertificate", "iot:DeleteCertificate", "iot:DetachThingPrincipal"}
+LISTS = {"iot:ListAttachedPolicies", "iot:ListCertificates", "iot:ListPrincipalThings", "iot:ListThings"}
+QUEUE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
+
+# The calls that each function's code makes, and no more.
+ACTIONS = {
+    "Vend": {"dynamodb:UpdateItem", ISSUE, "iot:AttachPolicy", "iot:AttachThingPrincipal", "iot:ListThingPrincipals"}
+    | THINGS
+    | RETIRE,
+    "Jitr": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"}
+    | {"iot:DescribeCertificate", "iot:UpdateCertificate", "iot:AttachPolicy", "iot:AttachThingPrincipal"}
+    | {"iot:ListThingPrincipals"}
+    | THINGS
+    | QUEUE,
+    "Hook": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"},
+    "Claim": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "iot:CreateProvisioningClaim"},
+    "Confirm": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query"}
+    | {"iot:ListPrincipalThings", "iot:ListThingPrincipals"}
+    | RETIRE
+    | QUEUE,
+    "Reconcile": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query", "dynamodb:Scan"}
+    | {"iot:ListThingPrincipals"}
+    | RETIRE
+    | LISTS,
+}
+# What takes no resource, or not always; and what the local AWS checks on "*" (see local_aws.py).
+ON_EVERYTHING = {ISSUE, *LISTS, "iot:AttachPolicy"}
+
+COMMON = {"DEVICE_TABLE", "RUST_LOG"}
+VARIABLES = {
+    "Vend": {"IOT_ENDPOINT", "PROVISIONING_TEMPLATE", "REFUSED_KEYS", "ROOT_CA_PEM"},
+    "Jitr": {"DEVICE_ID_FROM", "DEVICE_ID_PATTERN", "PROVISIONING_TEMPLATE", "REFUSED_CERTIFICATES", "REFUSED_KEYS"},
+    "Hook": {"CLIENT_ID", "FLEET_TEMPLATE", "PROVISIONING_TEMPLATE"},
+    "Claim": {"CLAIMS_PER_USER_PER_DAY", "FLEET_TEMPLATE", "IOT_ENDPOINT", "PROVISIONING_TEMPLATE", "ROOT_CA_PEM"},
+    "Confirm": set(),
+    "Reconcile": set(),
+}
+
+
+@pytest.mark.parametrize("function", ACTIONS)
+def test_threat_51_a_role_allows_the_calls_of_its_function_and_no_others(stack: Stack, function):
+    assert {action for action, _ in allowed(stack, function)} == ACTIONS[function] | LOGS
+
+
+@pytest.mark.parametrize("function", ACTIONS)
+def test_threat_51_a_role_reaches_no_more_than_it_has_to(stack: Stack, function):
+    table = stack.aws.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])["Table"]["TableArn"]
+    for action, resource in allowed(stack, function):
+        if action.startswith("dynamodb:"):
+            assert resource == table or resource.startswith(f"{table}/index/"), action
+        elif action not in ON_EVERYTHING:
+            assert resource.count(":") >= 5, f"{action} on {resource}"
+
+
+@pytest.mark.parametrize("function", VARIABLES)
+def test_a_function_is_told_what_it_reads(stack: Stack, function):
+    environment = stack.aws.function_environment(stack.outputs[f"{function}FunctionName"])
+    assert set(environment) == VARIABLES[function] | COMMON
+
+
+def test_aws_iot_and_the_functions_have_the_same_provisioning_template(stack: Stack):
+    name = stack.outputs["FleetTemplateName"]
+    template = stack.aws.client("iot").describe_provisioning_template(templateName=name)
+    for function in ("Vend", "Jitr", "Hook", "Claim"):
+        environment = stack.aws.function_environment(stack.outputs[f"{function}FunctionName"])
+        assert json.loads(environment["PROVISIONING_TEMPLATE"]) == json.loads(template["templateBody"])
+        assert environment.get("FLEET_TEMPLATE", name) == name
+
+
+@pytest.mark.parametrize(("function", "queue"), [("Jitr", "JitrQueue"), ("Confirm", "ConnectedQueue")])
+def test_a_message_is_not_delivered_again_while_it_is_worked_on(stack: Stack, function, queue):
+    client = stack.aws.client("sqs")
+    url = stack.outputs[f"{queue}Url"]
+    attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    name = stack.outputs[f"{function}FunctionName"]
+    configuration = stack.aws.client("lambda").get_function_configuration(FunctionName=name)
+    assert int(attributes["VisibilityTimeout"]) >= 6 * configuration["Timeout"]
+    assert stack.outputs["DeadLetterQueueUrl"].rpartition("/")[2] in attributes["RedrivePolicy"]
+    mappings = stack.aws.client("lambda").list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+    assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]]
+    assert [mapping["ScalingConfig"] for mapping in mappings] == [{"MaximumConcurrency": 2}]
+
+
+def test_threat_47_only_aws_iot_for_this_template_may_call_the_hook(stack: Stack):
+    policy = stack.aws.client("lambda").get_policy(FunctionName=stack.outputs["HookFunctionName"])["Policy"]
+    (statement,) = json.loads(policy)["Statement"]
+    assert statement["Principal"] == {"Service": "iot.amazonaws.com"}
+    condition = json.dumps(statement["Condition"])
+    assert f"provisioningtemplate/{stack.outputs['FleetTemplateName']}" in condition
+    assert "000000000000" in condition and "SourceAccount" in condition
+
+
+def allowed(stack: Stack, function: str) -> list[tuple[str, str]]:
+    """Each action with each resource that the function's role allows it on."""
+    cloudformation = stack.aws.client("cloudformation")
+    role = cloudformation.describe_stack_resource(StackName="cvm", LogicalResourceId=f"{function}Role")
+    name = role["StackResourceDetail"]["PhysicalResourceId"]
+    iam = stack.aws.client("iam")
+    (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+    return [
+        (action, resource)
+        for statement in document["Statement"]
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    ]
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
