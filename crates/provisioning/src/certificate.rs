@@ -35,18 +35,26 @@ impl Certificate {
     ///
     /// [`BadCertificate`] if there is not exactly one, or it cannot be read.
     pub fn parse(text: &str) -> Result<Self, BadCertificate> {
-        let der = pem::decode(text, &[LABEL], Self::MAX_TEXT)?;
-        let (rest, certificate) = X509Certificate::from_der(&der).map_err(|_| BadCertificate::Encoding)?;
+        Self::from_der(&pem::decode(text, &[LABEL], Self::MAX_TEXT)?)
+    }
+
+    /// Reads exactly one certificate in DER.
+    ///
+    /// # Errors
+    ///
+    /// [`BadCertificate::Encoding`] if it is not that.
+    pub fn from_der(der: &[u8]) -> Result<Self, BadCertificate> {
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| BadCertificate::Encoding)?;
         if !rest.is_empty() {
             return Err(BadCertificate::Encoding);
         }
         Ok(Self {
-            id: CertificateId::of(&der),
+            id: CertificateId::of(der),
             is_ca: is_ca(&certificate)?,
             key: KeyFingerprint::of(certificate.public_key().raw),
             not_after: certificate.validity().not_after.to_datetime(),
             not_before: certificate.validity().not_before.to_datetime(),
-            pem: pem::encode(LABEL, &der).to_string(),
+            pem: pem::encode(LABEL, der).to_string(),
             subject: certificate.subject().as_raw().to_vec(),
         })
     }
