@@ -1,7 +1,5 @@
 //! Claim certificates on AWS IoT, against the service's documented answers.
 
-#![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
-
 use aws_sdk_iot::Client;
 use aws_sdk_iot::error::ErrorMetadata;
 use aws_sdk_iot::operation::create_certificate_from_csr::CreateCertificateFromCsrOutput;
