@@ -40,7 +40,7 @@ class Claim:
     @classmethod
     def of(cls, answer: dict) -> "Claim":
         """One that a trusted user got."""
-        return cls(answer["claimCertificateId"], answer["certificatePem"], answer["privateKey"])
+        return cls(answer["claimCertificateId"], answer["certificatePem"], answer["privateKeyPem"])
 
 
 @dataclass
@@ -118,7 +118,7 @@ def ask(stack: Stack, user: Credentials | None, device_id: str, **headers: str) 
         SigV4Auth(user, "execute-api", REGION).add_auth(request)
     answer = send(url, body, dict(request.headers))
     if answer.status == 201:
-        stack.secrets += secret_lines(answer.json["privateKey"])
+        stack.secrets += secret_lines(answer.json["privateKeyPem"])
     return answer
 
 

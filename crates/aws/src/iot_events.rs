@@ -20,10 +20,12 @@ pub struct CertificateRegistered {
     pub source_ip: Option<String>,
 }
 
-/// A client connected (page *Lifecycle events*, connect events).
+/// A client connected, or disconnected (page *Lifecycle events*, connect and disconnect events).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connected {
+    /// `connected` or `disconnected`.
+    pub event_type: String,
     /// The MQTT client id.
     pub client_id: String,
     /// When, in milliseconds since 1970-01-01T00:00:00Z.
@@ -36,9 +38,9 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// The certificate that the client showed, if it showed one.
+    /// The certificate that the client connected with, if it connected and had one.
     pub fn certificate(&self) -> Option<CertificateId> {
-        self.principal_identifier.parse().ok()
+        (self.event_type == "connected").then(|| self.principal_identifier.parse().ok())?
     }
 
     /// When it connected.
@@ -145,6 +147,7 @@ mod tests {
         });
         assert!(serde_json::from_value::<CertificateRegistered>(event).is_ok());
         let connected = |principal: &str| Connected {
+            event_type: "connected".to_owned(),
             client_id: "sn-1".to_owned(),
             timestamp: 1_800_000_000_999,
             principal_identifier: principal.to_owned(),
@@ -152,6 +155,8 @@ mod tests {
         };
         assert_eq!(connected(&id).certificate(), Some(id.parse().unwrap()));
         assert_eq!(connected("AIDAEXAMPLE:session").certificate(), None);
+        let left = Connected { event_type: "disconnected".to_owned(), ..connected(&id) };
+        assert_eq!(left.certificate(), None);
         assert_eq!(connected(&id).at(), Timestamp::from_seconds(1_800_000_000));
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use aws_sdk_iot::Client;
+use aws_sdk_iot::config::retry::RetryConfig;
 use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iot::operation::create_thing::CreateThingError;
 use aws_sdk_iot::types::{AttributePayload, CertificateStatus, ThingPrincipalType as AwsPrincipalType};
@@ -33,6 +34,9 @@ impl AwsIot {
             .create_certificate_from_csr()
             .certificate_signing_request(csr.pem())
             .set_as_active(active)
+            // Each try may make a certificate, so there is one: whoever does not know what became of it is told so.
+            .customize()
+            .config_override(aws_sdk_iot::config::Builder::new().retry_config(RetryConfig::disabled()))
             .send()
             .await
             .map_err(platform_error(action))?;

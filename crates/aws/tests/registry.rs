@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType,
 };
 use cvm_aws::{CERTIFICATE_INDEX, DynamoDbRegistry, TABLE_KEY, UNSETTLED_INDEX};
-use cvm_testkit::{contract, scenario};
+use cvm_testkit::{Effect, Fault, contract, scenario};
 use dynoxide::Database;
 use tokio::net::TcpListener;
 
@@ -122,7 +122,7 @@ async fn threat_11_a_claim_counts_and_blocks_nobody_and_a_clone_claims_nothing()
 async fn threat_45_the_reconciler_removes_what_attempts_left_and_nothing_else() {
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("leftovers").await;
-    scenario::reconcile::fault_matrix(|| registry.clone()).await;
+    scenario::reconcile::fault_matrix(|| registry.clone(), &[Fault::Kill(Effect::After)]).await;
     scenario::reconcile::a_reservation_is_confirmed_or_released(|| registry.clone()).await;
     scenario::reconcile::a_factory_certificate_is_never_removed(|| registry.clone()).await;
     scenario::reconcile::drift_is_told(|| registry.clone()).await;

@@ -130,8 +130,9 @@ impl RootCa {
 impl FromStr for RootCa {
     type Err = InvalidRootCa;
 
+    /// Reads one certificate in PEM, whose line ends may be escaped, as a variable on one line has them.
     fn from_str(pem: &str) -> Result<Self, InvalidRootCa> {
-        let certificate = Certificate::parse(pem).map_err(InvalidRootCa::Certificate)?;
+        let certificate = Certificate::parse(&pem.replace("\\n", "\n")).map_err(InvalidRootCa::Certificate)?;
         if !certificate.is_ca() {
             return Err(InvalidRootCa::NotACa);
         }

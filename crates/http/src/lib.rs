@@ -2,11 +2,15 @@
 //! problems. The Lambda functions and the server share them.
 
 mod answer;
+mod claim;
+mod door;
 mod media;
 mod problem;
 mod request;
 mod vend;
 
 pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
+pub use claim::claim_router;
+pub use door::{Caller, Clock};
 pub use problem::Problem;
-pub use vend::{Caller, Clock, parse, router};
+pub use vend::{parse, router};

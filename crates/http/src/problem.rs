@@ -67,8 +67,10 @@ problems! {
     parameters_invalid = UNPROCESSABLE_ENTITY, "parameters-invalid", "The device cannot be provisioned with these parameters";
     private_key_sent = BAD_REQUEST, "private-key-sent", "A private key was sent";
     query_not_allowed = BAD_REQUEST, "query-not-allowed", "The address takes no query";
+    quota_reached = TOO_MANY_REQUESTS, "quota-reached", "You have had as many claims as you may have today";
     refused = FORBIDDEN, "refused", "The device was refused";
     throttled = SERVICE_UNAVAILABLE, "throttled", "Too many devices at once";
+    unauthenticated = UNAUTHORIZED, "unauthenticated", "Nobody is known to have sent the request";
     unavailable = SERVICE_UNAVAILABLE, "unavailable", "A service that this one needs did not answer";
 }
 

@@ -5,31 +5,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use cvm_provisioning::{
     AttemptId, Audit, AuditRecord, Origin, Outcome, ParametersError, Platform, PlatformError, RegistryError,
     Reservations, Timestamp, Vend, VendError, VendRequest,
 };
-use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::door::{Caller, Clock, read, router as door_router, spread, with_request_id};
 use crate::request::DeviceRequest;
 use crate::{Handout, Problem};
-
-/// Where the time comes from.
-pub type Clock = fn() -> Timestamp;
-
-/// Who called, as the platform in front of the router saw it; a request extension.
-#[derive(Clone, Debug, Default)]
-pub struct Caller {
-    /// The request's id in that platform's logs.
-    pub request_id: Option<String>,
-    /// The network address that the connection came from. Never taken from a header that the caller could write.
-    pub source: Option<String>,
-}
 
 /// The router of the vend.
 pub fn router<R, P, A>(vend: Vend<R, P, A>, handout: Handout, clock: Clock) -> Router
@@ -39,13 +27,8 @@ where
     A: Audit + 'static,
 {
     let door = Arc::new(Door { clock, handout, vend });
-    Router::new()
-        .route("/v1/certificates", post(Door::<R, P, A>::certificate))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed("use POST"))
-        .fallback(async || Problem::not_found("devices post to /v1/certificates"))
-        .layer(DefaultBodyLimit::max(DeviceRequest::MAX_BODY))
-        .layer(CatchPanicLayer::custom(|_| Problem::internal("ask again, and report it if it stays").into_response()))
-        .with_state(door)
+    let routes = Router::new().route("/v1/certificates", post(Door::<R, P, A>::certificate)).with_state(door);
+    door_router(routes, "devices post to /v1/certificates", DeviceRequest::MAX_BODY)
 }
 
 /// Parses a request as the door does and drops it: what a fuzz target can drive.
@@ -75,18 +58,9 @@ impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
         let Ok(attempt) = AttemptId::random() else {
             return Problem::internal("there is no randomness to be had").into_response();
         };
-        let caller = caller.map(|extension| extension.0).unwrap_or_default();
-        let request_id = caller.request_id.unwrap_or_else(|| attempt.to_string());
-        let origin = Origin { door: "vend", request_id: request_id.clone(), source: caller.source };
-
-        let mut response = match door.answer(attempt, origin, &uri, &headers, body).await {
-            Ok(response) => response,
-            Err(problem) => problem.into_response(),
-        };
-        if let Ok(request_id) = HeaderValue::try_from(request_id) {
-            response.headers_mut().insert("x-request-id", request_id);
-        }
-        response
+        let origin = caller.map(|extension| extension.0).unwrap_or_default().origin("vend", attempt);
+        let request_id = origin.request_id.clone();
+        with_request_id(door.answer(attempt, origin, &uri, &headers, body).await, request_id)
     }
 
     async fn answer(
@@ -97,13 +71,7 @@ impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
         headers: &HeaderMap,
         body: Result<Bytes, BytesRejection>,
     ) -> Result<Response, Problem> {
-        let request = body
-            .map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    Problem::body_too_large(format!("send at most {} bytes", DeviceRequest::MAX_BODY))
-                }
-                _ => Problem::body_invalid("the body did not arrive whole"),
-            })
+        let request = read(body, DeviceRequest::MAX_BODY)
             .and_then(|body| DeviceRequest::parse(uri, headers, &body))
             .inspect_err(|problem| {
                 let outcome = Outcome::Invalid { code: problem.code() };
@@ -152,11 +120,6 @@ fn problem(error: &VendError, attempt: AttemptId, now: Timestamp) -> Problem {
             Problem::internal("ask again, and report it with the x-request-id if it stays")
         }
     }
-}
-
-/// A delay of 3 to 12 seconds, so that devices that were turned away together do not come back together.
-fn spread(attempt: AttemptId) -> Duration {
-    Duration::from_secs(3 + attempt.spread(10))
 }
 
 /// Logs a failure once, with what caused it. The SDK's errors hold codes and messages of the service, and no request.

@@ -48,6 +48,23 @@ impl Environment {
         parsed.map_err(|error| InvalidEnvironment::Unusable { name: name.to_owned(), source: Box::new(error) })
     }
 
+    /// The value of a variable, parsed, or the default where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEnvironment`] when it, or the default, is not what it should be.
+    pub fn parsed_or<T>(
+        &self,
+        name: &'static str,
+        default: impl FnOnce() -> Result<T, T::Err>,
+    ) -> Result<T, InvalidEnvironment>
+    where
+        T: FromStr<Err: Error + Send + Sync + 'static>,
+    {
+        let parsed = self.optional(name).map_or_else(default, str::parse);
+        parsed.map_err(|error| InvalidEnvironment::Unusable { name: name.to_owned(), source: Box::new(error) })
+    }
+
     /// `PROVISIONING_TEMPLATE`, and every `PROVISIONING_TEMPLATE_<name>` for registry items that name one.
     ///
     /// # Errors

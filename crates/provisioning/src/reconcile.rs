@@ -139,8 +139,8 @@ where
         }
         let Some(reservation) = device.reservation.clone() else { return Ok(Some(device)) };
         match reservation.certificate {
-            Some(certificate) => self.conclude(device, &certificate, origin, now, done).await?,
-            None => self.take_back(device, &reservation, origin, now, done).await?,
+            Some(certificate) => Box::pin(self.conclude(device, &certificate, origin, now, done)).await?,
+            None => Box::pin(self.take_back(device, &reservation, origin, now, done)).await?,
         }
         // What was changed just now is left alone for a while, as everything else is.
         Ok(None)

@@ -27,7 +27,8 @@ use futures_util::future::{join, join_all, join3};
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, Credential, Csr, Decision, Denial, Device, DeviceId, DeviceKey,
     EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy, PolicyName, Proof,
-    Refusal, RefusedKeys, RegistryError, ReservationLost, Reservations, Reserve, Resources, Templates, Timestamp,
+    Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve, Resources, Templates,
+    Timestamp,
 };
 
 /// The vend, with what it needs.
@@ -219,8 +220,8 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         parameters: &BTreeMap<String, String>,
     ) -> Result<Credential, VendError> {
         let mut left = device.leftover();
-        let remains = device.remains_beside(attempt);
-        let error = match self.build(device, attempt, csr, parameters, &mut left).await {
+        let mut remains = device.remains_beside(attempt);
+        let error = match self.build(device, attempt, csr, parameters, &mut left, &mut remains).await {
             Ok(credential) => match self.registry.commit(attempt, &credential, remains).await {
                 Ok(Ok(())) => return Ok(credential),
                 Ok(Err(ReservationLost { to_same_key })) => {
@@ -243,7 +244,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         Err(error)
     }
 
-    /// Steps 2 and 3. Keeps in `left` what a failure would leave behind.
+    /// Steps 2 and 3. Keeps in `left` what a failure would leave behind, and in `remains` whether that is all.
     async fn build(
         &self,
         device: &Device,
@@ -251,6 +252,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         csr: &Csr,
         parameters: &BTreeMap<String, String>,
         left: &mut Leftover,
+        remains: &mut Remains,
     ) -> Result<Credential, VendError> {
         let resources = self.templates.evaluate(device, parameters).map_err(VendError::Parameters)?;
         let found = match left {
@@ -266,6 +268,10 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             }
         };
         let (issued, thing) = join(issue, self.platform.ensure_thing(&resources.thing)).await;
+        if !matches!(issued, Ok(_) | Err(PlatformError::Throttled { .. })) {
+            // A certificate may have been made all the same.
+            *remains = Remains::Unsettled;
+        }
         let credential = issued?;
         *left = Leftover::Known(Some(credential.clone()));
         thing?;

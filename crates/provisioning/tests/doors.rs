@@ -14,7 +14,7 @@ use cvm_testkit::fixture::{NOW, csr, device, id, later, request};
 use cvm_testkit::scenario::claims::{self, claimed_device, question};
 use cvm_testkit::scenario::first_connect::{self, connection, registration};
 use cvm_testkit::scenario::{World, reconcile};
-use cvm_testkit::{Factory, MemoryRegistry, Script};
+use cvm_testkit::{Factory, Fault, MemoryRegistry, Script};
 
 mod first_connections {
     use super::*;
@@ -479,7 +479,7 @@ mod trusted_users {
     #[tokio::test]
     async fn a_claim_that_the_registry_never_learned_of_claims_nothing() {
         for n in 1..=4 {
-            for fault in cvm_testkit::Fault::FAILURES {
+            for fault in Fault::FAILURES {
                 let world = World::new(MemoryRegistry::default(), vouched()).await;
                 let script = Script::fail(n, fault);
                 let door = world.trusted_users(&script);
@@ -540,7 +540,7 @@ mod reconciler {
 
     #[tokio::test]
     async fn threat_45_what_a_dead_vend_left_is_removed_however_the_reconciler_fails() {
-        reconcile::fault_matrix(MemoryRegistry::default).await;
+        reconcile::fault_matrix(MemoryRegistry::default, &Fault::FAILURES).await;
     }
 
     #[tokio::test]

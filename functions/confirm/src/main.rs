@@ -34,7 +34,7 @@ async fn confirm(
     message: Message<Connected>,
 ) -> Result<(), Redeliver> {
     let Message { event, origin, .. } = message;
-    // Whoever connected without a certificate is none of ours.
+    // Whoever connected without a certificate is none of ours, and whoever left changes nothing.
     let Some(certificate) = event.certificate() else { return Ok(()) };
     let at = event.at();
     let origin = Origin { source: event.ip_address, ..origin };

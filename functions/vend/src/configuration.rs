@@ -1,7 +1,5 @@
 //! The function's environment, read and cross-checked once, at the start.
 
-use std::error::Error;
-
 use cvm_http::{Handout, RootCa};
 use cvm_lambda::{Environment, InvalidEnvironment};
 use cvm_provisioning::{RefusedKeys, Templates};
@@ -21,7 +19,10 @@ pub(crate) struct Configuration {
 
 impl Configuration {
     pub(crate) fn read(environment: &Environment) -> Result<Self, InvalidEnvironment> {
-        let handout = Handout { endpoint: environment.parsed("IOT_ENDPOINT")?, root_ca: root_ca(environment)? };
+        let handout = Handout {
+            endpoint: environment.parsed("IOT_ENDPOINT")?,
+            root_ca: environment.parsed_or("ROOT_CA_PEM", RootCa::amazon)?,
+        };
         let mut refused_keys = environment.refused_keys()?;
         refused_keys.extend([*handout.root_ca.key()]);
         Ok(Self {
@@ -31,19 +32,6 @@ impl Configuration {
             templates: environment.templates()?,
         })
     }
-}
-
-fn root_ca(environment: &Environment) -> Result<RootCa, InvalidEnvironment> {
-    const NAME: &str = "ROOT_CA_PEM";
-    match environment.optional(NAME) {
-        // An environment variable set on one line has its line ends escaped.
-        Some(pem) => pem.replace("\\n", "\n").parse(),
-        None => RootCa::amazon(),
-    }
-    .map_err(|error| InvalidEnvironment::Unusable {
-        name: NAME.to_owned(),
-        source: Box::<dyn Error + Send + Sync>::from(error),
-    })
 }
 
 #[cfg(test)]

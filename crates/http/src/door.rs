@@ -1,0 +1,65 @@
+//! What every door on HTTP shares.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use cvm_provisioning::{AttemptId, Origin, Timestamp};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::Problem;
+
+/// Where the time comes from.
+pub type Clock = fn() -> Timestamp;
+
+/// Who called, as the platform in front of the router saw it; a request extension.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The request's id in that platform's logs.
+    pub request_id: Option<String>,
+    /// The network address that the connection came from. Never taken from a header that the caller could write.
+    pub source: Option<String>,
+}
+
+impl Caller {
+    /// The origin of a request at this door; one that the platform has given no id takes that of its attempt.
+    pub(crate) fn origin(self, door: &'static str, attempt: AttemptId) -> Origin {
+        let request_id = self.request_id.unwrap_or_else(|| attempt.to_string());
+        Origin { door, request_id, source: self.source }
+    }
+}
+
+/// The routes of a door, with what is said beside them and the bounds of what is read.
+pub(crate) fn router(routes: Router, address: &'static str, max_body: usize) -> Router {
+    routes
+        .method_not_allowed_fallback(async || Problem::method_not_allowed("use POST"))
+        .fallback(async move || Problem::not_found(address))
+        .layer(DefaultBodyLimit::max(max_body))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal("ask again, and report it if it stays").into_response()))
+}
+
+/// The body, where it arrived whole and within bounds.
+pub(crate) fn read(body: Result<Bytes, BytesRejection>, max_body: usize) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(format!("send at most {max_body} bytes")),
+        _ => Problem::body_invalid("the body did not arrive whole"),
+    })
+}
+
+/// The answer with the id by which an operator finds it.
+pub(crate) fn with_request_id(answer: Result<Response, Problem>, request_id: String) -> Response {
+    let mut response = answer.unwrap_or_else(Problem::into_response);
+    if let Ok(request_id) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert("x-request-id", request_id);
+    }
+    response
+}
+
+/// A delay of 3 to 12 seconds, so that devices that were turned away together do not come back together.
+pub(crate) fn spread(attempt: AttemptId) -> Duration {
+    Duration::from_secs(3 + attempt.spread(10))
+}
