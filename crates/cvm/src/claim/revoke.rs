@@ -10,7 +10,7 @@ use crate::error::CommandError;
 use crate::output::Output;
 use crate::registry::now;
 
-/// End a claim for good
+/// End a claim
 ///
 /// The registry comes first: from then on nothing is claimed with the certificate. Then AWS IoT deactivates and revokes
 /// it, so that it does not even connect. Devices that were provisioned with it keep their certificates. Once more is the
