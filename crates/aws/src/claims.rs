@@ -1,6 +1,7 @@
 //! Claims in the table of the device registry, under keys that no device has.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
@@ -14,7 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::registry_error;
 use crate::item::{self, ENABLED};
-use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, text};
+use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text};
+
+/// How long a trusted user's claim is kept after it has ended.
+const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A claim as an item, attribute by attribute.
 #[derive(Debug, Deserialize, Serialize)]
@@ -69,18 +73,27 @@ impl ClaimStore for DynamoDbRegistry {
             .table_name(&self.table)
             .key(TABLE_KEY, text(claim_key(&claim.certificate)))
             .update_expression("ADD #used :one")
-            .condition_expression("#status = :enabled AND (attribute_not_exists(#quota) OR #used < #quota)")
+            .condition_expression(
+                "#status = :enabled AND (attribute_not_exists(#quota) OR #used < #quota) \
+                 AND (attribute_not_exists(expiresAt) OR expiresAt > :now)",
+            )
             .expression_attribute_names("#quota", "quota")
             .expression_attribute_names("#status", "status")
             .expression_attribute_names("#used", "used")
             .expression_attribute_values(":enabled", text(ENABLED))
+            .expression_attribute_values(":now", seconds(device.updated_at))
             .expression_attribute_values(":one", number(1));
         let count = count.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
         self.write(TransactWriteItem::builder().update(count).build(), device, version).await
     }
 
     async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
-        let put = Put::builder().table_name(&self.table).set_item(Some(to_item(claim)));
+        let mut item = to_item(claim);
+        if let Some(end) = claim.expires_at {
+            // Long enough for whoever wants to know who vouched for what.
+            item.insert("forgetAt".to_owned(), seconds(end.after(KEPT)));
+        }
+        let put = Put::builder().table_name(&self.table).set_item(Some(item));
         let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
         self.write(TransactWriteItem::builder().put(put).build(), device, version).await
     }

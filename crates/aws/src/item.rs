@@ -5,9 +5,9 @@ use std::error::Error;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use cvm_provisioning::{
-    Attestation, CertificateId, Credential, Denial, Device, DeviceId, GroupCredential, KeyFingerprint, KeyOrigin,
-    LastRefusal, ReasonText, RegistryError, Reservation, State, Status, TemplateName, ThingName, Timestamp,
-    TokenDigest, TrustedUserClaim, Unsettled, WrongProofs,
+    Attestation, CertificateId, Credential, Denial, Device, DeviceId, GroupCredential, InvalidGroupCredential,
+    KeyFingerprint, KeyOrigin, LastRefusal, ReasonText, RegistryError, Reservation, State, Status, TemplateName,
+    ThingName, Timestamp, TokenDigest, TrustedUserClaim, Unsettled, WrongProofs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,8 @@ struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved_certificate: Option<CertificateId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_with: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reserved_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
@@ -84,8 +86,6 @@ struct Item {
     /// What the index of this name finds the device by.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_id: Option<CertificateId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enrolled_with: Option<String>,
     #[serde(default)]
     wrong_proofs: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +111,8 @@ struct CredentialItem {
     key_made_here: bool,
     not_after: Timestamp,
     issued_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrolled_with: Option<String>,
     thing_name: String,
     configuration: BTreeMap<String, String>,
 }
@@ -123,6 +125,10 @@ pub(crate) fn to_item(device: &Device) -> HashMap<String, AttributeValue> {
 /// The value of the `credential` attribute.
 pub(crate) fn credential_value(credential: &Credential) -> AttributeValue {
     AttributeValue::M(serialize(CredentialItem::from(credential)))
+}
+
+fn group(text: Option<&str>) -> Result<Option<GroupCredential>, InvalidGroupCredential> {
+    text.map(str::parse).transpose()
 }
 
 /// A device from an item.
@@ -197,6 +203,7 @@ impl From<&Device> for Item {
             reserved_by: reservation.map(|held| held.owner.to_string()),
             reserved_key: reservation.map(|held| held.key),
             reserved_certificate: reservation.and_then(|held| held.certificate),
+            reserved_with: reservation.and_then(|held| held.group).map(|group| group.to_string()),
             reserved_until: reservation.map(|held| held.expires_at),
             attempts: reservation.map(|held| held.attempts),
             unsettled_since: unsettled.map(|unsettled| unsettled.since),
@@ -204,7 +211,6 @@ impl From<&Device> for Item {
             credential: device.credential.as_ref().map(CredentialItem::from),
             used_at: device.credential.as_ref().and_then(|credential| credential.used_at),
             certificate_id: device.indexed_certificate(),
-            enrolled_with: device.enrolled_with.map(|group| group.to_string()),
             wrong_proofs: device.wrong_proofs.count,
             blocked_until: device.wrong_proofs.blocked_until,
             refused_for: device.last_refusal.map(|refusal| refusal.denial.code().to_owned()),
@@ -245,6 +251,7 @@ impl TryFrom<Item> for Device {
                 owner: owner.parse()?,
                 key,
                 certificate: item.reserved_certificate,
+                group: group(item.reserved_with.as_deref())?,
                 expires_at,
                 attempts: item.attempts.unwrap_or_default(),
             }),
@@ -252,7 +259,6 @@ impl TryFrom<Item> for Device {
         };
         let unsettled = item.unsettled_since.map(|since| Unsettled { since, keys: item.attempted_keys });
         let credential = item.credential.map(Credential::try_from).transpose()?;
-        let enrolled_with = item.enrolled_with.as_deref().map(str::parse::<GroupCredential>).transpose()?;
         let last_refusal = match (item.refused_for.as_deref(), item.refused_key, item.refused_at) {
             (Some(code), Some(key), Some(at)) => Denial::from_code(code).map(|denial| LastRefusal { denial, key, at }),
             _ => None,
@@ -271,7 +277,6 @@ impl TryFrom<Item> for Device {
             reservation,
             credential: credential.map(|credential| Credential { used_at: item.used_at, ..credential }),
             unsettled,
-            enrolled_with,
             wrong_proofs: WrongProofs { count: item.wrong_proofs, blocked_until: item.blocked_until },
             last_refusal,
             created_at: item.created_at,
@@ -291,6 +296,7 @@ impl From<&Credential> for CredentialItem {
             key_made_here: credential.key_made_here,
             not_after: credential.not_after,
             issued_at: credential.issued_at,
+            enrolled_with: credential.group.map(|group| group.to_string()),
             thing_name: credential.thing.to_string(),
             configuration: credential.configuration,
         }
@@ -310,6 +316,7 @@ impl TryFrom<CredentialItem> for Credential {
             not_after: item.not_after,
             issued_at: item.issued_at,
             used_at: None,
+            group: group(item.enrolled_with.as_deref())?,
             thing: ThingName::try_from(item.thing_name)?,
             configuration: item.configuration,
         })

@@ -85,7 +85,7 @@ impl Reservations for DynamoDbRegistry {
                     "(#state = :provisioned AND credential.#key = :key AND credential.certificateId <> :certificate)",
                 );
                 change = change
-                    .set("reservedCertificate = :certificate, certificateId = :certificate, enrolledWith = :group")
+                    .set("reservedCertificate = :certificate, certificateId = :certificate, reservedWith = :group")
                     .name("#key", "key")
                     .value(":attestedByCa", text(CA))
                     .value(":attestedByCertificate", text(CERTIFICATE))
@@ -94,7 +94,7 @@ impl Reservations for DynamoDbRegistry {
                     .value(":group", text(group))
                     .value(":provisioned", text(State::Provisioned.name()));
             }
-            _ => change = change.remove("reservedCertificate"),
+            _ => change = change.remove("reservedCertificate, reservedWith"),
         }
         // An attempt without any proof is refused like one with a wrong proof.
         proofs.push("attribute_not_exists(deviceId)");
@@ -142,7 +142,7 @@ impl Reservations for DynamoDbRegistry {
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         let result = Change::of(self.update(&attempt.device))
             .set("#state = :provisioned, wrongProofs = :zero, version = version + :one, updatedAt = :now")
-            .remove("reservedBy, reservedKey, reservedCertificate, reservedUntil, attempts, blockedUntil")
+            .remove("reservedBy, reservedKey, reservedCertificate, reservedWith, reservedUntil, attempts, blockedUntil")
             .credential(Some(credential))
             .settled(remains)
             .name("#status", "status")

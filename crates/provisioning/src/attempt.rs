@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 
-use crate::{CertificateId, Credential, DeviceId, KeyFingerprint, Proof, Timestamp};
+use crate::{CertificateId, Credential, DeviceId, GroupCredential, KeyFingerprint, Proof, Timestamp};
 
 /// One try of one device at being provisioned.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -86,6 +86,8 @@ pub struct Reservation {
     pub key: KeyFingerprint,
     /// The certificate that the attempt is about, where it existed before.
     pub certificate: Option<CertificateId>,
+    /// What the device shared with others, where it showed it.
+    pub group: Option<GroupCredential>,
     /// When another attempt may take over.
     pub expires_at: Timestamp,
     /// Attempts since it was last known what they left behind. More than one means that an attempt died without a

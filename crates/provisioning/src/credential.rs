@@ -3,7 +3,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::{Attempt, Certificate, CertificateId, KeyFingerprint, Resources, ThingName, Timestamp};
+use crate::{Attempt, Certificate, CertificateId, GroupCredential, KeyFingerprint, Resources, ThingName, Timestamp};
 
 /// What a device was given, as far as the registry keeps it: enough to give the same answer again.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Credential {
     pub issued_at: Timestamp,
     /// When the platform first saw a device connect with it; `None` as long as it did not.
     pub used_at: Option<Timestamp>,
+    /// What the device shared with others when it asked for the certificate, where it showed it.
+    pub group: Option<GroupCredential>,
     /// The thing that the device became.
     pub thing: ThingName,
     /// The device configuration that it was given.
@@ -36,6 +38,7 @@ impl Credential {
     pub fn new(issued: &IssuedCertificate, attempt: &Attempt, resources: &Resources) -> Self {
         Self {
             key_made_here: attempt.proof.key_made_here,
+            group: attempt.proof.group,
             configuration: resources.device_configuration.clone(),
             ..Self::of(issued, resources.thing.name.clone(), attempt.now)
         }
@@ -53,6 +56,7 @@ impl Credential {
             not_after: certificate.not_after().into(),
             issued_at: now,
             used_at: None,
+            group: None,
             thing,
             configuration: BTreeMap::new(),
         }

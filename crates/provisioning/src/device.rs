@@ -53,8 +53,6 @@ pub struct Device {
     pub credential: Option<Credential>,
     /// What attempts may have left on the platform that the registry does not know.
     pub unsettled: Option<Unsettled>,
-    /// What the device shared with others when it was last reserved, where it showed it.
-    pub enrolled_with: Option<GroupCredential>,
     /// Wrong proofs since it was last provisioned or an operator looked.
     pub wrong_proofs: WrongProofs,
     /// The last attempt that was not let in, for whoever asks why the device does not come up.
@@ -82,7 +80,6 @@ impl Device {
             reservation: None,
             credential: None,
             unsettled: None,
-            enrolled_with: None,
             wrong_proofs: WrongProofs::default(),
             last_refusal: None,
             created_at: now,
@@ -102,14 +99,12 @@ impl Device {
             owner: attempt.id,
             key,
             certificate: attempt.proof.certificate,
+            group: attempt.proof.group,
             expires_at: attempt.lease_ends(),
             attempts: self.reservation.take().map_or(0, |earlier| earlier.attempts) + 1,
         });
         let unsettled = self.unsettled.get_or_insert_with(|| Unsettled { since: attempt.now, keys: BTreeSet::new() });
         unsettled.keys.insert(key);
-        if let Some(group) = attempt.proof.group {
-            self.enrolled_with = Some(group);
-        }
         self.touch(attempt.now);
     }
 
@@ -152,14 +147,16 @@ impl Device {
     /// Makes `credential` the device's on the word of the platform, whichever attempt got it: a device connected with
     /// it, or it is active and attached. A certificate that it replaces is left to be settled.
     pub fn confirm(&mut self, credential: Credential, now: Timestamp) {
+        let reservation = self.reservation.take();
+        let group = reservation.as_ref().and_then(|held| held.group).or(credential.group);
         let mut unsettled = self.unsettled.take().unwrap_or_else(|| Unsettled { since: now, keys: BTreeSet::new() });
         let replaced = self.credential.as_ref().filter(|earlier| earlier.certificate != credential.certificate);
-        let several = self.reservation.take().is_some_and(|held| held.attempts > 1) || replaced.is_some();
+        let several = reservation.is_some_and(|held| held.attempts > 1) || replaced.is_some();
         unsettled.keys.extend(replaced.map(|earlier| earlier.key));
         unsettled.keys.insert(credential.key);
         self.unsettled = (several || unsettled.keys.len() > 1).then_some(unsettled);
         self.state = State::Provisioned;
-        self.credential = Some(credential);
+        self.credential = Some(Credential { group, ..credential });
         self.wrong_proofs = WrongProofs::default();
         self.touch(now);
     }
@@ -284,6 +281,13 @@ impl Device {
     pub fn is_used(&self, certificate: &CertificateId) -> bool {
         let own = self.credential.as_ref().filter(|credential| credential.certificate == *certificate);
         own.is_some_and(|credential| credential.used_at.is_some())
+    }
+
+    /// Whether the device has, or awaits, a certificate for which it showed this credential.
+    pub fn enrolled_with(&self, group: GroupCredential) -> bool {
+        let reserved = self.reservation.as_ref().and_then(|held| held.group);
+        let given = self.credential.as_ref().and_then(|credential| credential.group);
+        [reserved, given].contains(&Some(group))
     }
 
     /// Whether an attempt with this key holds a device that is let in.

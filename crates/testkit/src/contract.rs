@@ -439,6 +439,9 @@ async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: ClaimStore + D
     let third = reserved(b"z", &device("claimed-too"));
     put(registry, &device("claimed-too")).await;
     assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it is used up");
+    let expired = Claim { quota: None, expires_at: Some(third.updated_at), ..claim.clone() };
+    assert!(registry.put_claim(&expired, Some(&claim)).await.expect("the store answers"));
+    assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it has expired");
     let revoked = Claim {
         quota: None,
         status: Status::Disabled { reason: "leaked".parse().expect("a reason"), since: NOW },

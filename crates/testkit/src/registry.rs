@@ -131,7 +131,8 @@ impl ClaimStore for MemoryRegistry {
         let mut devices = self.devices();
         let mut rest = self.rest();
         let Some(there) = rest.claims.get_mut(&claim.certificate) else { return Ok(false) };
-        let open = there.status == Status::Enabled && there.has_quota().is_ok();
+        let ended = there.expires_at.is_some_and(|end| end <= device.updated_at);
+        let open = there.status == Status::Enabled && there.has_quota().is_ok() && !ended;
         if !open || !replace(&mut devices, device, version) {
             return Ok(false);
         }

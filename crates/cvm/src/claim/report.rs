@@ -41,7 +41,7 @@ pub(super) async fn run(
     let mut after = None;
     loop {
         let page = registry.list(after.as_ref(), PAGE).await.map_err(ClaimError::from)?;
-        let enrolled = page.devices.iter().filter(|device| device.enrolled_with == Some(claim));
+        let enrolled = page.devices.iter().filter(|device| device.enrolled_with(claim));
         let views: Vec<EnrolledView> = enrolled.map(EnrolledView::from).collect();
         let rows: Vec<_> = views.iter().map(EnrolledView::row).collect();
         table.fit(&rows);

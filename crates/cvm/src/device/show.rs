@@ -2,7 +2,7 @@ use clap::Args;
 use cvm_provisioning::{Credential, Device, DeviceId, DeviceStore, KeyOrigin, State, Status};
 
 use super::find;
-use super::view::{DeviceView, attestation};
+use super::view::{DeviceView, attestation, enrolled_with};
 use crate::error::CommandError;
 use crate::facts::Facts;
 use crate::output::Output;
@@ -67,7 +67,7 @@ fn lines(device: &Device) -> Vec<String> {
         }
         facts.add("  unsettled", format_args!("{} attempts", reservation.attempts));
     }
-    if let Some(group) = &device.enrolled_with {
+    if let Some(group) = enrolled_with(device) {
         facts.add("enrolled with", group);
     }
     if let Some(refusal) = &device.last_refusal {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    Attestation, Credential, Device, KeyOrigin, LastRefusal, Reservation, State, Status, Timestamp,
+    Attestation, Credential, Device, GroupCredential, KeyOrigin, LastRefusal, Reservation, State, Status, Timestamp,
 };
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ impl From<&Device> for DeviceView {
             settable_parameters: device.settable_parameters.clone(),
             certificate: device.credential.as_ref().map(CertificateView::from),
             reservation: device.reservation.as_ref().map(ReservationView::from),
-            enrolled_with: device.enrolled_with.map(|group| group.to_string()),
+            enrolled_with: enrolled_with(device).map(|group| group.to_string()),
             unsettled_since: device.unsettled.as_ref().map(|unsettled| unsettled.since.to_string()),
             last_refusal: device.last_refusal.as_ref().map(RefusalView::from),
             wrong_proofs: WrongProofsView {
@@ -205,4 +205,10 @@ pub(super) fn attestation(attestation: &Attestation) -> String {
 /// The certificate that the device can use at this moment, as far as the registry knows.
 pub(super) fn live_certificate(device: &Device, now: Timestamp) -> Option<&Credential> {
     device.credential.as_ref().filter(|credential| device.state != State::Revoked && now < credential.not_after)
+}
+
+/// What the device shared with others when it was last reserved or given a certificate, where it showed it.
+pub(super) fn enrolled_with(device: &Device) -> Option<GroupCredential> {
+    let reserved = device.reservation.as_ref().and_then(|reservation| reservation.group);
+    reserved.or_else(|| device.credential.as_ref().and_then(|credential| credential.group))
 }

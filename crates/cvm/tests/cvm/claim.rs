@@ -50,7 +50,7 @@ async fn threat_11_a_claim_is_changed_without_being_given_a_new_life() {
     let certificate = issued(&csr("claim")).await.certificate;
     let id = *certificate.id();
     cvm.write("claim.pem", certificate.pem());
-    let added = cvm.run("claim add claim.pem --quota 2 --expires 7d --output json").json();
+    let added = cvm.run("claim add claim.pem --quota 2 --expires 52w --output json").json();
     assert_eq!((&added["claimCertificateId"], &added["quota"]), (&json!(id.to_string()), &json!(2)));
     assert_eq!((&added["used"], &added["status"], &added["madeOutTo"]), (&json!(0), &json!("enabled"), &Value::Null));
     claimed_device(&registry, &id, "sn-0001").await;
