@@ -200,11 +200,11 @@ def test_threat_11_a_claim_has_a_quota(stack: Stack, device_id):
 
 def test_threat_48_yes_no_yes_no_in_one_warm_process(stack: Stack, shared: Claim, device_id):
     allowlist(stack, device_id)
-    device, stranger = Device(device_id), Device(f"{device_id}-stranger")
+    ours, stranger = (question(stack, shared, Device(asker)) for asker in (device_id, f"{device_id}-stranger"))
     stack.configure("Hook")
     answers, processes = [], set()
-    for asker in (device, stranger, device, stranger):
-        answers.append(stack.call("Hook", question(stack, shared, asker)))
+    for asked in (ours, stranger, ours, stranger):
+        answers.append(stack.call("Hook", asked))
         processes |= stack.processes("Hook")
     assert [answer["allowProvisioning"] for answer in answers] == [True, False, True, False]
     assert len(processes) == 1
@@ -283,7 +283,8 @@ def test_a_trusted_user_has_a_quota(stack: Stack, device_id):
         stack.cvm("device", "add", device, "--trusted-user")
     answers = [ask(stack, user, device) for device in devices]
     assert [answer.status for answer in answers] == [201, 201, 201, 429], "the tests' stack allows three"
-    assert int(checked(answers[3]).headers["retry-after"]) > 0
+    assert checked(answers[3]).json["code"] == "quota-reached"
+    assert int(answers[3].headers["retry-after"]) > 0
     assert ask(stack, installer(stack, f"{device_id}-another"), devices[3]).status == 201
 
 

@@ -76,7 +76,7 @@ def test_a_reservation_whose_certificate_is_in_place_is_confirmed(stack: Stack, 
 def test_what_differs_is_reported_and_left_as_it_is(stack: Stack, device_id):
     iot = stack.aws.client("iot")
     stray = f"{device_id}-stray"
-    iot.create_thing(thingName=stray)
+    iot.create_thing(thingName=stray, attributePayload={"attributes": {"provisionedBy": "cvm"}})
     foreign = made(stack, Device(stray), active=True)
     arn = iot.describe_certificate(certificateId=foreign)["certificateDescription"]["certificateArn"]
     iot.attach_thing_principal(thingName=stray, principal=arn)
