@@ -302,7 +302,9 @@ async fn a_release_is_the_holders<R: Reservations + DeviceStore>(registry: &R, c
 async fn a_refusal_is_written_down<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
     for device in &cases.devices {
         for denial in Denial::ALL {
-            for attempt in &cases.attempts[..2] {
+            // Which key was shown matters where there is a clone; elsewhere one is as good as two.
+            let keys = if denial == Denial::Cloned { 2 } else { 1 };
+            for attempt in &cases.attempts[..keys] {
                 put(registry, device).await;
                 let refusal = Refusal::new(denial, Some(device), attempt);
                 let mut expected = device.clone();
