@@ -3,7 +3,9 @@
 //! A body panics if a rule is broken. A target is a function here, a file of three lines in `fuzz_targets/`, a
 //! `[[bin]]`, a folder in `corpus/` and a line in `tests/smoke.rs`.
 
-use cvm_provisioning::{Csr, Parameters, ProvisioningTemplate, PublicKey};
+use cvm_provisioning::{
+    Certificate, Csr, DeviceId, DeviceNaming, Parameters, ProvisioningTemplate, PublicKey, SubjectAttribute,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 /// A signing request, as DER and as text. One that is accepted reads the same again from its canonical text, which is
@@ -14,6 +16,21 @@ pub fn csr(data: &[u8]) {
         assert!(csr.pem().len() <= Csr::MAX_PEM);
         assert_eq!(PublicKey::from_spki(csr.key().spki()).as_ref(), Ok(csr.key()));
         assert_eq!(Csr::parse(csr.pem()), Ok(csr));
+    }
+}
+
+/// A factory certificate, as DER and as text: a device shows it, and any CA that is registered may have made it. One that
+/// is read has the id of its own bytes, and whatever it names as its device is a device id.
+pub fn certificate(data: &[u8]) {
+    let text = str::from_utf8(data).ok().and_then(|text| Certificate::parse(text).ok());
+    for certificate in [Certificate::from_der(data).ok(), text].into_iter().flatten() {
+        assert_eq!(Certificate::parse(certificate.pem()).as_ref().map(Certificate::id), Ok(certificate.id()));
+        for attribute in [SubjectAttribute::CommonName, SubjectAttribute::SerialNumber] {
+            if let Ok(device) = DeviceNaming::by(attribute).device(&certificate) {
+                assert!((1..=DeviceId::MAX_LENGTH).contains(&device.as_str().len()));
+            }
+        }
+        let _ = certificate.lint(certificate.key());
     }
 }
 

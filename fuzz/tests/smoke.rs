@@ -4,6 +4,11 @@ use std::fs;
 use std::path::Path;
 
 #[test]
+fn threat_24_certificate() {
+    smoke("certificate", cvm_fuzz::certificate, 20_000);
+}
+
+#[test]
 fn threat_24_csr() {
     smoke("csr", cvm_fuzz::csr, 20_000);
 }

@@ -119,7 +119,7 @@ impl ClaimStore for DynamoDbRegistry {
         output.item.map(from_item).transpose()
     }
 
-    async fn put_claim(&self, claim: &Claim) -> Result<(), RegistryError> {
+    async fn put_claim(&self, claim: &Claim, found: Option<&Claim>) -> Result<bool, RegistryError> {
         let mut item = to_item(claim);
         item.remove(TABLE_KEY);
         let used = item.remove("used").unwrap_or_else(|| number(0));
@@ -149,8 +149,25 @@ impl ClaimStore for DynamoDbRegistry {
             expression.push_str(" REMOVE ");
             expression.push_str(&remove.join(", "));
         }
-        update.update_expression(expression).send().await.map_err(registry_error)?;
-        Ok(())
+        update = match found.map(|found| &found.status) {
+            None => update
+                .condition_expression("attribute_not_exists(#deviceId)")
+                .expression_attribute_names("#deviceId", TABLE_KEY),
+            Some(Status::Enabled) => update
+                .condition_expression("#status = :foundStatus")
+                .expression_attribute_values(":foundStatus", text(ENABLED)),
+            Some(Status::Disabled { since, .. }) => update
+                .condition_expression("#status <> :foundStatus AND #statusSince = :foundSince")
+                .expression_attribute_values(":foundStatus", text(ENABLED))
+                .expression_attribute_values(":foundSince", number(since.seconds())),
+        };
+        match update.update_expression(expression).send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(registry_error(error)),
+            },
+        }
     }
 
     async fn claims(&self) -> Result<Vec<Claim>, RegistryError> {

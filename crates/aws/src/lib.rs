@@ -4,6 +4,7 @@
 
 mod certificate_authorities;
 mod certificates;
+mod claim_certificates;
 mod claims;
 mod clients;
 mod error;

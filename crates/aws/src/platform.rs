@@ -26,6 +26,23 @@ impl AwsIot {
         Self { client }
     }
 
+    /// Has a certificate made for the CSR's key, let in at once or not yet.
+    pub(crate) async fn make(&self, csr: &Csr, active: bool) -> Result<IssuedCertificate, PlatformError> {
+        let action = "make a certificate from the CSR";
+        let output = self
+            .client
+            .create_certificate_from_csr()
+            .certificate_signing_request(csr.pem())
+            .set_as_active(active)
+            // Each try may make a certificate, so there is one: whoever does not know what became of it is told so.
+            .customize()
+            .config_override(aws_sdk_iot::config::Builder::new().retry_config(RetryConfig::disabled()))
+            .send()
+            .await
+            .map_err(platform_error(action))?;
+        issued(output.certificate_arn, output.certificate_pem.as_deref(), action)
+    }
+
     /// Makes the thing that is there into what it should be, or says why not, as the template's override settings
     /// have it.
     async fn reconcile(&self, thing: &Thing) -> Result<(), PlatformError> {
@@ -73,19 +90,7 @@ impl AwsIot {
 
 impl Platform for AwsIot {
     async fn issue(&self, csr: &Csr) -> Result<IssuedCertificate, PlatformError> {
-        let action = "make a certificate from the CSR";
-        let output = self
-            .client
-            .create_certificate_from_csr()
-            .certificate_signing_request(csr.pem())
-            .set_as_active(true)
-            // Each try may make a certificate, so there is one: whoever does not know what became of it is told so.
-            .customize()
-            .config_override(aws_sdk_iot::config::Builder::new().retry_config(RetryConfig::disabled()))
-            .send()
-            .await
-            .map_err(platform_error(action))?;
-        issued(output.certificate_arn, output.certificate_pem.as_deref(), action)
+        self.make(csr, true).await
     }
 
     async fn ensure_thing(&self, thing: &Thing) -> Result<(), PlatformError> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::ca::{self, CaArguments};
+use crate::claim::{self, ClaimArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
@@ -26,6 +27,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Ca(CaArguments),
+    Claim(ClaimArguments),
     Device(DeviceArguments),
     Template(TemplateArguments),
     Vend(VendArguments),
@@ -63,6 +65,7 @@ fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
         Verb::Ca(arguments) => runtime.block_on(Box::pin(ca::run(arguments, output))),
+        Verb::Claim(arguments) => runtime.block_on(Box::pin(claim::run(arguments, output))),
         Verb::Device(arguments) => runtime.block_on(Box::pin(device::run(arguments, output))),
         Verb::Template(arguments) => template::run(&arguments, output),
         Verb::Vend(arguments) => runtime.block_on(Box::pin(vend::run(arguments, output))),

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::io;
 
 use crate::ca::CaError;
+use crate::claim::ClaimError;
 use crate::device::DeviceError;
 use crate::template::TemplateCommandError;
 use crate::vend::VendError;
@@ -12,6 +13,8 @@ use crate::vend::VendError;
 pub(crate) enum CommandError {
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error("the output cannot be written")]
@@ -27,6 +30,7 @@ impl CommandError {
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Ca(error) => error.code(),
+            Self::Claim(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Io(_) => "output",
             Self::Template(error) => error.code(),
@@ -38,6 +42,7 @@ impl CommandError {
     pub(crate) fn advice(&self) -> String {
         match self {
             Self::Ca(error) => error.advice(),
+            Self::Claim(error) => error.advice(),
             Self::Device(error) => error.advice(),
             Self::Io(_) => "check where the output goes".to_owned(),
             Self::Template(error) => error.advice(),
@@ -49,6 +54,7 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> u8 {
         let usage = match self {
             Self::Ca(error) => error.is_usage(),
+            Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
             Self::Io(_) => false,
             Self::Template(error) => error.is_usage(),

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 mod arguments;
+mod aws;
 mod ca;
+mod certificate;
+mod claim;
 mod cli;
 mod device;
 mod error;
@@ -11,6 +14,7 @@ mod facts;
 mod file;
 mod output;
 mod progress;
+mod registry;
 mod table;
 mod template;
 mod token;

@@ -23,7 +23,7 @@ pub struct Message<E> {
 const MAX_EVENT: usize = 16 * 1024;
 
 /// The time that is left free at the end of an invocation, so that its answer is given.
-const RESERVE: Duration = Duration::from_secs(20);
+const RESERVE: Duration = Duration::from_secs(15);
 
 /// Works a batch off, one event after the other, and says which events have to be delivered again: those that failed,
 /// and those that there was no time for. An event that is none is delivered until the queue puts it aside, and holds up

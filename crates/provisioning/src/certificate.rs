@@ -35,18 +35,29 @@ impl Certificate {
     ///
     /// [`BadCertificate`] if there is not exactly one, or it cannot be read.
     pub fn parse(text: &str) -> Result<Self, BadCertificate> {
-        let der = pem::decode(text, &[LABEL], Self::MAX_TEXT)?;
-        let (rest, certificate) = X509Certificate::from_der(&der).map_err(|_| BadCertificate::Encoding)?;
+        Self::from_der(&pem::decode(text, &[LABEL], Self::MAX_TEXT)?)
+    }
+
+    /// Reads exactly one certificate in DER, to the last byte.
+    ///
+    /// # Errors
+    ///
+    /// [`BadCertificate::Encoding`] if it is none, or too long.
+    pub fn from_der(der: &[u8]) -> Result<Self, BadCertificate> {
+        if der.len() > Self::MAX_TEXT {
+            return Err(BadCertificate::Encoding);
+        }
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| BadCertificate::Encoding)?;
         if !rest.is_empty() {
             return Err(BadCertificate::Encoding);
         }
         Ok(Self {
-            id: CertificateId::of(&der),
+            id: CertificateId::of(der),
             is_ca: is_ca(&certificate)?,
             key: KeyFingerprint::of(certificate.public_key().raw),
             not_after: certificate.validity().not_after.to_datetime(),
             not_before: certificate.validity().not_before.to_datetime(),
-            pem: pem::encode(LABEL, &der).to_string(),
+            pem: pem::encode(LABEL, der).to_string(),
             subject: certificate.subject().as_raw().to_vec(),
         })
     }
@@ -201,6 +212,8 @@ mod tests {
         assert_eq!(certificate.common_name(), Ok(Some("sn-0001".parse().unwrap())));
         assert_eq!(certificate.pem(), include_str!("../tests/fixtures/certificate.pem"));
         assert!(!certificate.is_ca());
+        let der = pem::decode(certificate.pem(), &[LABEL], 4096).unwrap();
+        assert_eq!(Certificate::from_der(&der), Ok(certificate));
     }
 
     #[test]
@@ -239,6 +252,8 @@ mod tests {
         let mut der = pem::decode(text, &[LABEL], 4096).unwrap();
         der.push(0);
         assert_eq!(Certificate::parse(&pem::encode(LABEL, &der)), Err(BadCertificate::Encoding));
+        assert_eq!(Certificate::from_der(&der), Err(BadCertificate::Encoding));
+        assert_eq!(Certificate::from_der(b""), Err(BadCertificate::Encoding));
         let request = pem::encode("CERTIFICATE REQUEST", &[0x30, 0]);
         assert_eq!(Certificate::parse(&request), Err(BadCertificate::Pem(BadPem::Label)));
     }

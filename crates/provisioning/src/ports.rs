@@ -105,9 +105,14 @@ pub trait ClaimStore: Send + Sync {
     /// The claim as it is at this moment.
     fn find_claim(&self, id: &CertificateId) -> impl Future<Output = Result<Option<Claim>, RegistryError>> + Send;
 
-    /// Writes what an operator decides about a claim: its status, quota and expiry. What was counted is kept, and a
-    /// claim that is not there is made.
-    fn put_claim(&self, claim: &Claim) -> impl Future<Output = Result<(), RegistryError>> + Send;
+    /// Writes what an operator decides about a claim that was `found` before, or not found: its status, quota and
+    /// expiry. What was counted is kept. `false`, unchanged, where the claim has come or gone since, or its status is
+    /// no longer the one that was found: nobody undoes a revocation that they did not see.
+    fn put_claim(
+        &self,
+        claim: &Claim,
+        found: Option<&Claim>,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Every claim, in no order.
     fn claims(&self) -> impl Future<Output = Result<Vec<Claim>, RegistryError>> + Send;

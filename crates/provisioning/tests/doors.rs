@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Admission, Attestation, Certificate, CertificateId, ClaimError, ClaimRequest, ClaimStore as _, ClientIds, Device,
-    DeviceStore as _, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing, State, Status,
-    Timestamp,
+    Admission, Attestation, Certificate, CertificateId, Claim, ClaimError, ClaimRequest, ClaimStore as _, ClientIds,
+    Device, DeviceStore as _, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing, State,
+    Status, Timestamp,
 };
 use cvm_testkit::fixture::{NOW, csr, device, id, later, request};
 use cvm_testkit::scenario::claims::{self, claimed_device, question};
@@ -308,12 +308,13 @@ mod hook {
         let revoked = world.claim(None).await;
         let expired = world.claim(None).await;
         let used_up = world.claim(Some(0)).await;
-        let mut claim = world.registry.find_claim(&revoked).await.unwrap().unwrap();
-        claim.status = Status::Disabled { reason: "leaked".parse().unwrap(), since: NOW };
-        world.registry.put_claim(&claim).await.unwrap();
-        let mut claim = world.registry.find_claim(&expired).await.unwrap().unwrap();
-        claim.expires_at = Some(NOW);
-        world.registry.put_claim(&claim).await.unwrap();
+        let claim = world.registry.find_claim(&revoked).await.unwrap().unwrap();
+        let status = Status::Disabled { reason: "leaked".parse().unwrap(), since: NOW };
+        let ended = Claim { status, ..claim.clone() };
+        assert!(world.registry.put_claim(&ended, Some(&claim)).await.unwrap());
+        let claim = world.registry.find_claim(&expired).await.unwrap().unwrap();
+        let ended = Claim { expires_at: Some(NOW), ..claim.clone() };
+        assert!(world.registry.put_claim(&ended, Some(&claim)).await.unwrap());
         for (claim, reason) in [
             (unknown, "unknown-claim"),
             (revoked, "claim-revoked"),

@@ -32,6 +32,7 @@ pub async fn registry<R: CertificateIndex + ClaimStore + Cursors + DeviceStore +
     a_reservation_by_claim_is_counted_with_it_or_not_made(registry).await;
     a_claim_is_made_out_with_its_device_or_not_at_all(registry).await;
     an_operator_who_changes_a_claim_keeps_its_count(registry).await;
+    nobody_undoes_a_revocation_that_they_did_not_see(registry).await;
     a_user_has_so_many_claims_a_day(registry).await;
     a_place_is_kept_until_it_is_moved(registry).await;
     // Claims, counters and places are there by now, and are no devices.
@@ -426,7 +427,7 @@ async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: ClaimStore + D
     };
     let first = reserved(b"1", &unclaimed);
     assert!(!registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"), "no such claim");
-    registry.put_claim(&claim).await.expect("the store answers");
+    assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
     assert!(registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"));
     assert!(!registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"), "that version is gone");
     let (found, stored) = registry.look_up(&claim.certificate, &first.id).await.expect("the store answers");
@@ -443,7 +444,7 @@ async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: ClaimStore + D
         status: Status::Disabled { reason: "leaked".parse().expect("a reason"), since: NOW },
         ..claim.clone()
     };
-    registry.put_claim(&revoked).await.expect("the store answers");
+    assert!(registry.put_claim(&revoked, Some(&claim)).await.expect("the store answers"));
     assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it is revoked");
     let unchanged = registry.look_up(&claim.certificate, &third.id).await.expect("the store answers");
     assert_eq!(unchanged, (Some(Claim { used: 2, ..revoked }), Some(device("claimed-too"))));
@@ -472,16 +473,34 @@ async fn a_claim_is_made_out_with_its_device_or_not_at_all<R: ClaimStore + Devic
 
 async fn an_operator_who_changes_a_claim_keeps_its_count<R: ClaimStore + DeviceStore>(registry: &R) {
     let claim = Claim::new(CertificateId::of(b"edited claim"), NOW);
-    registry.put_claim(&claim).await.expect("the store answers");
+    assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
     let mut claimed = device("edited-claim");
     put(registry, &claimed).await;
     claimed.version += 1;
     assert!(registry.reserve_with_claim(&claim, &claimed, 1).await.expect("the store answers"));
     for changed in [Claim { quota: Some(5), expires_at: Some(later(9)), ..claim.clone() }, claim.clone()] {
-        registry.put_claim(&changed).await.expect("the store answers");
+        assert!(registry.put_claim(&changed, Some(&claim)).await.expect("the store answers"));
         let expected = Claim { used: 1, ..changed };
         assert_eq!(registry.find_claim(&claim.certificate).await.expect("the store answers"), Some(expected));
     }
+}
+
+async fn nobody_undoes_a_revocation_that_they_did_not_see<R: ClaimStore>(registry: &R) {
+    let claim = Claim::new(CertificateId::of(b"raced claim"), NOW);
+    assert!(!registry.put_claim(&claim, Some(&claim)).await.expect("the store answers"), "there is none to change");
+    assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
+    assert!(!registry.put_claim(&claim, None).await.expect("the store answers"), "there is one by now");
+    let revoked = |since| Claim {
+        status: Status::Disabled { reason: "leaked".parse().expect("a reason"), since },
+        ..claim.clone()
+    };
+    assert!(registry.put_claim(&revoked(NOW), Some(&claim)).await.expect("the store answers"));
+    let wider = Claim { quota: Some(9), ..claim.clone() };
+    assert!(!registry.put_claim(&wider, Some(&claim)).await.expect("the store answers"), "it is revoked by now");
+    assert_eq!(registry.find_claim(&claim.certificate).await.expect("the store answers"), Some(revoked(NOW)));
+    assert!(registry.put_claim(&revoked(later(9)), Some(&revoked(NOW))).await.expect("the store answers"));
+    assert!(!registry.put_claim(&wider, Some(&revoked(NOW))).await.expect("the store answers"), "and again");
+    assert!(registry.put_claim(&wider, Some(&revoked(later(9)))).await.expect("the store answers"));
 }
 
 async fn a_user_has_so_many_claims_a_day<R: ClaimStore>(registry: &R) {

@@ -282,8 +282,8 @@ impl<T: ClaimStore> ClaimStore for Faulty<T> {
         self.registry_call(self.inner.find_claim(id)).await
     }
 
-    async fn put_claim(&self, claim: &Claim) -> Result<(), RegistryError> {
-        self.registry_call(self.inner.put_claim(claim)).await
+    async fn put_claim(&self, claim: &Claim, found: Option<&Claim>) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.put_claim(claim, found)).await
     }
 
     async fn claims(&self) -> Result<Vec<Claim>, RegistryError> {

@@ -163,11 +163,15 @@ impl ClaimStore for MemoryRegistry {
         Ok(self.rest().claims.get(id).cloned())
     }
 
-    async fn put_claim(&self, claim: &Claim) -> Result<(), RegistryError> {
+    async fn put_claim(&self, claim: &Claim, found: Option<&Claim>) -> Result<bool, RegistryError> {
         let mut rest = self.rest();
-        let used = rest.claims.get(&claim.certificate).map_or(claim.used, |there| there.used);
+        let there = rest.claims.get(&claim.certificate);
+        if there.map(|there| &there.status) != found.map(|found| &found.status) {
+            return Ok(false);
+        }
+        let used = there.map_or(claim.used, |there| there.used);
         rest.claims.insert(claim.certificate, Claim { used, ..claim.clone() });
-        Ok(())
+        Ok(true)
     }
 
     async fn claims(&self) -> Result<Vec<Claim>, RegistryError> {

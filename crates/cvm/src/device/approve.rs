@@ -2,9 +2,10 @@ use clap::Args;
 use cvm_provisioning::{DeviceId, DeviceStore, Verdict};
 
 use super::view::DeviceView;
-use super::{DeviceError, change, now};
+use super::{DeviceError, change};
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::registry::now;
 
 /// End a quarantine: the right proof came with another key, and a person has to say whose that key is
 ///

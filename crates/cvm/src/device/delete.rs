@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::error::deactivate;
 use super::view::live_certificate;
-use super::{DeviceError, TRIES, find, now};
+use super::{DeviceError, find};
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::registry::{TRIES, now};
 
 /// Remove a device from the registry
 ///

@@ -1,11 +1,12 @@
 use clap::Args;
 use cvm_provisioning::{DeviceId, DeviceStore, ReasonText};
 
+use super::change;
 use super::error::deactivate;
 use super::view::{DeviceView, live_certificate};
-use super::{change, now};
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::registry::now;
 
 /// Refuse a device from now on
 ///

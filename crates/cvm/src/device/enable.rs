@@ -1,10 +1,11 @@
 use clap::Args;
 use cvm_provisioning::{DeviceId, DeviceStore};
 
+use super::change;
 use super::view::DeviceView;
-use super::{change, now};
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::registry::now;
 
 /// Let a disabled device in again, and forget its wrong proofs and the delay they earned
 #[derive(Args, Debug)]

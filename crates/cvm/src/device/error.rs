@@ -1,6 +1,7 @@
 use cvm_provisioning::{CertificateId, DeviceId, NotQuarantined, RegistryError};
 
 use super::add::AddError;
+use crate::registry::{self, NoTable};
 
 /// Why the registry was not read or changed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -12,8 +13,8 @@ pub(crate) enum DeviceError {
     Contended { id: DeviceId },
     #[error("device {id} has the live certificate {certificate}, which stays active on AWS IoT when the item is gone")]
     LiveCertificate { id: DeviceId, certificate: CertificateId },
-    #[error("there is no table to work on")]
-    NoTable,
+    #[error(transparent)]
+    NoTable(#[from] NoTable),
     #[error("device {id} is not in the registry")]
     NotFound { id: DeviceId },
     #[error("there is nothing to approve for device {id}")]
@@ -31,7 +32,7 @@ impl DeviceError {
             Self::Add(error) => error.code(),
             Self::Contended { .. } => "contended",
             Self::LiveCertificate { .. } => "live-certificate",
-            Self::NoTable => "usage",
+            Self::NoTable(_) => "usage",
             Self::NotFound { .. } => "not-found",
             Self::NotQuarantined { .. } => "not-quarantined",
             Self::Registry(_) => "registry",
@@ -47,20 +48,12 @@ impl DeviceError {
             Self::LiveCertificate { id, certificate } => {
                 format!("{}, then `cvm device delete {id} --force`", deactivate(certificate))
             }
-            Self::NoTable => "give --table, or `export CVM_TABLE=` the stack's output TableName".to_owned(),
+            Self::NoTable(_) => NoTable::ADVICE.to_owned(),
             Self::NotFound { id } => {
                 format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
             }
             Self::NotQuarantined { id, .. } => format!("`cvm device show {id}` has its state"),
-            Self::Registry(RegistryError::Corrupt { .. }) => {
-                "use the cvm that wrote the item, or a newer one".to_owned()
-            }
-            Self::Registry(RegistryError::Throttled { .. }) => "run this again in a minute".to_owned(),
-            Self::Registry(_) => {
-                "check the name of the table, AWS_REGION and your credentials; with single sign-on, first run \
-                 `eval \"$(aws configure export-credentials --format env)\"`"
-                    .to_owned()
-            }
+            Self::Registry(error) => registry::advice(error).to_owned(),
             Self::Unsettled { id } => {
                 format!(
                     "let the device ask again, or look at its thing's certificates, then `cvm device delete {id} --force`"
@@ -73,7 +66,7 @@ impl DeviceError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Add(error) => error.is_usage(),
-            Self::NoTable => true,
+            Self::NoTable(_) => true,
             _ => false,
         }
     }

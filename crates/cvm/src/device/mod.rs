@@ -2,8 +2,7 @@
 
 use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbRegistry};
-use cvm_provisioning::{Device, DeviceId, DeviceStore, Timestamp};
-use time::OffsetDateTime;
+use cvm_provisioning::{Device, DeviceId, DeviceStore};
 
 mod add;
 mod approve;
@@ -12,6 +11,7 @@ mod disable;
 mod enable;
 mod error;
 mod list;
+mod proof;
 mod show;
 mod view;
 
@@ -19,22 +19,21 @@ pub(crate) use error::DeviceError;
 
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::registry::{TRIES, TableArguments};
 
 /// Operate the device registry: who is let in, how far it has come, and why it was refused
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeviceArguments {
-    /// The DynamoDB table of the registry, output TableName of the stack; region, credentials and endpoint are those
-    /// of the AWS environment (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ...)
-    #[arg(long, global = true, env = "CVM_TABLE", help_heading = "Common options")]
-    table: Option<String>,
+    #[command(flatten)]
+    table: TableArguments,
     #[command(subcommand)]
     verb: DeviceVerb,
 }
 
 #[derive(Debug, Subcommand)]
 enum DeviceVerb {
-    Add(add::AddArguments),
+    Add(Box<add::AddArguments>),
     Show(show::ShowArguments),
     List(list::ListArguments),
     Disable(disable::DisableArguments),
@@ -52,10 +51,10 @@ Examples:
 
 /// Runs `cvm device ...`.
 pub(crate) async fn run(arguments: DeviceArguments, output: &Output) -> Result<(), CommandError> {
-    let table = arguments.table.filter(|table| !table.is_empty()).ok_or(DeviceError::NoTable)?;
+    let table = arguments.table.name().map_err(DeviceError::from)?;
     let registry = DynamoDbRegistry::new(Clients::from_environment().await.dynamodb, table);
     match arguments.verb {
-        DeviceVerb::Add(arguments) => add::run(arguments, &registry, output).await,
+        DeviceVerb::Add(arguments) => add::run(*arguments, &registry, output).await,
         DeviceVerb::Show(arguments) => show::run(&arguments, &registry, output).await,
         DeviceVerb::List(arguments) => list::run(&arguments, &registry, output).await,
         DeviceVerb::Disable(arguments) => disable::run(&arguments, &registry, output).await,
@@ -89,15 +88,8 @@ async fn change(
     Err(DeviceError::Contended { id: id.clone() })
 }
 
-/// Lost races before a change is given up: vends write to an item a few times, then leave it alone.
-const TRIES: usize = 5;
-
 async fn find(registry: &impl DeviceStore, id: &DeviceId) -> Result<Device, DeviceError> {
     registry.find(id).await?.ok_or_else(|| DeviceError::NotFound { id: id.clone() })
-}
-
-fn now() -> Timestamp {
-    OffsetDateTime::now_utc().into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-use cvm_provisioning::{Attestation, DeviceStore, EnrolmentToken};
+use cvm_provisioning::{Attestation, CertificateId, DeviceStore, EnrolmentToken, Platform};
+use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{TOKEN, csr, device, id};
-use rcgen::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use crate::support::{Cvm, TABLE, api, dynamodb, mode, serve};
@@ -103,7 +104,10 @@ async fn a_key_is_registered_from_its_request_its_file_or_its_fingerprint() {
         ("sn-0003", &format!("--public-key {fingerprint}")),
     ] {
         let added = cvm.run(&format!("device add {device} {proof} --output json")).json();
-        assert_eq!(added["attestation"], json!({ "kind": "public-key", "key": fingerprint, "expiresAt": null }));
+        let attestation = json!({
+            "kind": "public-key", "key": fingerprint, "expiresAt": null, "certificateId": null, "user": null,
+        });
+        assert_eq!(added["attestation"], attestation);
         assert_eq!(added["token"], Value::Null);
         cvm.run(&format!("device delete {device}")).text();
     }
@@ -111,6 +115,79 @@ async fn a_key_is_registered_from_its_request_its_file_or_its_fingerprint() {
     assert!(failure.contains("of device sn-0001"), "{failure}");
     assert_eq!(cvm.run("device add sn-0005 --csr request.pem --token-ttl 1d").code, 2);
     assert_eq!(cvm.run(&format!("device add sn-0005 --public-key {fingerprint} --key-origin service")).code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_aws_iot_lets_in_is_added_without_a_token_and_told_where_to_go() {
+    let (endpoint, registry) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint);
+    let certificate = MemoryPlatform::default().issue(&csr("sn-0001")).await.unwrap().certificate;
+    cvm.write("sn-0001.pem", certificate.pem());
+    let own = *certificate.id();
+    let shared = CertificateId::of(b"a CA, or a claim");
+    for (proof, expected, next) in [
+        (format!("--ca {shared}"), Attestation::Ca { id: shared }, "with its factory certificate"),
+        (format!("--certificate {own}"), Attestation::Certificate { id: own }, "with its factory certificate"),
+        ("--certificate sn-0001.pem".to_owned(), Attestation::Certificate { id: own }, "with its factory certificate"),
+        ("--claim".to_owned(), Attestation::Claim { certificate: None }, "the client id sn-0001"),
+        (format!("--claim {shared}"), Attestation::Claim { certificate: Some(shared) }, "the client id sn-0001"),
+        ("--trusted-user".to_owned(), Attestation::TrustedUser { claim: None }, "POST /v1/claims"),
+    ] {
+        let text = cvm.run(&format!("device add sn-0001 {proof}")).text();
+        assert!(text.contains(next) && !text.contains("token") && !text.contains("cvm vend"), "{proof}: {text}");
+        assert_eq!(registry.find(&id("sn-0001")).await.unwrap().unwrap().attestation, expected, "{proof}");
+        cvm.run("device delete sn-0001").text();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_14_a_certificate_that_names_another_device_is_refused() {
+    let (endpoint, registry) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint);
+    let certificate = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let key = KeyPair::generate().unwrap();
+    let signed = |params: CertificateParams| params.self_signed(&key).unwrap();
+    cvm.write("other.pem", signed(certificate("sn-0002")).pem());
+    let failure = cvm.run("device add sn-0001 --certificate other.pem").failure();
+    assert!(failure.contains("of device sn-0002"), "{failure}");
+    let mut authority = certificate("sn-0001");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    cvm.write("ca.pem", signed(authority).pem());
+    let failure = cvm.run("device add sn-0001 --certificate ca.pem").failure();
+    assert!(failure.contains("certificate of a CA") && failure.contains("--ca "), "{failure}");
+    assert_eq!(registry.find(&id("sn-0001")).await.unwrap(), None);
+
+    let named_otherwise = signed(certificate("Factory 1/0815"));
+    cvm.write("factory.der", named_otherwise.der());
+    let added = cvm.run("device add sn-0001 --certificate factory.der --output json").json();
+    assert_eq!(added["attestation"]["certificateId"], CertificateId::of(named_otherwise.der()).to_string());
+}
+
+#[test]
+fn a_device_has_one_proof_and_what_goes_with_it() {
+    let cvm = Cvm::new().with("CVM_TABLE", TABLE);
+    let id = CertificateId::of(b"certificate");
+    let proofs =
+        [format!("--ca {id}"), format!("--certificate {id}"), "--claim".to_owned(), "--trusted-user".to_owned()];
+    for (number, proof) in proofs.iter().enumerate() {
+        for (other, reason) in [
+            ("--token-file token", "cannot be used with"),
+            (&format!("--public-key {id}"), "cannot be used with"),
+            ("--csr request.pem", "cannot be used with"),
+            (&proofs[(number + 1) % proofs.len()], "cannot be used with"),
+            ("--token-out token", "no enrolment token is made"),
+            ("--token-ttl 7d", "no enrolment token is made"),
+            ("--key-origin service", "only for a device that proves itself with an enrolment token"),
+        ] {
+            let run = cvm.run(&format!("device add sn-0001 {proof} {other}"));
+            assert!(run.code == 2 && run.stderr.contains(reason), "{proof} {other}: {}", run.stderr);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +231,7 @@ async fn every_field_of_a_shown_device_is_always_there() {
         "certificate",
         "createdAt",
         "deviceId",
+        "enrolledWith",
         "generation",
         "keyOrigin",
         "lastRefusal",
@@ -165,6 +243,7 @@ async fn every_field_of_a_shown_device_is_always_there() {
         "statusReason",
         "statusSince",
         "template",
+        "unsettledSince",
         "updatedAt",
         "version",
         "wrongProofs",

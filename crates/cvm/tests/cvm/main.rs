@@ -4,7 +4,9 @@
 
 mod authorities;
 mod ca;
+mod claim;
 mod device;
+mod iot;
 mod support;
 mod template;
 mod vend;

@@ -38,7 +38,7 @@ impl<R: Registry> World<R> {
     pub async fn claim(&self, quota: Option<u64>) -> CertificateId {
         let fingerprint = *csr("claim").key().fingerprint();
         let claim = Claim { quota, ..Claim::new(CertificateId::of(fingerprint.as_bytes()), NOW) };
-        self.registry.put_claim(&claim).await.expect("the store answers");
+        assert!(self.registry.put_claim(&claim, None).await.expect("the store answers"), "the claim is new");
         claim.certificate
     }
 
