@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from factory import certificate_id
 from local_aws import REGION, ROOT
 from stack import Answer, Device, Stack, schema, secret_lines, send
 
@@ -27,14 +29,21 @@ class Claim:
     private_key: str = field(repr=False)
 
     @classmethod
-    def shared(cls, stack: Stack, *options: str, registered: bool = True) -> "Claim":
-        """One for many devices, as an operator makes it, and registers it with the cvm command."""
+    def shared(cls, stack: Stack, *options: str) -> "Claim":
+        """One for many devices, as an operator makes it with the cvm command."""
+        folder = Path(tempfile.mkdtemp(prefix="claim-", dir=stack.folder)) / "made"
+        stack.cvm("claim", "create", "--policy", stack.outputs["ClaimPolicyName"], "--out", str(folder), *options)
+        pem, key = ((folder / name).read_text() for name in ("claim.pem", "claim.key"))
+        stack.secrets += secret_lines(key)
+        return cls(certificate_id(pem), pem, key)
+
+    @classmethod
+    def unregistered(cls, stack: Stack) -> "Claim":
+        """One that AWS IoT knows and the registry does not."""
         iot = stack.aws.client("iot")
         made = iot.create_keys_and_certificate(setAsActive=True)
         iot.attach_policy(policyName=stack.outputs["ClaimPolicyName"], target=made["certificateArn"])
         stack.secrets += secret_lines(made["keyPair"]["PrivateKey"])
-        if registered:
-            stack.cvm("claim", "add", made["certificateId"], *options)
         return cls(made["certificateId"], made["certificatePem"], made["keyPair"]["PrivateKey"])
 
     @classmethod
