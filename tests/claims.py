@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jsonschema
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from factory import certificate_id
 from local_aws import REGION, ROOT
 from stack import Answer, Device, Stack, schema, secret_lines, send
+from trusted_user import add_user, signed_headers
 
 PYTHON = ROOT / ".venv-device" / "bin" / "python"
 CLIENT = ROOT / "scripts" / "claim_device.py"
@@ -108,24 +107,15 @@ def provision(
 
 def installer(stack: Stack, name: str, may_claim: bool = True) -> Credentials:
     """A trusted user with IAM credentials."""
-    iam = stack.aws.client("iam")
-    iam.create_user(UserName=name)
-    if may_claim:
-        allowed = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": stack.outputs["ClaimsArn"]}
-        document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-        iam.put_user_policy(UserName=name, PolicyName="claims", PolicyDocument=document)
-    key = iam.create_access_key(UserName=name)["AccessKey"]
-    return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+    return add_user(stack.aws.client("iam"), name, stack.outputs["ClaimsArn"] if may_claim else None)
 
 
 def ask(stack: Stack, user: Credentials | None, device_id: str, **headers: str) -> Answer:
-    """Asks for a claim as this user."""
+    """Asks for a claim as this user, or with other headers as somebody else."""
     url = stack.aws.api_url(stack.outputs, "/v1/claims")
     body = json.dumps({"deviceId": device_id}).encode()
-    request = AWSRequest("POST", url, data=body, headers={"content-type": "application/json", **headers})
-    if user:
-        SigV4Auth(user, "execute-api", REGION).add_auth(request)
-    answer = send(url, body, dict(request.headers))
+    signed = signed_headers(user, url, body, REGION) if user else {"content-type": "application/json"}
+    answer = send(url, body, signed | headers)
     if answer.status == 201:
         stack.secrets += secret_lines(answer.json["privateKeyPem"])
     return answer
