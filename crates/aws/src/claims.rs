@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, Get, Put, TransactGetItem, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, TransactWriteItem, Update};
 use cvm_provisioning::{
     CertificateId, Claim, ClaimStore, Device, DeviceId, MadeOut, ReasonText, RegistryError, Status, Timestamp,
     TrustedUser,
@@ -46,17 +46,21 @@ impl ClaimStore for DynamoDbRegistry {
         claim: &CertificateId,
         device: &DeviceId,
     ) -> Result<(Option<Claim>, Option<Device>), RegistryError> {
-        let output = self
-            .client
-            .transact_get_items()
-            .transact_items(self.get(claim_key(claim))?)
-            .transact_items(self.get(device.to_string())?)
-            .send()
-            .await
-            .map_err(registry_error)?;
-        let mut items = output.responses.unwrap_or_default().into_iter().map(|response| response.item);
-        let claim = items.next().flatten().map(from_item).transpose()?;
-        let device = items.next().flatten().map(item::from_item).transpose()?;
+        // Not a transaction: those get in each other's way where many devices share a claim, and the write that follows
+        // checks all of this again.
+        let keys = [claim_key(claim), device.to_string()].map(|key| HashMap::from([(TABLE_KEY.to_owned(), text(key))]));
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys.to_vec())).consistent_read(true).build();
+        let keys = keys.map_err(|error| RegistryError::Unavailable { source: error.into() })?;
+        let output = self.client.batch_get_item().request_items(&self.table, keys).send().await;
+        let output = output.map_err(registry_error)?;
+        if output.unprocessed_keys.is_some_and(|keys| !keys.is_empty()) {
+            return Err(RegistryError::Throttled { source: "an item was not read".into() });
+        }
+        let items = output.responses.and_then(|mut responses| responses.remove(&self.table)).unwrap_or_default();
+        let (claims, devices): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| item.contains_key("claimCertificate"));
+        let claim = claims.into_iter().next().map(from_item).transpose()?;
+        let device = devices.into_iter().next().map(item::from_item).transpose()?;
         Ok((claim, device))
     }
 
@@ -185,12 +189,6 @@ impl ClaimStore for DynamoDbRegistry {
 }
 
 impl DynamoDbRegistry {
-    fn get(&self, key: String) -> Result<TransactGetItem, RegistryError> {
-        let get = Get::builder().table_name(&self.table).key(TABLE_KEY, AttributeValue::S(key)).build();
-        let get = get.map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        Ok(TransactGetItem::builder().get(get).build())
-    }
-
     /// Makes `first` and puts `device` in the place of the item at `version`, both or neither.
     async fn write(&self, first: TransactWriteItem, device: &Device, version: u64) -> Result<bool, RegistryError> {
         let put = Put::builder()

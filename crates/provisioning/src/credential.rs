@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 use zeroize::Zeroizing;
 
@@ -92,7 +93,6 @@ pub enum Standing {
 }
 
 /// A temporary claim certificate with its key, for a trusted user to hand to a device.
-#[derive(Debug)]
 pub struct IssuedClaim {
     /// Its id.
     pub certificate: CertificateId,
@@ -102,4 +102,11 @@ pub struct IssuedClaim {
     pub private_key: Zeroizing<String>,
     /// When it ends.
     pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for IssuedClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("IssuedClaim");
+        fields.field("certificate", &self.certificate).field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }

@@ -182,7 +182,11 @@ where
             Ok(attempt) => attempt,
             Err(unacceptable) => {
                 self.turn_away(certificate, &unacceptable, origin);
-                return self.reject(certificate).await;
+                return match unacceptable {
+                    // Whoever sent this is not the platform, and must not have a certificate taken away.
+                    Unacceptable::Ca => Ok(Admission::Refused),
+                    _ => self.reject(certificate).await,
+                };
             }
         };
         match self.admit_device(&registered, &attempt, origin).await {

@@ -68,7 +68,7 @@ pub trait DeviceStore: Send + Sync {
 
 /// The claims, as the pre-provisioning hook, trusted users and operators use them.
 pub trait ClaimStore: Send + Sync {
-    /// A claim and a device as both are at one moment.
+    /// A claim and a device, each as it is at this moment.
     fn look_up(
         &self,
         claim: &CertificateId,

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::confirm::disarm;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, ClaimStore,
-    Credential, Cursors, Device, DeviceId, DeviceStore, Inventory, Origin, Outcome, Platform, PlatformError, Proof,
-    RegistryError, Reservation, Standing, State, Status, ThingName, Timestamp, Unsettled,
+    Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, Credential, Cursors,
+    Device, DeviceId, DeviceStore, Inventory, Origin, Outcome, Platform, PlatformError, Proof, RegistryError,
+    Reservation, Standing, State, Status, ThingName, Timestamp, Unsettled,
 };
 
 /// The reconciler, with what it needs.
@@ -84,7 +84,7 @@ struct Leftovers {
 
 impl<R, P, A> Reconcile<R, P, A>
 where
-    R: CertificateIndex + ClaimStore + Cursors + DeviceStore,
+    R: CertificateIndex + Cursors + DeviceStore,
     P: Inventory + Platform,
     A: Audit,
 {
@@ -341,8 +341,8 @@ where
         Ok(self.registry.move_to(PLACE, next).await?)
     }
 
-    /// Compares the next certificates with the registry. A certificate that is attached to nothing is powerless, and
-    /// one that claims is known as a claim.
+    /// Compares the next certificates with the registry. A certificate that is attached to nothing, as those that claim
+    /// are, has nothing to do with a device.
     async fn compare_certificates(
         &self,
         origin: &Origin,
@@ -357,7 +357,6 @@ where
             if settling
                 || certificate.standing != Standing::Active
                 || self.registry.device_of(&certificate.id).await?.is_some()
-                || self.registry.find_claim(&certificate.id).await?.is_some()
             {
                 continue;
             }

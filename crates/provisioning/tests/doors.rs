@@ -100,9 +100,11 @@ mod first_connections {
         let (world, foreign) = (World::new(MemoryRegistry::default(), registered).await, Factory::new("foreign"));
         let forged = foreign.made("sn-1");
         world.show(&forged, &foreign);
-        let door = world.first_connect(&Script::default());
+        let mut door = world.first_connect(&Script::default());
+        door.refused_certificates = RefusedCertificates::Revoke;
         assert_eq!(door.admit(registration(&forged, &factory, NOW)).await.unwrap(), Admission::Refused);
         assert!(world.audit.take().concat().contains("other-ca"));
+        assert_eq!(world.platform.standing(forged.id()), Some(Standing::Pending), "a forged event revokes nothing");
         let gone = registration(&factory.made("sn-1"), &factory, NOW);
         assert_eq!(door.admit(gone).await.unwrap(), Admission::Ignored);
         assert_eq!(world.platform.powerful(), []);
@@ -428,6 +430,14 @@ mod trusted_users {
         assert!(world.audit.take().concat().contains("claim-for-another-device"));
         assert!(hook.answer(&question(&certificate, &claim, later(300))).await.is_err(), "it has expired");
         assert!(world.register_thing(&certificate, &claim, later(299)).await);
+    }
+
+    #[tokio::test]
+    async fn threat_61_a_claims_key_is_not_shown_by_accident() {
+        let world = World::new(MemoryRegistry::default(), vouched()).await;
+        let made = world.trusted_users(&Script::default()).make_out(&asked("anna", "sn-1", NOW)).await.unwrap();
+        let key = made.claim.private_key.lines().nth(1).unwrap();
+        assert!(!format!("{made:?}").contains(key));
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let handle = async |batch: LambdaEvent<SqsEvent>| {
         Ok::<_, lambda_runtime::Error>(work_off("confirm", batch, |message| confirm(door, message)).await)
     };
-    lambda_runtime::run(service_fn(handle)).await
+    Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
 
 async fn confirm(

@@ -32,5 +32,5 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let handle = async |event: LambdaEvent<Value>| {
         Ok::<_, lambda_runtime::Error>(hook::answer(door, event.payload, event.context.request_id).await)
     };
-    lambda_runtime::run(service_fn(handle)).await
+    Box::pin(lambda_runtime::run(service_fn(handle))).await
 }

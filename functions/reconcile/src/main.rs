@@ -39,5 +39,5 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         tracing::info!(%done, "reconciled");
         Ok::<_, lambda_runtime::Error>(done)
     };
-    lambda_runtime::run(service_fn(handle)).await
+    Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
