@@ -1,6 +1,5 @@
 """The first minute with cvm: a local AWS, the stack on it, and a device by each door that gets its certificate."""
 
-import itertools
 import json
 import os
 import secrets
@@ -9,24 +8,31 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 import local_aws
-from local_aws import LOCAL, ROOT, USUAL_MQTT_PORT, USUAL_PORT, LocalAws, usual_or_free_port
+from local_aws import LOCAL, REGION, ROOT, USUAL_MQTT_PORT, USUAL_PORT, LocalAws, usual_or_free_port
 from mqtt_device import CA, CERTIFICATE, PRIVATE_KEY, MqttDevice, Refused
+from trusted_user import add_user, signed_headers
 
 CVM = ROOT / "target" / "debug" / "cvm"
+FUNCTIONS = [folder.name for folder in (ROOT / "functions").iterdir()]
 CLAIM_PYTHON = ROOT / ".venv-device" / "bin" / "python"
 ACTIVATION_SECONDS = 20
-NUMBERS = itertools.count(1)
+COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def door(title: str) -> None:
+    print(f"\n\033[1m{title}\033[0m" if COLOURS else f"\n{title}", flush=True)
 
 
 def step(text: str) -> None:
-    mark = "\033[32m✔\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else "✔"
-    print(f" {next(NUMBERS)}. {mark} {text}", flush=True)
+    mark = "\033[32m✔\033[0m" if COLOURS else "✔"
+    print(f"  {mark} {text}", flush=True)
 
 
 def cvm(environment: dict[str, str], *arguments: str) -> dict:
@@ -46,8 +52,9 @@ def write_environment(variables: dict[str, str]) -> None:
 
 
 def main() -> None:
+    door("A local AWS")
     aws = local_aws.start(port=usual_or_free_port(USUAL_PORT), mqtt_port=usual_or_free_port(USUAL_MQTT_PORT))
-    step(f"A local AWS answers at {aws.url}, its MQTT broker at localhost:{aws.mqtt_port}")
+    step(f"It answers at {aws.url}, and its MQTT broker at {broker(aws)}")
 
     outputs = aws.deploy()
     url = aws.api_url(outputs)
@@ -57,21 +64,22 @@ def main() -> None:
         functions |= aws.function_environment(outputs[name])
     write_environment(environment | functions)
     (LOCAL / "ca.pem").write_text(aws.root_ca())
-    step(f"template.yaml is deployed to it: table {outputs['TableName']}, POST {url}")
+    step(f"template.yaml is deployed to it: {len(FUNCTIONS)} functions, an API, and the table {outputs['TableName']}")
 
     folder = vend(environment, url)
     first_connect(aws, environment)
     claim(aws, environment, outputs)
+    trusted_user(aws, environment, outputs)
     print(BY_HAND.format(device=f"hand-{secrets.token_hex(3)}", folder=folder.relative_to(ROOT), port=aws.mqtt_port))
 
 
 def vend(environment: dict[str, str], url: str) -> Path:
-    """A device with an enrolment token makes a key and asks for a certificate."""
+    door("A device with an enrolment token asks for a certificate over HTTPS")
     device, folder = new_device("demo")
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(cvm(environment, "device", "add", device)["token"])
-    step(f"Device {device} is on the allowlist, and has its enrolment token")
+    step(f"{device} is on the allowlist, and has its enrolment token")
 
     ask = ["vend", "--url", url, "--device", device, "--token-file", str(token), "--out", str(folder)]
     answer = cvm(environment, *ask)
@@ -87,45 +95,62 @@ def vend(environment: dict[str, str], url: str) -> Path:
 
 
 def first_connect(aws: LocalAws, environment: dict[str, str]) -> None:
-    """A device that left its factory with a certificate connects for the first time."""
+    door("A device that left its factory with a certificate connects for the first time")
     device, folder = new_device("factory")
     ca = LOCAL / "devices" / f"{device}-ca"
     files = ["--ca-cert", str(ca / "ca.pem"), "--ca-key", str(ca / "ca.key")]
     cvm(environment, "ca", "create", "--name", f"Factory of {device}", "--out", str(ca))
     cvm(environment, "ca", "register", *files)
-    step("A factory's CA is registered with AWS IoT")
+    step("The factory's CA is registered with AWS IoT")
 
     cvm(environment, "ca", "issue", *files, "--device", device, "--out", str(folder.parent / f"{device}-issued"))
     issued = folder.parent / f"{device}-issued" / device
-    shutil.copy(issued / "device.key", folder / PRIVATE_KEY)
-    shutil.copy(issued / "device.pem", folder / CERTIFICATE)
-    shutil.copy(LOCAL / "ca.pem", folder / CA)
+    write_files(folder, (issued / "device.key").read_text(), (issued / "device.pem").read_text())
     cvm(environment, "device", "add", device, "--ca", certificate_id(ca / "ca.pem"))
-    step(f"Device {device} has a certificate of this CA, and is on the allowlist")
+    step(f"{device} has a certificate of this CA, and is on the allowlist")
 
-    endpoint = f"localhost:{aws.mqtt_port}"
     try:
-        MqttDevice(folder, device).connect(endpoint).close()
+        MqttDevice(folder, device).connect(broker(aws)).close()
     except Refused:
-        step("It connected for the first time, and was turned away: nobody had let it in yet")
+        step("It connected and was turned away, as everybody is the first time; AWS IoT told cvm of it")
     else:
         raise SystemExit("It was let in at once; this is a bug, please report it.")
     await_activation(aws, certificate_id(folder / CERTIFICATE))
-    step("The event reached the function, which found it on the allowlist and let it in")
-    publish(folder, device, endpoint, f"devices/{device}")
+    step("cvm found it on the allowlist, made its thing and activated its certificate")
+    publish(folder, device, broker(aws), f"devices/{device}")
 
 
 def claim(aws: LocalAws, environment: dict[str, str], outputs: dict[str, str]) -> None:
-    """A device that shares a claim certificate with others has AWS IoT make one of its own."""
+    door("A device with the claim certificate of its product line has AWS IoT make one of its own")
     device, folder = new_device("claim")
-    iot = aws.client("iot")
-    made = iot.create_keys_and_certificate(setAsActive=True)
-    iot.attach_policy(policyName=outputs["ClaimPolicyName"], target=made["certificateArn"])
-    write_files(folder, made["keyPair"]["PrivateKey"], made["certificatePem"])
-    cvm(environment, "claim", "add", made["certificateId"])
-    cvm(environment, "device", "add", device, "--claim")
-    step(f"Device {device} is on the allowlist, and has the claim certificate of its product line")
+    made = folder / "claim"
+    cvm(environment, "claim", "create", "--policy", outputs["ClaimPolicyName"], "--out", str(made))
+    step("A claim certificate is registered; all that it can do is to ask for another certificate")
 
+    cvm(environment, "device", "add", device, "--claim")
+    write_files(folder, (made / "claim.key").read_text(), (made / "claim.pem").read_text())
+    step(f"{device} has a copy of it, as its whole product line has, and is on the allowlist")
+    provision(aws, outputs, device, folder)
+
+
+def trusted_user(aws: LocalAws, environment: dict[str, str], outputs: dict[str, str]) -> None:
+    door("A device with nothing at all is set up by an installer with an app")
+    device, folder = new_device("installed")
+    installer = add_user(aws.client("iam"), f"installer-of-{device}", outputs["ClaimsArn"])
+    cvm(environment, "device", "add", device, "--trusted-user")
+    step(f"{device} is on the allowlist; its installer may vouch for such devices, and do nothing else")
+
+    url, body = aws.api_url(outputs, "/v1/claims"), json.dumps({"deviceId": device}).encode()
+    request = urllib.request.Request(url, data=body, headers=signed_headers(installer, url, body, REGION))
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        told = json.load(answer)
+    write_files(folder, told["privateKeyPem"], told["certificatePem"])
+    step(f"The app asked for a claim, good for this device and until {told['expiresAt']}, and passed it on")
+    provision(aws, outputs, device, folder)
+
+
+def provision(aws: LocalAws, outputs: dict[str, str], device: str, folder: Path) -> None:
+    """Exchanges the claim certificate in the folder for the device's own, with AWS's own SDK."""
     asked = {
         "endpoint": "localhost",
         "port": aws.mqtt_port,
@@ -146,8 +171,8 @@ def claim(aws: LocalAws, environment: dict[str, str], outputs: dict[str, str]) -
     if "errorCode" in answer:
         raise SystemExit(f"The device was refused: {answer['errorCode']}. The hook's audit record says why.")
     write_files(folder, told["privateKey"], told["certificatePem"])
-    step(f"AWS IoT asked the hook, and gave it a certificate of its own, {told['certificateId'][:16]}…")
-    publish(folder, answer["thingName"], f"localhost:{aws.mqtt_port}", answer["deviceConfiguration"]["topicPrefix"])
+    step(f"It asked AWS IoT, AWS IoT asked cvm, and it got a certificate of its own, {told['certificateId'][:16]}…")
+    publish(folder, answer["thingName"], broker(aws), answer["deviceConfiguration"]["topicPrefix"])
 
 
 def new_device(kind: str) -> tuple[str, Path]:
@@ -169,13 +194,16 @@ def publish(folder: Path, client_id: str, endpoint: str, topic_prefix: str) -> N
     """Connects with the files of the folder, and has a message come back."""
     topic = f"{topic_prefix}/telemetry"
     with MqttDevice(folder, client_id).connect(endpoint) as connection:
-        step(f"It is connected to {endpoint} over mTLS as {client_id}")
         connection.subscribe(topic)
         connection.publish(topic, "hello")
         received = connection.receive()
         if received != (topic, b"hello"):
             raise SystemExit(f"The message did not come back: expected {topic}, got {received}.")
-    step(f"It published to {topic}, and the message came back")
+    step(f"It is connected over mTLS as itself, and its message to {topic} came back")
+
+
+def broker(aws: LocalAws) -> str:
+    return f"localhost:{aws.mqtt_port}"
 
 
 def await_activation(aws: LocalAws, certificate: str) -> None:
@@ -193,7 +221,7 @@ def certificate_id(pem: Path) -> str:
 
 
 BY_HAND = """
-The same by hand, with nothing but openssl and curl; paste it into a shell in this folder:
+The first of these by hand, with nothing but openssl and curl; paste it into a shell in this folder:
 
     . .local/env
     DEVICE={device}
@@ -209,10 +237,11 @@ And with the mosquitto clients, where you have them:
     mosquitto_pub -h localhost -p {port} -i $DEVICE --cafile .local/ca.pem --cert .local/$DEVICE.pem \\
         --key .local/$DEVICE.key -t devices/$DEVICE/telemetry -m hello -q 1 -d
 
-Files of the device   {folder}/
-Log of the local AWS  .local/ministack.log, with the function's own log in it
-Log of the deployment .local/deploy.log
-To end it             make local-down
+What happened to a device    cvm device show DEVICE
+Files of the first device    {folder}/
+Log of the local AWS         .local/ministack.log, with the functions' own logs in it
+Log of the deployment        .local/deploy.log
+To end it                    make local-down
 """
 
 

@@ -1,7 +1,7 @@
 """Measure the functions under a Lambda Runtime API: cold start, warm latency, peak memory and size.
 
-Each function gets an event that ends after two conditional UpdateItems, and so does a Python handler with boto3 beside
-it, in the same run and on the same table. Build first: make package ARCH=host.
+Those that a device waits for have a Python handler with boto3 beside them, which makes the same calls, in the same run
+and on the same table. Build first: make package ARCH=host.
 """
 
 import argparse
@@ -15,26 +15,16 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import local_aws
 from local_aws import LOCAL, ROOT
+from measure_cases import ENVIRONMENT, cases
+from zip_functions import LARGEST_OF_OTHERS
 
 PEER = ROOT / "scripts" / "measure_peer.py"
-TABLE = "measured"
-TEMPLATE = {
-    "Parameters": {"SerialNumber": {"Type": "String"}},
-    "Resources": {
-        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
-        "certificate": {
-            "Type": "AWS::IoT::Certificate",
-            "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"},
-        },
-        "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "measured"}},
-    },
-}
-EVENTS = {"vend": "unknown-device"}
 
 
 class RuntimeApi:
@@ -59,7 +49,7 @@ class RuntimeApi:
             def answer(self, status: int, body: bytes) -> None:
                 self.send_response(status)
                 self.send_header("Lambda-Runtime-Aws-Request-Id", "00000000-0000-0000-0000-000000000000")
-                self.send_header("Lambda-Runtime-Deadline-Ms", str(int(time.time() * 1000) + 10_000))
+                self.send_header("Lambda-Runtime-Deadline-Ms", str(int(time.time() * 1000) + 60_000))
                 self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-central-1:0:function:it")
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -78,20 +68,26 @@ class RuntimeApi:
     def address(self) -> str:
         return f"127.0.0.1:{self.server.server_port}"
 
-    def call(self, event: bytes) -> float:
+    def call(self, question: dict, expected: dict) -> float:
         """Milliseconds from the event to the answer."""
+        event = json.dumps(question).encode()
         began = time.perf_counter()
         self.events.put(event)
-        status = json.loads(self.answers.get(timeout=30)).get("statusCode")
-        if status != 403:
-            raise SystemExit(f"expected a refusal, 403, got {status}")
-        return (time.perf_counter() - began) * 1000
+        answered = self.answers.get(timeout=30)
+        duration = (time.perf_counter() - began) * 1000
+        answer = json.loads(answered)
+        if not expected.items() <= answer.items():
+            raise SystemExit(f"expected {expected}, got {answer}")
+        return duration
 
 
-def measure(command: list[str], event: bytes, environment: dict[str, str], cold: int, warm: int) -> list[str]:
+def measure(
+    command: list[str], environment: dict[str, str], questions: Iterator[dict], expected: dict, cold: int, warm: int
+) -> list[str]:
     colds, warms, peak = [], [], 0
     for _ in range(cold):
         api = RuntimeApi()
+        began = time.perf_counter()
         process = subprocess.Popen(
             command,
             env=environment | {"AWS_LAMBDA_RUNTIME_API": api.address},
@@ -99,8 +95,9 @@ def measure(command: list[str], event: bytes, environment: dict[str, str], cold:
             stderr=subprocess.DEVNULL,
         )
         try:
-            colds.append(api.call(event))
-            warms += [api.call(event) for _ in range(warm)]
+            api.call(next(questions), expected)
+            colds.append((time.perf_counter() - began) * 1000)
+            warms += [api.call(next(questions), expected) for _ in range(warm)]
             peak = max(peak, peak_memory(process.pid))
         finally:
             process.kill()
@@ -122,42 +119,34 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=50, help="further calls per process")
     arguments = parser.parse_args()
     zips = sorted((ROOT / "target" / "lambda").glob("*/bootstrap.zip"))
-    if not zips:
-        sys.exit("Nothing to measure; build first: make package ARCH=host")
+    if not zips or any(packed.stat().st_size > LARGEST_OF_OTHERS for packed in zips):
+        sys.exit("There are no release builds to measure; build first: make package ARCH=host")
 
     aws = local_aws.start(LOCAL / "measure")
     try:
-        aws.client("dynamodb").create_table(
-            TableName=TABLE,
-            KeySchema=[{"AttributeName": "deviceId", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "deviceId", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        environment = aws.environment | {
+        # A function and its peer.
+        asked = cases(aws, most=2 * arguments.cold * (1 + arguments.warm))
+        environment = aws.environment | ENVIRONMENT | {
             "PATH": os.environ["PATH"],
-            "DEVICE_TABLE": TABLE,
-            "IOT_ENDPOINT": "localhost:8883",
-            "PROVISIONING_TEMPLATE": json.dumps(TEMPLATE),
-            "ROOT_CA_PEM": "",
-            "RUST_LOG": "info",
             "AWS_LAMBDA_FUNCTION_NAME": "measured",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         }
-        counts = (arguments.cold, arguments.warm)
-        print("| function | cold start, ms | warm, ms | warm p99, ms | peak memory, MB | zip, MB |")
-        print("|---|---|---|---|---|---|")
+        print("| function | calls | cold start, ms | warm, ms | warm p99, ms | peak memory, MB | zip, MB |")
+        print("|---|---|---|---|---|---|---|")
         for packed in zips:
             name = packed.parent.name
+            case = asked[name]
+            ask = (environment, case.questions, case.answer, arguments.cold, arguments.warm)
             with tempfile.TemporaryDirectory() as folder:
                 zipfile.ZipFile(packed).extract("bootstrap", folder)
                 bootstrap = Path(folder) / "bootstrap"
                 bootstrap.chmod(0o755)
-                event = (ROOT / "events" / name / f"{EVENTS[name]}.json").read_bytes()
-                row = measure([str(bootstrap)], event, environment, *counts)
-            print("|", " | ".join([name, *row, f"{packed.stat().st_size / 1e6:.1f}"]), "|", flush=True)
-            row = measure([sys.executable, str(PEER)], event, environment, *counts)
-            print("|", " | ".join([f"{name} in Python, boto3", *row, ""]), "|", flush=True)
+                row = measure([str(bootstrap)], *ask)
+            print("|", " | ".join([name, case.calls, *row, f"{packed.stat().st_size / 1e6:.1f}"]), "|", flush=True)
+            if case.has_peer:
+                row = measure([sys.executable, str(PEER), name], *ask)
+                print("|", " | ".join(["the same in Python, boto3", case.calls, *row, ""]), "|", flush=True)
     finally:
         aws.stop()
 

@@ -1,16 +1,19 @@
-"""What a Python function with boto3 costs for the same event: the peer of `measure.py`, for comparison only."""
+"""What a Python function with boto3 costs for the same calls: the peer of `measure.py`, for comparison only."""
 
 import json
 import os
+import sys
 from http.client import HTTPConnection
 
 import boto3
 
 RUNTIME = "/2018-06-01/runtime/invocation"
+TABLE = os.environ["DEVICE_TABLE"]
 dynamodb = boto3.client("dynamodb")
 
 
-def handle(event: dict) -> dict:
+def vend(event: dict) -> dict:
+    """Two conditional writes, both refused."""
     device = json.loads(event["body"])["deviceId"]
     try:
         update(device, "SET reservedBy = :value", "key")
@@ -25,7 +28,7 @@ def handle(event: dict) -> dict:
 
 def update(device: str, expression: str, value: str) -> None:
     dynamodb.update_item(
-        TableName=os.environ["DEVICE_TABLE"],
+        TableName=TABLE,
         Key={"deviceId": {"S": device}},
         UpdateExpression=expression,
         ConditionExpression="attribute_exists(deviceId)",
@@ -34,7 +37,39 @@ def update(device: str, expression: str, value: str) -> None:
     )
 
 
+def hook(event: dict) -> dict:
+    """Claim and device in one read, and both in one conditional write."""
+    serial = event["parameters"]["SerialNumber"]
+    keys = [{"deviceId": {"S": f"claim/{event['claimCertificateId']}"}}, {"deviceId": {"S": serial}}]
+    got = dynamodb.transact_get_items(TransactItems=[{"Get": {"TableName": TABLE, "Key": key}} for key in keys])
+    claim, device = (response.get("Item") for response in got["Responses"])
+    if not claim or not device or device["state"]["S"] != "registered":
+        return {"allowProvisioning": False}
+    version = device["version"]
+    reserved = {"state": {"S": "reserved"}, "reservedCertificate": {"S": event["certificateId"]}}
+    count = {
+        "TableName": TABLE,
+        "Key": keys[0],
+        "UpdateExpression": "ADD used :one",
+        "ConditionExpression": "#status = :enabled",
+        "ExpressionAttributeNames": {"#status": "status"},
+        "ExpressionAttributeValues": {":one": {"N": "1"}, ":enabled": {"S": "enabled"}},
+    }
+    put = {
+        "TableName": TABLE,
+        "Item": device | reserved | {"version": {"N": str(int(version["N"]) + 1)}},
+        "ConditionExpression": "version = :version",
+        "ExpressionAttributeValues": {":version": version},
+    }
+    dynamodb.transact_write_items(TransactItems=[{"Update": count}, {"Put": put}])
+    return {"allowProvisioning": True, "parameterOverrides": {"SerialNumber": serial}}
+
+
+HANDLERS = {"vend": vend, "pre-provisioning-hook": hook}
+
+
 def main() -> None:
+    handle = HANDLERS[sys.argv[1]]
     runtime = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
     while True:
         runtime.request("GET", f"{RUNTIME}/next")

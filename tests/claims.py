@@ -2,17 +2,18 @@
 
 import json
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jsonschema
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from factory import certificate_id
 from local_aws import REGION, ROOT
 from stack import Answer, Device, Stack, schema, secret_lines, send
+from trusted_user import add_user, signed_headers
 
 PYTHON = ROOT / ".venv-device" / "bin" / "python"
 CLIENT = ROOT / "scripts" / "claim_device.py"
@@ -27,14 +28,21 @@ class Claim:
     private_key: str = field(repr=False)
 
     @classmethod
-    def shared(cls, stack: Stack, *options: str, registered: bool = True) -> "Claim":
-        """One for many devices, as an operator makes it, and registers it with the cvm command."""
+    def shared(cls, stack: Stack, *options: str) -> "Claim":
+        """One for many devices, as an operator makes it with the cvm command."""
+        folder = Path(tempfile.mkdtemp(prefix="claim-", dir=stack.folder)) / "made"
+        stack.cvm("claim", "create", "--policy", stack.outputs["ClaimPolicyName"], "--out", str(folder), *options)
+        pem, key = ((folder / name).read_text() for name in ("claim.pem", "claim.key"))
+        stack.secrets += secret_lines(key)
+        return cls(certificate_id(pem), pem, key)
+
+    @classmethod
+    def unregistered(cls, stack: Stack) -> "Claim":
+        """One that AWS IoT knows and the registry does not."""
         iot = stack.aws.client("iot")
         made = iot.create_keys_and_certificate(setAsActive=True)
         iot.attach_policy(policyName=stack.outputs["ClaimPolicyName"], target=made["certificateArn"])
         stack.secrets += secret_lines(made["keyPair"]["PrivateKey"])
-        if registered:
-            stack.cvm("claim", "add", made["certificateId"], *options)
         return cls(made["certificateId"], made["certificatePem"], made["keyPair"]["PrivateKey"])
 
     @classmethod
@@ -99,24 +107,15 @@ def provision(
 
 def installer(stack: Stack, name: str, may_claim: bool = True) -> Credentials:
     """A trusted user with IAM credentials."""
-    iam = stack.aws.client("iam")
-    iam.create_user(UserName=name)
-    if may_claim:
-        allowed = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": stack.outputs["ClaimsArn"]}
-        document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-        iam.put_user_policy(UserName=name, PolicyName="claims", PolicyDocument=document)
-    key = iam.create_access_key(UserName=name)["AccessKey"]
-    return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+    return add_user(stack.aws.client("iam"), name, stack.outputs["ClaimsArn"] if may_claim else None)
 
 
 def ask(stack: Stack, user: Credentials | None, device_id: str, **headers: str) -> Answer:
-    """Asks for a claim as this user."""
+    """Asks for a claim as this user, or with other headers as somebody else."""
     url = stack.aws.api_url(stack.outputs, "/v1/claims")
     body = json.dumps({"deviceId": device_id}).encode()
-    request = AWSRequest("POST", url, data=body, headers={"content-type": "application/json", **headers})
-    if user:
-        SigV4Auth(user, "execute-api", REGION).add_auth(request)
-    answer = send(url, body, dict(request.headers))
+    signed = signed_headers(user, url, body, REGION) if user else {"content-type": "application/json"}
+    answer = send(url, body, signed | headers)
     if answer.status == 201:
         stack.secrets += secret_lines(answer.json["privateKeyPem"])
     return answer

@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -224,7 +224,7 @@ class Stack:
         """The audit records of a function, named as its folder is, that have these fields."""
         logs = self.aws.client("logs").get_paginator("filter_log_events")
         records = []
-        for page in logs.paginate(logGroupName=f"/cvm/cvm/{function}"):
+        for page in logs.paginate(logGroupName=f"/cvm/cvm/{function}", filterPattern="audit"):
             for line in "\n".join(event["message"] for event in page["events"]).splitlines():
                 try:
                     record = json.loads(line)
@@ -235,13 +235,26 @@ class Stack:
         return records
 
     def logs(self) -> str:
-        """All that was logged: by the function, the API and the local AWS itself."""
+        """All that was logged: by the functions, the API and the local AWS itself."""
         logs = self.aws.client("logs")
         lines = [self.aws.log.read_text(errors="replace")]
         for group in logs.describe_log_groups()["logGroups"]:
-            for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"]):
-                lines += [event["message"] for event in page["events"]]
+            name = group["logGroupName"]
+            for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=name):
+                for stream in page["logStreams"]:
+                    lines += messages(logs, name, stream["logStreamName"])
         return "\n".join(lines)
+
+
+def messages(logs, group: str, stream: str) -> Iterator[str]:
+    """All of a log stream; there is no paginator for it."""
+    place = {}
+    while True:
+        page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **place)
+        yield from (event["message"] for event in page["events"])
+        if place.get("nextToken") == page["nextForwardToken"]:
+            return
+        place = {"nextToken": page["nextForwardToken"]}
 
 
 def send(url: str, body: bytes, headers: dict[str, str]) -> Answer:

@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from claims import Claim, allowlist, ask, connect, installer, provision, question
-from factory import certificate_id
+from factory import certificate_id, status
 from mqtt_device import Refused
 from stack import Device, Stack, checked, until
 
@@ -141,7 +141,7 @@ def test_threat_15_the_client_id_is_the_serial_number(stack: Stack, shared: Clai
 
 
 def test_threat_12_a_claim_certificate_that_is_not_registered_claims_nothing(stack: Stack, device_id):
-    stranger = Claim.shared(stack, registered=False)
+    stranger = Claim.unregistered(stack)
     allowlist(stack, device_id)
     assert provision(stack, stranger, device_id).error == "AccessDenied"
 
@@ -180,8 +180,10 @@ def test_threat_11_a_revoked_claim_stops_at_once(stack: Stack, device_id):
     allowlist(stack, f"{device_id}-before")
     allowlist(stack, f"{device_id}-after")
     assert provision(stack, claim, f"{device_id}-before").error is None
-    stack.cvm("claim", "revoke", claim.id, "--reason", "it is on the internet")
+    stack.cvm("claim", "revoke", claim.id, "--reason", "it is on the internet", "--registry-only")
     assert provision(stack, claim, f"{device_id}-after").error == "AccessDenied"
+    stack.cvm("claim", "revoke", claim.id, "--reason", "it is on the internet")
+    assert status(stack, claim.id) == "REVOKED"
     report = json.dumps(stack.cvm("claim", "report", claim.id))
     assert f"{device_id}-before" in report
     assert f"{device_id}-after" not in report
@@ -200,11 +202,11 @@ def test_threat_11_a_claim_has_a_quota(stack: Stack, device_id):
 
 def test_threat_48_yes_no_yes_no_in_one_warm_process(stack: Stack, shared: Claim, device_id):
     allowlist(stack, device_id)
-    device, stranger = Device(device_id), Device(f"{device_id}-stranger")
+    ours, stranger = (question(stack, shared, Device(asker)) for asker in (device_id, f"{device_id}-stranger"))
     stack.configure("Hook")
     answers, processes = [], set()
-    for asker in (device, stranger, device, stranger):
-        answers.append(stack.call("Hook", question(stack, shared, asker)))
+    for asked in (ours, stranger, ours, stranger):
+        answers.append(stack.call("Hook", asked))
         processes |= stack.processes("Hook")
     assert [answer["allowProvisioning"] for answer in answers] == [True, False, True, False]
     assert len(processes) == 1
@@ -283,7 +285,8 @@ def test_a_trusted_user_has_a_quota(stack: Stack, device_id):
         stack.cvm("device", "add", device, "--trusted-user")
     answers = [ask(stack, user, device) for device in devices]
     assert [answer.status for answer in answers] == [201, 201, 201, 429], "the tests' stack allows three"
-    assert int(checked(answers[3]).headers["retry-after"]) > 0
+    assert checked(answers[3]).json["code"] == "quota-reached"
+    assert int(answers[3].headers["retry-after"]) > 0
     assert ask(stack, installer(stack, f"{device_id}-another"), devices[3]).status == 201
 
 

@@ -141,7 +141,7 @@ def test_threat_47_an_event_that_comes_again_changes_nothing(stack: Stack, works
     until(lambda: is_empty(stack), "an empty queue")
     assert status(stack, device.certificate_id) == "ACTIVE"
     assert stack.attached(device_id) == [device.certificate_id]
-    assert stack.item(device_id)["state"] == "provisioned"
+    assert stack.item(device_id)["reservedCertificate"] == device.certificate_id
 
 
 def test_threat_47_an_event_after_the_revocation_does_not_bring_the_certificate_back(

@@ -26,14 +26,15 @@ def shared(stack: Stack) -> Claim:
 @pytest.fixture(scope="module", autouse=True)
 def own_clock(stack: Stack):
     yield
-    stack.configure("Reconcile", LD_PRELOAD=None, FAKETIME=None, FAKETIME_DONT_FAKE_MONOTONIC=None)
+    stack.configure("Reconcile", LD_PRELOAD=None, FAKETIME=None, FAKETIME_DONT_FAKE_MONOTONIC=None, RUST_LOG="debug")
 
 
 def run(stack: Stack, minutes: int) -> None:
     """Runs the reconciler so many minutes from now."""
     assert FAKETIME, "libfaketime is missing: apt-get install libfaketime"
     clock = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": f"+{minutes}m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    stack.configure("Reconcile", **clock)
+    # It looks at all that the other tests left, which would be a long story.
+    stack.configure("Reconcile", **clock, RUST_LOG="info")
     stack.call("Reconcile", EVENT)
 
 
@@ -76,7 +77,7 @@ def test_a_reservation_whose_certificate_is_in_place_is_confirmed(stack: Stack, 
 def test_what_differs_is_reported_and_left_as_it_is(stack: Stack, device_id):
     iot = stack.aws.client("iot")
     stray = f"{device_id}-stray"
-    iot.create_thing(thingName=stray)
+    iot.create_thing(thingName=stray, attributePayload={"attributes": {"provisionedBy": "cvm"}})
     foreign = made(stack, Device(stray), active=True)
     arn = iot.describe_certificate(certificateId=foreign)["certificateDescription"]["certificateArn"]
     iot.attach_thing_principal(thingName=stray, principal=arn)

@@ -1,11 +1,14 @@
 """What template.yaml makes of the functions: their roles, their environments, their queues."""
 
 import json
+import re
 
 import pytest
 
+from local_aws import ROOT
 from stack import Stack
 
+READ_AND_WRITE = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
 ISSUE = "iot:CreateCertificateFromCsr"
 THINGS = {"iot:CreateThing", "iot:DescribeThing", "iot:UpdateThing", "iot:AddThingToThingGroup"}
 RETIRE = {"iot:DescribeCertificate", "iot:UpdateCertificate", "iot:DeleteCertificate", "iot:DetachThingPrincipal"}
@@ -18,18 +21,19 @@ ACTIONS = {
     "Vend": {"dynamodb:UpdateItem", ISSUE, "iot:AttachPolicy", "iot:AttachThingPrincipal", "iot:ListThingPrincipals"}
     | THINGS
     | RETIRE,
-    "Jitr": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"}
+    "Jitr": {"dynamodb:PutItem", "dynamodb:UpdateItem"}
     | {"iot:DescribeCertificate", "iot:UpdateCertificate", "iot:AttachPolicy", "iot:AttachThingPrincipal"}
     | {"iot:ListThingPrincipals"}
     | THINGS
     | QUEUE,
-    "Hook": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"},
-    "Claim": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "iot:CreateProvisioningClaim"},
-    "Confirm": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query"}
+    "Hook": READ_AND_WRITE,
+    "Claim": READ_AND_WRITE | {"iot:CreateProvisioningClaim"},
+    "Confirm": READ_AND_WRITE
+    | {"dynamodb:Query"}
     | {"iot:ListPrincipalThings", "iot:ListThingPrincipals"}
     | RETIRE
     | QUEUE,
-    "Reconcile": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query", "dynamodb:Scan"}
+    "Reconcile": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan"}
     | {"iot:ListThingPrincipals"}
     | RETIRE
     | LISTS,
@@ -41,8 +45,8 @@ COMMON = {"DEVICE_TABLE", "RUST_LOG"}
 VARIABLES = {
     "Vend": {"IOT_ENDPOINT", "PROVISIONING_TEMPLATE", "REFUSED_KEYS", "ROOT_CA_PEM"},
     "Jitr": {"DEVICE_ID_FROM", "DEVICE_ID_PATTERN", "PROVISIONING_TEMPLATE", "REFUSED_CERTIFICATES", "REFUSED_KEYS"},
-    "Hook": {"CLIENT_ID", "FLEET_TEMPLATE", "PROVISIONING_TEMPLATE"},
-    "Claim": {"CLAIMS_PER_USER_PER_DAY", "FLEET_TEMPLATE", "IOT_ENDPOINT", "PROVISIONING_TEMPLATE", "ROOT_CA_PEM"},
+    "Hook": {"CLIENT_ID", "FLEET_TEMPLATE", "PROVISIONING_TEMPLATE", "REFUSED_KEYS"},
+    "Claim": {"CLAIMS_PER_USER_PER_DAY", "FLEET_TEMPLATE", "IOT_ENDPOINT", "ROOT_CA_PEM"},
     "Confirm": set(),
     "Reconcile": set(),
 }
@@ -74,7 +78,8 @@ def test_aws_iot_and_the_functions_have_the_same_provisioning_template(stack: St
     template = stack.aws.client("iot").describe_provisioning_template(templateName=name)
     for function in ("Vend", "Jitr", "Hook", "Claim"):
         environment = stack.aws.function_environment(stack.outputs[f"{function}FunctionName"])
-        assert json.loads(environment["PROVISIONING_TEMPLATE"]) == json.loads(template["templateBody"])
+        body = environment.get("PROVISIONING_TEMPLATE", template["templateBody"])
+        assert json.loads(body) == json.loads(template["templateBody"])
         assert environment.get("FLEET_TEMPLATE", name) == name
 
 
@@ -90,6 +95,13 @@ def test_a_message_is_not_delivered_again_while_it_is_worked_on(stack: Stack, fu
     mappings = stack.aws.client("lambda").list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
     assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]]
     assert [mapping["ScalingConfig"] for mapping in mappings] == [{"MaximumConcurrency": 2}]
+
+
+def test_the_table_forgets_counters_of_a_day():
+    """As the template says it: the local AWS does not do it at a deployment."""
+    expiry = re.search(r"TimeToLiveSpecification:.*\n +AttributeName: (\w+)\n", (ROOT / "template.yaml").read_text())
+    code = (ROOT / "crates" / "aws" / "src" / "claims.rs").read_text()
+    assert expiry and f"SET {expiry[1]} = :end" in code
 
 
 def test_threat_47_only_aws_iot_for_this_template_may_call_the_hook(stack: Stack):

@@ -1,5 +1,7 @@
 //! The certificates that AWS IoT has, whoever made them, and its claims for trusted users.
 
+use std::cmp::Reverse;
+
 use aws_sdk_iot::types::CertificateStatus;
 use cvm_provisioning::{
     Certificate, CertificateId, CertificateSummary, Certificates, ClaimIssuer, Inventory, InventoryPage, IssuedClaim,
@@ -97,7 +99,10 @@ impl Inventory for AwsIot {
                 created_at: Timestamp::from_seconds(certificate.creation_date()?.secs()),
             })
         });
-        Ok(InventoryPage { items: items.collect(), next: output.next_marker().map(str::to_owned) })
+        let mut items: Vec<_> = items.collect();
+        // The service has them in this order; a stand-in for it need not, and the end of a search hangs on it.
+        items.sort_by_key(|certificate| Reverse(certificate.created_at));
+        Ok(InventoryPage { items, next: output.next_marker().map(str::to_owned) })
     }
 
     async fn things(&self, after: Option<&str>, limit: u16) -> Result<InventoryPage<ThingName>, PlatformError> {

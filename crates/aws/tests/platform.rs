@@ -12,17 +12,19 @@ use aws_sdk_iot::operation::delete_certificate::DeleteCertificateError;
 use aws_sdk_iot::operation::describe_certificate::DescribeCertificateOutput;
 use aws_sdk_iot::operation::describe_thing::DescribeThingOutput;
 use aws_sdk_iot::operation::detach_thing_principal::DetachThingPrincipalOutput;
+use aws_sdk_iot::operation::list_certificates::ListCertificatesOutput;
 use aws_sdk_iot::operation::list_thing_principals::ListThingPrincipalsOutput;
 use aws_sdk_iot::operation::update_certificate::{UpdateCertificateError, UpdateCertificateOutput};
 use aws_sdk_iot::operation::update_thing::UpdateThingOutput;
+use aws_sdk_iot::primitives::DateTime;
 use aws_sdk_iot::types::error::{
     DeleteConflictException, ResourceAlreadyExistsException, ResourceNotFoundException, ThrottlingException,
 };
-use aws_sdk_iot::types::{CertificateDescription, CertificateStatus};
+use aws_sdk_iot::types::{Certificate as AwsCertificate, CertificateDescription, CertificateStatus};
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use cvm_aws::AwsIot;
 use cvm_provisioning::{
-    Csr, IssuedCertificate, Override, Platform, PlatformError, RegisteredCertificate, Standing, Thing,
+    Csr, Inventory, IssuedCertificate, Override, Platform, PlatformError, RegisteredCertificate, Standing, Thing,
 };
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{csr, device, templates};
@@ -146,6 +148,24 @@ async fn only_active_certificates_of_the_thing_are_found() {
     let found = platform.certificates_of(&thing().name).await.unwrap();
     let issued = IssuedCertificate { name: format!("{ARN}1"), ..issued };
     assert_eq!(found, [RegisteredCertificate { issued, ca: None, standing: Standing::Active }]);
+}
+
+#[tokio::test]
+async fn the_youngest_certificates_come_first() {
+    let listed = |digit: &str, seconds| {
+        AwsCertificate::builder()
+            .certificate_id(digit.repeat(64))
+            .status(CertificateStatus::Active)
+            .creation_date(DateTime::from_secs(seconds))
+            .build()
+    };
+    let list = mock!(Client::list_certificates).then_output(move || {
+        let page = ListCertificatesOutput::builder().certificates(listed("a", 1)).certificates(listed("b", 3));
+        page.certificates(listed("c", 2)).next_marker("more").build()
+    });
+    let page = AwsIot::new(mock_client!(aws_sdk_iot, [&list])).certificates(None, 250).await.unwrap();
+    let created: Vec<_> = page.items.iter().map(|certificate| certificate.created_at.seconds()).collect();
+    assert_eq!((created, page.next.as_deref()), (vec![3, 2, 1], Some("more")));
 }
 
 #[tokio::test]

@@ -1,0 +1,109 @@
+"""What `measure.py` asks each function: a question that can be put as often as one likes, and the table behind it."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from local_aws import ROOT, LocalAws
+
+TABLE = "measured"
+FLEET_TEMPLATE = "cvm-fleet"  # As the sample events of the hook have it.
+TEMPLATE = {
+    "Parameters": {"SerialNumber": {"Type": "String"}},
+    "Resources": {
+        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
+        "certificate": {
+            "Type": "AWS::IoT::Certificate",
+            "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"},
+        },
+        "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "measured"}},
+    },
+}
+# What any of the functions reads; to the others it is nothing.
+ENVIRONMENT = {
+    "CLAIMS_PER_USER_PER_DAY": "100",
+    "DEVICE_TABLE": TABLE,
+    "FLEET_TEMPLATE": FLEET_TEMPLATE,
+    "IOT_ENDPOINT": "localhost:8883",
+    "PROVISIONING_TEMPLATE": json.dumps(TEMPLATE),
+    "RUST_LOG": "info",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`answer` is what the answer has to have in it; `has_peer` is whether `measure_peer.py` does the same in Python."""
+
+    calls: str
+    questions: Iterator[dict]
+    answer: dict
+    has_peer: bool = False
+
+
+def cases(aws: LocalAws, most: int) -> dict[str, Case]:
+    """The cases by the names of the functions; those that use something up can be asked `most` times."""
+    make_table(aws)
+    registered = sample("pre-provisioning-hook", "keys")
+    register(aws, registered["claimCertificateId"], most)
+    same = itertools.repeat
+    return {
+        "vend": Case(
+            "2 × UpdateItem", same(sample("vend", "unknown-device")), {"statusCode": 403}, has_peer=True
+        ),
+        "pre-provisioning-hook": Case(
+            "TransactGetItems, TransactWriteItems",
+            (of_device(registered, number) for number in range(most)),
+            {"allowProvisioning": True},
+            has_peer=True,
+        ),
+        "claim": Case("GetItem", same(sample("claim", "unknown-device")), {"statusCode": 403}),
+        "jitr": Case("DescribeCertificate", same(sample("jitr", "registered")), {"batchItemFailures": []}),
+        "confirm": Case("Query, GetItem", same(sample("confirm", "connected")), {"batchItemFailures": []}),
+        "reconcile": Case(
+            "10, with nothing to settle", same(sample("reconcile", "schedule")), {"removed": 0, "released": 0}
+        ),
+    }
+
+
+def sample(function: str, name: str) -> dict:
+    return json.loads((ROOT / "events" / function / f"{name}.json").read_text())
+
+
+def of_device(question: dict, number: int) -> dict:
+    """The same question about another device: each can be reserved once."""
+    device = f"measured-{number}"
+    return question | {"clientId": device, "parameters": {"SerialNumber": device}}
+
+
+def make_table(aws: LocalAws) -> None:
+    """The device registry as template.yaml has it."""
+    keys = {"deviceId": "S", "certificateId": "S", "unsettledSince": "N"}
+    indexes = {"certificates": "certificateId", "unsettled": "unsettledSince"}
+    aws.client("dynamodb").create_table(
+        TableName=TABLE,
+        KeySchema=[{"AttributeName": "deviceId", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind in keys.items()],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": index,
+                "KeySchema": [{"AttributeName": key, "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+            for index, key in indexes.items()
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+def register(aws: LocalAws, claim: str, devices: int) -> None:
+    """Puts the claim and the devices into the table, as `cvm claim add` and `cvm device add --claim` do."""
+    now = {"createdAt": {"N": "1767225600"}, "updatedAt": {"N": "1767225600"}}
+    items = [{"deviceId": {"S": f"claim/{claim}"}, "claimCertificate": {"S": claim}, "status": {"S": "enabled"}, **now}]
+    for number in range(devices):
+        device = {"deviceId": f"measured-{number}", "generation": "0" * 32, "status": "enabled"}
+        device |= {"attestation": "claim", "keyOrigin": "device", "state": "registered"}
+        items.append({name: {"S": value} for name, value in device.items()} | {"version": {"N": "1"}} | now)
+    for start in range(0, len(items), 25):
+        batch = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
+        aws.client("dynamodb").batch_write_item(RequestItems={TABLE: batch})
