@@ -52,7 +52,7 @@ def cases(aws: LocalAws, most: int) -> dict[str, Case]:
             "2 × UpdateItem", same(sample("vend", "unknown-device")), {"statusCode": 403}, has_peer=True
         ),
         "pre-provisioning-hook": Case(
-            "TransactGetItems, TransactWriteItems",
+            "BatchGetItem, TransactWriteItems",
             (of_device(registered, number) for number in range(most)),
             {"allowProvisioning": True},
             has_peer=True,

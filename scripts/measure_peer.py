@@ -41,9 +41,10 @@ def hook(event: dict) -> dict:
     """Claim and device in one read, and both in one conditional write."""
     serial = event["parameters"]["SerialNumber"]
     keys = [{"deviceId": {"S": f"claim/{event['claimCertificateId']}"}}, {"deviceId": {"S": serial}}]
-    got = dynamodb.transact_get_items(TransactItems=[{"Get": {"TableName": TABLE, "Key": key}} for key in keys])
-    claim, device = (response.get("Item") for response in got["Responses"])
-    if not claim or not device or device["state"]["S"] != "registered":
+    got = dynamodb.batch_get_item(RequestItems={TABLE: {"Keys": keys, "ConsistentRead": True}})
+    items = {item["deviceId"]["S"]: item for item in got["Responses"][TABLE]}
+    device = items.get(serial)
+    if len(items) != len(keys) or device["state"]["S"] != "registered":
         return {"allowProvisioning": False}
     version = device["version"]
     reserved = {"state": {"S": "reserved"}, "reservedCertificate": {"S": event["certificateId"]}}

@@ -26,7 +26,7 @@ ACTIONS = {
     | {"iot:ListThingPrincipals"}
     | THINGS
     | QUEUE,
-    "Hook": READ_AND_WRITE,
+    "Hook": {"dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
     "Claim": READ_AND_WRITE | {"iot:CreateProvisioningClaim"},
     "Confirm": READ_AND_WRITE
     | {"dynamodb:Query"}
