@@ -97,6 +97,7 @@ pub struct Reservation {
 
 /// What a failed attempt knows of what it leaves behind.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an attempt has one of them")]
 pub enum Leftover {
     /// This certificate, or nothing at all: the next attempt can build on it.
     Known(Option<Credential>),

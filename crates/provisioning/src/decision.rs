@@ -6,6 +6,7 @@ use crate::{Attempt, Credential, Device, KeyFingerprint, KeyOrigin, Proof, State
 
 /// What is to be done with an attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a request has one of them")]
 pub enum Decision {
     /// Make the device what it says it is.
     Provision,
