@@ -98,6 +98,6 @@ $(DENY):
 # For this machine with plain cargo: a release is the functions alone, as it is deployed; a debug build is everything, as
 # "cargo build" and "cargo test" have it.
 .PHONY: package-host
-package-host:
+package-host: $(if $(filter release,$(PROFILE)),tools)
 	cargo build --locked --profile $(PROFILE) $(if $(filter dev,$(PROFILE)),--workspace,$(FUNCTIONS:%=--package %))
-	@python3 scripts/zip_functions.py --profile $(PROFILE) $(FUNCTIONS)
+	@$(if $(filter release,$(PROFILE)),$(PYTHON),python3) scripts/zip_functions.py --profile $(PROFILE) $(FUNCTIONS)

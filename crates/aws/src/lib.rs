@@ -1,6 +1,6 @@
 //! The ports of cvm on AWS: the device registry on DynamoDB and the platform on AWS IoT.
 //!
-//! Clients are made once, by [`Clients::from_environment`], and borrowed from then on.
+//! Clients are made once, by [`Clients`], and borrowed from then on.
 
 mod certificate_authorities;
 mod certificates;
@@ -17,7 +17,7 @@ mod registry;
 pub use certificate_authorities::{
     AuthorityPage, CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration,
 };
-pub use clients::Clients;
+pub use clients::{Clients, NotAFunction};
 pub use index::{CERTIFICATE_INDEX, UNSETTLED_INDEX};
 pub use iot_events::{CertificateRegistered, Connected, HookAnswer, HookQuestion};
 pub use platform::AwsIot;

@@ -24,7 +24,7 @@ async fn main() -> Result<(), lambda_http::Error> {
         let error: &dyn Error = error;
         tracing::error!(error, "the function is not configured");
     })?;
-    let clients = Clients::from_environment().await;
+    let clients = Clients::of_function()?;
     let users = TrustedUsers {
         registry: DynamoDbRegistry::new(clients.dynamodb, configuration.table),
         platform: AwsIot::new(clients.iot),

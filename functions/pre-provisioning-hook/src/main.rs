@@ -21,7 +21,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         tracing::error!(error, "the function is not configured");
     })?;
     let door = PreProvisioning {
-        registry: DynamoDbRegistry::new(Clients::dynamodb_from_environment().await, configuration.table),
+        registry: DynamoDbRegistry::new(Clients::dynamodb_of_function()?, configuration.table),
         audit: LogAudit,
         templates: configuration.templates,
         default_template: configuration.default_template,

@@ -17,7 +17,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         let error: &dyn Error = error;
         tracing::error!(error, "the function is not configured");
     })?;
-    let clients = Clients::from_environment().await;
+    let clients = Clients::of_function()?;
     let reconcile = Reconcile {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
         platform: AwsIot::new(clients.iot),

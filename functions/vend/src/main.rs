@@ -23,7 +23,7 @@ async fn main() -> Result<(), lambda_http::Error> {
             let error: &dyn Error = error;
             tracing::error!(error, "the function is not configured");
         })?;
-    let clients = Clients::from_environment().await;
+    let clients = Clients::of_function()?;
     let vend = Vend {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
         platform: AwsIot::new(clients.iot),
