@@ -39,12 +39,14 @@ where
     E: DeserializeOwned,
     W: Future<Output = Result<(), Redeliver>>,
 {
-    let deadline = batch.context.deadline();
+    // A deadline that was over before the invocation began is none: `cargo lambda watch` counts it from 1970.
+    let deadline = Some(batch.context.deadline()).filter(|deadline| *deadline > SystemTime::now());
     let mut response = SqsBatchResponse::default();
     let mut go_on = true;
     for message in batch.payload.records {
         let id = message.message_id.unwrap_or_default();
-        let in_time = deadline.duration_since(SystemTime::now()).is_ok_and(|left| left > RESERVE);
+        let left = |deadline: SystemTime| deadline.duration_since(SystemTime::now()).unwrap_or_default();
+        let in_time = deadline.is_none_or(|deadline| left(deadline) > RESERVE);
         go_on &= in_time;
         let done = match parse(message.body.as_deref().unwrap_or_default()) {
             _ if !go_on => false,
@@ -147,6 +149,14 @@ mod tests {
     #[tokio::test]
     async fn what_there_is_no_time_for_is_left_for_later() {
         assert_eq!(failures(&["1", "2"], 10, |_| Ok(())).await, ["0", "1"]);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_of_1970_is_none() {
+        let mut batch = batch(&["1"], Duration::ZERO);
+        batch.context.deadline = 600_000;
+        let response = work_off("test", batch, |_: Message<Value>| std::future::ready(Ok(()))).await;
+        assert_eq!(response.batch_item_failures.len(), 0);
     }
 
     #[tokio::test]
