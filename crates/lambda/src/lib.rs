@@ -5,5 +5,5 @@ mod log;
 mod queue;
 
 pub use environment::{Environment, InvalidEnvironment};
-pub use log::start_log;
+pub use log::{configured, start_log};
 pub use queue::{Message, Redeliver, work_off};

@@ -1,3 +1,5 @@
+use std::error::Error;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -9,4 +11,16 @@ pub fn start_log() {
     let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
     tracing_subscriber::registry().with(lines.with_span_list(false)).with(levels).init();
+}
+
+/// What a function needs in order to start, or the reason, logged, why it does not.
+///
+/// # Errors
+///
+/// Those of `needed`.
+pub fn configured<T, E: Error + 'static>(needed: Result<T, E>) -> Result<T, E> {
+    needed.inspect_err(|error| {
+        let error: &dyn Error = error;
+        tracing::error!(error, "the function is not configured");
+    })
 }

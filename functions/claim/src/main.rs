@@ -3,12 +3,11 @@
 
 mod configuration;
 
-use std::error::Error;
 use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
 use cvm_http::{Caller, claim_router};
-use cvm_lambda::{Environment, start_log};
+use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::{LogAudit, TrustedUser, TrustedUsers};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
 use lambda_http::request::RequestContext;
@@ -20,11 +19,8 @@ use crate::configuration::Configuration;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     start_log();
-    let configuration = Configuration::read(&Environment::of_process()).inspect_err(|error| {
-        let error: &dyn Error = error;
-        tracing::error!(error, "the function is not configured");
-    })?;
-    let clients = Clients::of_function()?;
+    let configuration = configured(Configuration::read(&Environment::of_process()))?;
+    let clients = configured(Clients::of_function())?;
     let users = TrustedUsers {
         registry: DynamoDbRegistry::new(clients.dynamodb, configuration.table),
         platform: AwsIot::new(clients.iot),

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use cvm_aws::{AwsIot, Clients, Connected, DynamoDbRegistry};
-use cvm_lambda::{Environment, Message, Redeliver, start_log, work_off};
+use cvm_lambda::{Environment, Message, Redeliver, configured, start_log, work_off};
 use cvm_provisioning::{Confirm, ConfirmError, Connection, LogAudit, Origin, PlatformError, RegistryError};
 use lambda_runtime::{LambdaEvent, service_fn};
 
@@ -12,11 +12,8 @@ use lambda_runtime::{LambdaEvent, service_fn};
 async fn main() -> Result<(), lambda_runtime::Error> {
     start_log();
     let environment = Environment::of_process();
-    let table = environment.required("DEVICE_TABLE").inspect_err(|error| {
-        let error: &dyn Error = error;
-        tracing::error!(error, "the function is not configured");
-    })?;
-    let clients = Clients::of_function()?;
+    let table = configured(environment.required("DEVICE_TABLE"))?;
+    let clients = configured(Clients::of_function())?;
     let door = Confirm {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
         platform: AwsIot::new(clients.iot),

@@ -7,7 +7,7 @@ use std::error::Error;
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use cvm_aws::{AwsIot, CertificateRegistered, Clients, DynamoDbRegistry};
-use cvm_lambda::{Environment, Message, Redeliver, start_log, work_off};
+use cvm_lambda::{Environment, Message, Redeliver, configured, start_log, work_off};
 use cvm_provisioning::{FirstConnect, FirstConnectError, LogAudit, Origin, PlatformError, Registration, RegistryError};
 use lambda_runtime::{LambdaEvent, service_fn};
 
@@ -16,11 +16,8 @@ use crate::configuration::Configuration;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     start_log();
-    let configuration = Configuration::read(&Environment::of_process()).inspect_err(|error| {
-        let error: &dyn Error = error;
-        tracing::error!(error, "the function is not configured");
-    })?;
-    let clients = Clients::of_function()?;
+    let configuration = configured(Configuration::read(&Environment::of_process()))?;
+    let clients = configured(Clients::of_function())?;
     let door = FirstConnect {
         registry: DynamoDbRegistry::new(clients.dynamodb, configuration.table),
         platform: AwsIot::new(clients.iot),

@@ -3,10 +3,8 @@
 mod configuration;
 mod hook;
 
-use std::error::Error;
-
 use cvm_aws::{Clients, DynamoDbRegistry};
-use cvm_lambda::{Environment, start_log};
+use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::{LogAudit, PreProvisioning};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
@@ -16,12 +14,9 @@ use crate::configuration::Configuration;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     start_log();
-    let configuration = Configuration::read(&Environment::of_process()).inspect_err(|error| {
-        let error: &dyn Error = error;
-        tracing::error!(error, "the function is not configured");
-    })?;
+    let configuration = configured(Configuration::read(&Environment::of_process()))?;
     let door = PreProvisioning {
-        registry: DynamoDbRegistry::new(Clients::dynamodb_of_function()?, configuration.table),
+        registry: DynamoDbRegistry::new(configured(Clients::dynamodb_of_function())?, configuration.table),
         audit: LogAudit,
         templates: configuration.templates,
         default_template: configuration.default_template,

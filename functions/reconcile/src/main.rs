@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
-use cvm_lambda::{Environment, start_log};
+use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::{LogAudit, Origin, Portion, Reconcile};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
@@ -13,11 +13,8 @@ use serde_json::{Value, json};
 async fn main() -> Result<(), lambda_runtime::Error> {
     start_log();
     let environment = Environment::of_process();
-    let table = environment.required("DEVICE_TABLE").inspect_err(|error| {
-        let error: &dyn Error = error;
-        tracing::error!(error, "the function is not configured");
-    })?;
-    let clients = Clients::of_function()?;
+    let table = configured(environment.required("DEVICE_TABLE"))?;
+    let clients = configured(Clients::of_function())?;
     let reconcile = Reconcile {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
         platform: AwsIot::new(clients.iot),

@@ -2,12 +2,11 @@
 
 mod configuration;
 
-use std::error::Error;
 use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
 use cvm_http::Caller;
-use cvm_lambda::{Environment, start_log};
+use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::{LogAudit, Vend};
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt as _, service_fn};
@@ -18,12 +17,9 @@ use crate::configuration::Configuration;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     start_log();
-    let Configuration { handout, refused_keys, table, templates } = Configuration::read(&Environment::of_process())
-        .inspect_err(|error| {
-            let error: &dyn Error = error;
-            tracing::error!(error, "the function is not configured");
-        })?;
-    let clients = Clients::of_function()?;
+    let Configuration { handout, refused_keys, table, templates } =
+        configured(Configuration::read(&Environment::of_process()))?;
+    let clients = configured(Clients::of_function())?;
     let vend = Vend {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
         platform: AwsIot::new(clients.iot),
