@@ -8,11 +8,12 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, TransactWriteItem, Update};
 use cvm_provisioning::{
-    CertificateId, Claim, ClaimStore, Device, DeviceId, MadeOut, ReasonText, RegistryError, Status, Timestamp,
+    CertificateId, Claim, ClaimStore, Device, DeviceId, MadeOut, Origin, ReasonText, RegistryError, Status, Timestamp,
     TrustedUser,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::changed_by::{CHANGED_BY, changed_by};
 use crate::error::registry_error;
 use crate::item::{self, ENABLED};
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text};
@@ -68,7 +69,13 @@ impl ClaimStore for DynamoDbRegistry {
         Ok((claim, device))
     }
 
-    async fn reserve_with_claim(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+    async fn reserve_with_claim(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> Result<bool, RegistryError> {
         let count = Update::builder()
             .table_name(&self.table)
             .key(TABLE_KEY, text(claim_key(&claim.certificate)))
@@ -84,10 +91,10 @@ impl ClaimStore for DynamoDbRegistry {
             .expression_attribute_values(":now", seconds(device.updated_at))
             .expression_attribute_values(":one", number(1));
         let count = count.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        self.write(TransactWriteItem::builder().update(count).build(), device, version).await
+        self.write(TransactWriteItem::builder().update(count).build(), device, version, by).await
     }
 
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
         let mut item = to_item(claim);
         if let Some(end) = claim.expires_at {
             // Long enough for whoever wants to know who vouched for what.
@@ -95,7 +102,7 @@ impl ClaimStore for DynamoDbRegistry {
         }
         let put = Put::builder().table_name(&self.table).set_item(Some(item));
         let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        self.write(TransactWriteItem::builder().put(put).build(), device, version).await
+        self.write(TransactWriteItem::builder().put(put).build(), device, version, by).await
     }
 
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
@@ -170,10 +177,10 @@ impl ClaimStore for DynamoDbRegistry {
             None => update
                 .condition_expression("attribute_not_exists(#deviceId)")
                 .expression_attribute_names("#deviceId", TABLE_KEY),
-            Some(Status::Enabled) => update
+            Some(Status { enabled: true, .. }) => update
                 .condition_expression("#status = :foundStatus")
                 .expression_attribute_values(":foundStatus", text(ENABLED)),
-            Some(Status::Disabled { since, .. }) => update
+            Some(Status { since, .. }) => update
                 .condition_expression("#status <> :foundStatus AND #statusSince = :foundSince")
                 .expression_attribute_values(":foundStatus", text(ENABLED))
                 .expression_attribute_values(":foundSince", number(since.seconds())),
@@ -203,10 +210,17 @@ impl ClaimStore for DynamoDbRegistry {
 
 impl DynamoDbRegistry {
     /// Makes `first` and puts `device` in the place of the item at `version`, both or neither.
-    async fn write(&self, first: TransactWriteItem, device: &Device, version: u64) -> Result<bool, RegistryError> {
+    async fn write(
+        &self,
+        first: TransactWriteItem,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> Result<bool, RegistryError> {
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item::to_item(device)))
+            .item(CHANGED_BY, changed_by(by))
             .condition_expression("version = :version AND generation = :generation")
             .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
             .expression_attribute_values(":generation", text(device.generation));
@@ -227,7 +241,7 @@ impl DynamoDbRegistry {
 }
 
 /// Whether a transaction was not made because of what it found, or because another was under way.
-fn is_refused<R>(error: &SdkError<TransactWriteItemsError, R>) -> bool {
+pub(crate) fn is_refused<R>(error: &SdkError<TransactWriteItemsError, R>) -> bool {
     let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() else {
         return false;
     };
@@ -252,16 +266,12 @@ fn from_item(item: HashMap<String, AttributeValue>) -> Result<Claim, RegistryErr
 
 impl From<&Claim> for ClaimItem {
     fn from(claim: &Claim) -> Self {
-        let (status, status_reason, status_since) = match &claim.status {
-            Status::Enabled => (ENABLED, None, None),
-            Status::Disabled { reason, since } => ("disabled", Some(reason.clone()), Some(*since)),
-        };
         Self {
             device_id: claim_key(&claim.certificate),
             claim_certificate: claim.certificate,
-            status: status.to_owned(),
-            status_reason,
-            status_since,
+            status: claim.status.name().to_owned(),
+            status_reason: claim.status.reason.clone(),
+            status_since: Some(claim.status.since),
             quota: claim.quota,
             used: claim.used,
             expires_at: claim.expires_at,
@@ -276,11 +286,7 @@ impl TryFrom<ClaimItem> for Claim {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn try_from(item: ClaimItem) -> Result<Self, Self::Error> {
-        let status = match (item.status.as_str(), item.status_reason, item.status_since) {
-            (ENABLED, ..) => Status::Enabled,
-            (_, Some(reason), Some(since)) => Status::Disabled { reason, since },
-            _ => return Err("status is neither enabled nor disabled with a reason and a time".into()),
-        };
+        let status = item::status(&item.status, item.status_reason, item.status_since.unwrap_or(item.created_at))?;
         let made_out = match (item.made_out_to, item.made_out_for) {
             (Some(user), Some(device)) => Some(MadeOut { user: user.parse()?, device }),
             _ => None,

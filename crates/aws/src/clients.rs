@@ -44,6 +44,31 @@ impl Clients {
         })
     }
 
+    /// The data plane of AWS IoT at the endpoint that devices connect to, as host or host:port.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAFunction`] when the environment is not a function's.
+    pub fn iot_data_of_function(endpoint: &str) -> Result<aws_sdk_iotdataplane::Client, NotAFunction> {
+        let config = function_config("AWS_ENDPOINT_URL_IOT_DATA_PLANE")?;
+        let mut builder = aws_sdk_iotdataplane::config::Builder::from(&config);
+        if config.endpoint_url().is_none() {
+            // The port is MQTT's; HTTPS has its own.
+            let host = endpoint.split(':').next().unwrap_or(endpoint);
+            builder = builder.endpoint_url(format!("https://{host}"));
+        }
+        Ok(aws_sdk_iotdataplane::Client::from_conf(builder.build()))
+    }
+
+    /// EventBridge.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAFunction`] when the environment is not a function's.
+    pub fn eventbridge_of_function() -> Result<aws_sdk_eventbridge::Client, NotAFunction> {
+        Ok(aws_sdk_eventbridge::Client::new(&function_config("AWS_ENDPOINT_URL_EVENTBRIDGE")?))
+    }
+
     /// The client of DynamoDB alone, for a function that has no business with AWS IoT.
     ///
     /// # Errors

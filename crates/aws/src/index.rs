@@ -1,8 +1,9 @@
 //! The table's indexes, and the places of jobs that are done a piece at a time.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, Cursors, DeviceId, RegistryError};
+use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, Cursors, RegistryError, UnsettledDevice};
 
+use crate::device_store::buried_device;
 use crate::error::registry_error;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, text};
 
@@ -31,7 +32,7 @@ impl CertificateIndex for DynamoDbRegistry {
         Ok(device.map(|device| CertificateOwner { device, used }))
     }
 
-    async fn unsettled(&self, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+    async fn unsettled(&self, limit: u16) -> Result<Vec<UnsettledDevice>, RegistryError> {
         let output = self
             .client
             .scan()
@@ -41,8 +42,15 @@ impl CertificateIndex for DynamoDbRegistry {
             .send()
             .await
             .map_err(registry_error)?;
-        let ids = output.items.unwrap_or_default().into_iter().filter_map(|mut item| item.remove(TABLE_KEY));
-        Ok(ids.filter_map(|id| id.as_s().ok()?.parse().ok()).collect())
+        let keys = output.items.unwrap_or_default().into_iter().filter_map(|mut item| item.remove(TABLE_KEY));
+        let unsettled = keys.filter_map(|key| {
+            let key = key.as_s().ok()?;
+            Some(match buried_device(key) {
+                Some((id, generation)) => UnsettledDevice { id, deleted: Some(generation) },
+                None => UnsettledDevice { id: key.parse().ok()?, deleted: None },
+            })
+        });
+        Ok(unsettled.collect())
     }
 }
 

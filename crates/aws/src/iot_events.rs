@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cvm_provisioning::{CertificateId, Origin, ProvisioningRequest, TemplateName, Timestamp};
+use cvm_provisioning::{CertificateId, Connection, Origin, ProvisioningRequest, TemplateName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A certificate of a registered CA was shown for the first time, or is shown again and still pending (page *Just-in-time
@@ -23,7 +23,7 @@ pub struct CertificateRegistered {
 /// A client connected, or disconnected (page *Lifecycle events*, connect and disconnect events).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Connected {
+pub struct PresenceChanged {
     /// `connected` or `disconnected`.
     pub event_type: String,
     /// The MQTT client id.
@@ -37,14 +37,26 @@ pub struct Connected {
     pub ip_address: Option<String>,
 }
 
-impl Connected {
-    /// The certificate that the client connected with, if it connected and had one.
-    pub fn certificate(&self) -> Option<CertificateId> {
-        (self.event_type == "connected").then(|| self.principal_identifier.parse().ok())?
+impl PresenceChanged {
+    /// Whether it is connected now; `None` for an event that is neither.
+    pub fn is_connected(&self) -> Option<bool> {
+        match self.event_type.as_str() {
+            "connected" => Some(true),
+            "disconnected" => Some(false),
+            _ => None,
+        }
     }
 
-    /// When it connected.
-    pub const fn at(&self) -> Timestamp {
+    /// The connection, where the client had a certificate.
+    pub fn connection(self, origin: Origin) -> Option<Connection> {
+        let certificate = self.principal_identifier.parse().ok()?;
+        let (at, order) = (self.at(), self.timestamp.max(0).cast_unsigned());
+        let origin = Origin { source: self.ip_address, ..origin };
+        Some(Connection { certificate, client_id: self.client_id, origin, at, order })
+    }
+
+    /// When it was made, or ended.
+    const fn at(&self) -> Timestamp {
         Timestamp::from_seconds(self.timestamp.div_euclid(1_000))
     }
 }
@@ -146,17 +158,19 @@ mod tests {
             "awsAccountId": 123_456_789_012_u64, "certificateRegistrationTimestamp": null, "new": {}
         });
         assert!(serde_json::from_value::<CertificateRegistered>(event).is_ok());
-        let connected = |principal: &str| Connected {
+        let connected = |principal: &str| PresenceChanged {
             event_type: "connected".to_owned(),
             client_id: "sn-1".to_owned(),
             timestamp: 1_800_000_000_999,
             principal_identifier: principal.to_owned(),
             ip_address: None,
         };
-        assert_eq!(connected(&id).certificate(), Some(id.parse().unwrap()));
-        assert_eq!(connected("AIDAEXAMPLE:session").certificate(), None);
-        let left = Connected { event_type: "disconnected".to_owned(), ..connected(&id) };
-        assert_eq!(left.certificate(), None);
+        let connection = |principal: &str| connected(principal).connection(Origin::new("test", String::new()));
+        assert_eq!(connection(&id).map(|connection| connection.certificate), Some(id.parse().unwrap()));
+        assert_eq!(connection(&id).map(|connection| connection.order), Some(1_800_000_000_999));
+        assert!(connection("AIDAEXAMPLE:session").is_none());
+        let left = PresenceChanged { event_type: "disconnected".to_owned(), ..connected(&id) };
+        assert_eq!((connected(&id).is_connected(), left.is_connected()), (Some(true), Some(false)));
         assert_eq!(connected(&id).at(), Timestamp::from_seconds(1_800_000_000));
     }
 }

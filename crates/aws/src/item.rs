@@ -5,23 +5,16 @@ use std::error::Error;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use cvm_provisioning::{
-    Attestation, CertificateId, Credential, Denial, Device, DeviceId, GroupCredential, InvalidGroupCredential,
-    KeyFingerprint, KeyOrigin, LastRefusal, ReasonText, RegistryError, Reservation, State, Status, TemplateName,
-    ThingName, Timestamp, TokenDigest, TrustedUserClaim, Unsettled, WrongProofs,
+    CertificateId, Credential, Denial, Device, DeviceId, GroupCredential, GroupName, Hierarchy, InvalidGroupCredential,
+    KeyFingerprint, KeyOrigin, LastRefusal, Module, ModuleId, ReasonText, RegistryError, Reservation, Scope, State,
+    Status, TemplateName, ThingName, Timestamp, Unsettled, WrongProofs,
 };
 use serde::{Deserialize, Serialize};
 
-/// The value of `attestation` for [`Attestation::Token`].
-pub(crate) const TOKEN: &str = "token";
-/// The value of `attestation` for [`Attestation::PublicKey`].
-pub(crate) const PUBLIC_KEY: &str = "publicKey";
-/// The value of `attestation` for [`Attestation::Certificate`].
-pub(crate) const CERTIFICATE: &str = "certificate";
-/// The value of `attestation` for [`Attestation::Ca`].
-pub(crate) const CA: &str = "ca";
-const CLAIM: &str = "claim";
-const TRUSTED_USER: &str = "trustedUser";
-/// The value of `status` for [`Status::Enabled`].
+use crate::attestation_item::AttestationItem;
+use crate::module_item::ModuleItem;
+
+/// The value of `status` for a device, or a claim, that is let in.
 pub(crate) const ENABLED: &str = "enabled";
 const DISABLED: &str = "disabled";
 
@@ -37,20 +30,19 @@ struct Item {
     status_reason: Option<ReasonText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_since: Option<Timestamp>,
-    attestation: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_digest: Option<TokenDigest>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_expires_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    public_key: Option<KeyFingerprint>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attested_by: Option<CertificateId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vouched_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vouched_until: Option<Timestamp>,
+    #[serde(flatten)]
+    attestation: AttestationItem,
     key_origin: KeyOrigin,
+    #[serde(rename = "enrolmentGroup", skip_serializing_if = "Option::is_none")]
+    group: Option<GroupName>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    edge: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_scope: Option<Scope>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parent_scopes: Vec<Scope>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    modules: BTreeMap<ModuleId, ModuleItem>,
     #[serde(skip_serializing_if = "Option::is_none")]
     template: Option<TemplateName>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -117,6 +109,19 @@ struct CredentialItem {
     configuration: BTreeMap<String, String>,
 }
 
+/// The status of a device or a claim.
+pub(crate) fn status(
+    word: &str,
+    reason: Option<ReasonText>,
+    since: Timestamp,
+) -> Result<Status, Box<dyn Error + Send + Sync>> {
+    match word {
+        ENABLED => Ok(Status { reason, ..Status::enabled(since) }),
+        DISABLED => Ok(Status::disabled(reason, since)),
+        _ => Err("status is neither enabled nor disabled".into()),
+    }
+}
+
 /// An item from a device.
 pub(crate) fn to_item(device: &Device) -> HashMap<String, AttributeValue> {
     serialize(Item::from(device))
@@ -132,8 +137,12 @@ fn group(text: Option<&str>) -> Result<Option<GroupCredential>, InvalidGroupCred
 }
 
 /// A device from an item.
-pub(crate) fn from_item(item: HashMap<String, AttributeValue>) -> Result<Device, RegistryError> {
-    let id = item.get("deviceId").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
+pub(crate) fn from_item(item: impl Into<serde_dynamo::Item>) -> Result<Device, RegistryError> {
+    let item: serde_dynamo::Item = item.into();
+    let id = match item.inner().get("deviceId") {
+        Some(serde_dynamo::AttributeValue::S(id)) => id.clone(),
+        _ => String::new(),
+    };
     serde_dynamo::from_item::<_, Item>(item)
         .map_err(Into::into)
         .and_then(Device::try_from)
@@ -150,52 +159,23 @@ fn serialize(item: impl Serialize) -> HashMap<String, AttributeValue> {
 
 impl From<&Device> for Item {
     fn from(device: &Device) -> Self {
-        let (status, status_reason, status_since) = match &device.status {
-            Status::Enabled => (ENABLED, None, None),
-            Status::Disabled { reason, since } => (DISABLED, Some(reason.clone()), Some(*since)),
-        };
-        let attestation = match &device.attestation {
-            Attestation::Token { .. } => TOKEN,
-            Attestation::PublicKey { .. } => PUBLIC_KEY,
-            Attestation::Certificate { .. } => CERTIFICATE,
-            Attestation::Ca { .. } => CA,
-            Attestation::Claim { .. } => CLAIM,
-            Attestation::TrustedUser { .. } => TRUSTED_USER,
-        };
-        let (token_digest, token_expires_at) = match &device.attestation {
-            Attestation::Token { digest, expires_at } => (Some(*digest), *expires_at),
-            _ => (None, None),
-        };
-        let public_key = match &device.attestation {
-            Attestation::PublicKey { key } => Some(*key),
-            _ => None,
-        };
-        let claim = match &device.attestation {
-            Attestation::TrustedUser { claim } => claim.as_ref(),
-            _ => None,
-        };
-        let attested_by = match &device.attestation {
-            Attestation::Certificate { id } | Attestation::Ca { id } => Some(*id),
-            Attestation::Claim { certificate } => *certificate,
-            _ => claim.map(|claim| claim.certificate),
-        };
+        let Hierarchy { edge, scope, parents } = device.hierarchy.clone();
         let reservation = device.reservation.as_ref();
         let unsettled = device.unsettled.as_ref();
         Self {
             device_id: device.id.clone(),
             generation: device.generation.to_string(),
             version: device.version,
-            status: status.to_owned(),
-            status_reason,
-            status_since,
-            attestation: attestation.to_owned(),
-            token_digest,
-            token_expires_at,
-            public_key,
-            attested_by,
-            vouched_by: claim.map(|claim| claim.user.to_string()),
-            vouched_until: claim.map(|claim| claim.expires_at),
+            status: device.status.name().to_owned(),
+            status_reason: device.status.reason.clone(),
+            status_since: Some(device.status.since),
+            attestation: AttestationItem::from(&device.attestation),
             key_origin: device.key_origin,
+            group: device.group.clone(),
+            edge,
+            device_scope: scope,
+            parent_scopes: parents,
+            modules: device.modules.iter().map(|(id, module)| (id.clone(), module.into())).collect(),
             template: device.template.clone(),
             parameters: device.parameters.clone(),
             settable_parameters: device.settable_parameters.clone(),
@@ -226,26 +206,8 @@ impl TryFrom<Item> for Device {
     type Error = Box<dyn Error + Send + Sync>;
 
     fn try_from(item: Item) -> Result<Self, Self::Error> {
-        let status = match (item.status.as_str(), item.status_reason, item.status_since) {
-            (ENABLED, ..) => Status::Enabled,
-            (DISABLED, Some(reason), Some(since)) => Status::Disabled { reason, since },
-            _ => return Err("status is neither enabled nor disabled with a reason and a time".into()),
-        };
-        let claim = match (item.attested_by, item.vouched_by, item.vouched_until) {
-            (Some(certificate), Some(user), Some(expires_at)) => {
-                Some(TrustedUserClaim { certificate, user: user.parse()?, expires_at })
-            }
-            _ => None,
-        };
-        let attestation = match (item.attestation.as_str(), item.token_digest, item.public_key, item.attested_by) {
-            (TOKEN, Some(digest), ..) => Attestation::Token { digest, expires_at: item.token_expires_at },
-            (PUBLIC_KEY, _, Some(key), _) => Attestation::PublicKey { key },
-            (CERTIFICATE, .., Some(id)) => Attestation::Certificate { id },
-            (CA, .., Some(id)) => Attestation::Ca { id },
-            (CLAIM, .., certificate) => Attestation::Claim { certificate },
-            (TRUSTED_USER, ..) => Attestation::TrustedUser { claim },
-            _ => return Err("attestation is none that this version knows, or lacks what belongs to it".into()),
-        };
+        let status = status(&item.status, item.status_reason, item.status_since.unwrap_or(item.created_at))?;
+        let modules = item.modules.into_iter().map(|(id, module)| Ok((id, Module::try_from(module)?)));
         let reservation = match (item.reserved_by, item.reserved_key, item.reserved_until) {
             (Some(owner), Some(key), Some(expires_at)) => Some(Reservation {
                 owner: owner.parse()?,
@@ -268,8 +230,11 @@ impl TryFrom<Item> for Device {
             generation: item.generation.parse()?,
             version: item.version,
             status,
-            attestation,
+            attestation: item.attestation.try_into()?,
             key_origin: item.key_origin,
+            group: item.group,
+            hierarchy: Hierarchy { edge: item.edge, scope: item.device_scope, parents: item.parent_scopes },
+            modules: modules.collect::<Result<_, Self::Error>>()?,
             template: item.template,
             parameters: item.parameters,
             settable_parameters: item.settable_parameters,

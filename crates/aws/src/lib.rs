@@ -2,23 +2,35 @@
 //!
 //! Clients are made once, by [`Clients`], and borrowed from then on.
 
+mod attestation_item;
+mod audit_trail;
 mod certificate_authorities;
 mod certificates;
+mod changed_by;
 mod claim_certificates;
 mod claims;
 mod clients;
+mod departures;
+mod device_store;
 mod error;
+mod event_bus;
 mod index;
 mod iot_events;
 mod item;
+mod module_item;
 mod platform;
+mod presence;
 mod registry;
+mod stream;
 
+pub use audit_trail::{DynamoDbAuditTrail, HOUR_INDEX};
 pub use certificate_authorities::{
     AuthorityPage, CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration,
 };
 pub use clients::{Clients, NotAFunction};
+pub use event_bus::EventBridge;
 pub use index::{CERTIFICATE_INDEX, UNSETTLED_INDEX};
-pub use iot_events::{CertificateRegistered, Connected, HookAnswer, HookQuestion};
+pub use iot_events::{CertificateRegistered, HookAnswer, HookQuestion, PresenceChanged};
 pub use platform::AwsIot;
 pub use registry::{DynamoDbRegistry, TABLE_KEY};
+pub use stream::registry_write;

@@ -18,12 +18,20 @@ use crate::error::platform_error;
 #[derive(Clone, Debug)]
 pub struct AwsIot {
     pub(crate) client: Client,
+    /// The data plane, where connections are ended; a function that ends none has no use for it.
+    pub(crate) connections: Option<aws_sdk_iotdataplane::Client>,
 }
 
 impl AwsIot {
     /// The platform behind this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub const fn new(client: Client) -> Self {
+        Self { client, connections: None }
+    }
+
+    /// The same platform, which can end connections through its data plane.
+    #[must_use]
+    pub fn with_connections(self, connections: aws_sdk_iotdataplane::Client) -> Self {
+        Self { connections: Some(connections), ..self }
     }
 
     /// Has a certificate made for the CSR's key, let in at once or not yet.

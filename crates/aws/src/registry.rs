@@ -1,7 +1,6 @@
 //! The device registry on one DynamoDB table. Every change is one conditional `UpdateItem`, `PutItem` or `DeleteItem`;
 //! a refused one brings back the item as it was found, so that telling why costs no second read.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 
@@ -11,12 +10,14 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use cvm_provisioning::{
-    Attempt, Credential, Decision, Denial, Device, DeviceId, DeviceStore, GroupCredential, Leftover, Page, Refusal,
-    RegistryError, Remains, ReservationLost, Reservations, Reserve, State, Timestamp,
+    Attempt, Credential, Decision, Denial, Device, DeviceId, GroupCredential, Leftover, Origin, Refusal, RegistryError,
+    Remains, ReservationLost, Reservations, Reserve, State, Timestamp,
 };
 
+use crate::attestation_item::{CA, CERTIFICATE, PUBLIC_KEY, TOKEN};
+use crate::changed_by::changed_by;
 use crate::error::registry_error;
-use crate::item::{self, CA, CERTIFICATE, ENABLED, PUBLIC_KEY, TOKEN};
+use crate::item::{self, ENABLED};
 
 /// The name of the table's partition key; there is no sort key.
 pub const TABLE_KEY: &str = "deviceId";
@@ -48,12 +49,13 @@ impl DynamoDbRegistry {
 
 impl Reservations for DynamoDbRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
-        let Attempt { id, device, proof, now } = attempt;
+        let Attempt { id, device, proof, origin, now } = attempt;
         let mut change = Change::of(self.update(device))
             .set("#state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :until")
             .set("attempts = if_not_exists(attempts, :zero) + :one")
             .set("unsettledSince = if_not_exists(unsettledSince, :now)")
-            .set("version = version + :one, updatedAt = :now")
+            .set("version = version + :one, updatedAt = :now, changedBy = :by")
+            .value(":by", changed_by(origin))
             .value(":enabled", text(ENABLED))
             .value(":key", text(proof.key))
             .value(":keys", AttributeValue::Ss(vec![proof.key.to_string()]))
@@ -67,7 +69,7 @@ impl Reservations for DynamoDbRegistry {
         let mut proofs = Vec::new();
         if let Some(digest) = &proof.token {
             proofs.push(
-                "(attestation = :token AND tokenDigest = :digest AND \
+                "(attestation = :token AND (tokenDigest = :digest OR secondTokenDigest = :digest) AND \
                  (attribute_not_exists(tokenExpiresAt) OR tokenExpiresAt > :now))",
             );
             change = change.value(":token", text(TOKEN)).value(":digest", text(digest));
@@ -79,8 +81,10 @@ impl Reservations for DynamoDbRegistry {
         let mut states = vec!["#state = :registered", "(#state = :reserved AND reservedUntil <= :now)"];
         match (proof.certificate, proof.group) {
             (Some(certificate), Some(group @ GroupCredential::Ca(ca))) => {
-                proofs.push("(attestation = :attestedByCertificate AND attestedBy = :certificate)");
-                proofs.push("(attestation = :attestedByCa AND attestedBy = :ca)");
+                proofs.push(
+                    "(attestation = :attestedByCertificate AND (attestedBy = :certificate OR alsoAttestedBy = :certificate))",
+                );
+                proofs.push("(attestation = :attestedByCa AND (attribute_not_exists(attestedBy) OR attestedBy = :ca))");
                 states.push(
                     "(#state = :provisioned AND credential.#key = :key AND credential.certificateId <> :certificate)",
                 );
@@ -141,7 +145,9 @@ impl Reservations for DynamoDbRegistry {
         remains: Remains,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         let result = Change::of(self.update(&attempt.device))
-            .set("#state = :provisioned, wrongProofs = :zero, version = version + :one, updatedAt = :now")
+            .set("#state = :provisioned, wrongProofs = :zero")
+            .set("version = version + :one, updatedAt = :now, changedBy = :by")
+            .value(":by", changed_by(&attempt.origin))
             .remove("reservedBy, reservedKey, reservedCertificate, reservedWith, reservedUntil, attempts, blockedUntil")
             .credential(Some(credential))
             .settled(remains)
@@ -168,7 +174,8 @@ impl Reservations for DynamoDbRegistry {
 
     async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
         let mut change = Change::of(self.update(&attempt.device))
-            .set("reservedUntil = :now, version = version + :one, updatedAt = :now")
+            .set("reservedUntil = :now, version = version + :one, updatedAt = :now, changedBy = :by")
+            .value(":by", changed_by(&attempt.origin))
             .value(":now", seconds(attempt.now))
             .value(":owner", text(attempt.id))
             .value(":reserved", text(State::Reserved.name()));
@@ -187,9 +194,9 @@ impl Reservations for DynamoDbRegistry {
         }
     }
 
-    async fn refuse(&self, device: &DeviceId, refusal: &Refusal) -> Result<(), RegistryError> {
+    async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         let mut set = "SET refusedFor = :reason, refusedKey = :key, refusedAt = :at, version = version + :one, \
-                       updatedAt = :at"
+                       updatedAt = :at, changedBy = :by"
             .to_owned();
         let mut condition = "attribute_exists(deviceId) AND #state <> :quarantined";
         let mut update =
@@ -215,6 +222,7 @@ impl Reservations for DynamoDbRegistry {
             .update_expression(set)
             .condition_expression(condition)
             .expression_attribute_values(":at", seconds(refusal.at))
+            .expression_attribute_values(":by", changed_by(by))
             .expression_attribute_values(":key", text(refusal.key))
             .expression_attribute_values(":reason", text(refusal.denial.code()))
             .send()
@@ -223,93 +231,6 @@ impl Reservations for DynamoDbRegistry {
             Ok(_) => Ok(()),
             Err(error) => found(error).map(|_| ()),
         }
-    }
-}
-
-impl DeviceStore for DynamoDbRegistry {
-    async fn add(&self, device: &Device) -> Result<bool, RegistryError> {
-        let result = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item::to_item(device)))
-            // The second half is for a write that took effect and whose answer was lost.
-            .condition_expression("attribute_not_exists(deviceId) OR (generation = :generation AND version = :version)")
-            .expression_attribute_values(":generation", text(device.generation))
-            .expression_attribute_values(":version", AttributeValue::N(device.version.to_string()))
-            .send()
-            .await;
-        written(result)
-    }
-
-    async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .key(TABLE_KEY, text(id))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(registry_error)?;
-        output.item.map(item::from_item).transpose()
-    }
-
-    async fn list(&self, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
-        let mut start = after.map(|id| HashMap::from([(TABLE_KEY.to_owned(), text(id))]));
-        let mut devices = Vec::new();
-        loop {
-            let output = self
-                .client
-                .scan()
-                .table_name(&self.table)
-                .consistent_read(true)
-                // Claims, counters and places have a slash in their key, which no device id has.
-                .filter_expression("attribute_exists(attestation)")
-                .limit(i32::from(limit) - i32::try_from(devices.len()).unwrap_or_default())
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(registry_error)?;
-            for item in output.items.unwrap_or_default() {
-                devices.push(item::from_item(item)?);
-            }
-            let last = output.last_evaluated_key.as_ref().and_then(|key| key.get(TABLE_KEY)?.as_s().ok());
-            let next = last.map(|key| key.parse());
-            match next {
-                None => return Ok(Page { devices, next: None }),
-                Some(Ok(id)) => return Ok(Page { devices, next: Some(id) }),
-                // The page ended at an item that is no device; a page can only begin after one.
-                Some(Err(_)) => start = output.last_evaluated_key,
-            }
-        }
-    }
-
-    async fn replace(&self, device: &Device, version: u64) -> Result<bool, RegistryError> {
-        let result = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item::to_item(device)))
-            .condition_expression("version = :version AND generation = :generation")
-            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
-            .expression_attribute_values(":generation", text(device.generation))
-            .send()
-            .await;
-        written(result)
-    }
-
-    async fn delete(&self, id: &DeviceId, version: u64) -> Result<bool, RegistryError> {
-        let result = self
-            .client
-            .delete_item()
-            .table_name(&self.table)
-            .key(TABLE_KEY, text(id))
-            .condition_expression("version = :version")
-            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
-            .send()
-            .await;
-        written(result)
     }
 }
 

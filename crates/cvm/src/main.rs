@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod facts;
 mod file;
+mod operation;
 mod output;
 mod progress;
 mod registry;

@@ -1,7 +1,7 @@
 //! The device registry, for the commands that work on it.
 
 use clap::Args;
-use cvm_provisioning::{RegistryError, Timestamp};
+use cvm_provisioning::{Actor, AttemptId, Origin, RegistryError, Timestamp};
 use time::OffsetDateTime;
 
 /// Where the registry is.
@@ -43,6 +43,17 @@ pub(crate) const fn advice(error: &RegistryError) -> &'static str {
              `eval \"$(aws configure export-credentials --format env)\"`"
         }
     }
+}
+
+/// Who makes a change, as far as this machine knows: the audit has it beside the change.
+pub(crate) fn origin() -> Origin {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let user = variable("USER").or_else(|| variable("LOGNAME")).or_else(|| variable("USERNAME"));
+    let host = std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned());
+    let host = variable("HOSTNAME").or(host).unwrap_or_else(|| "localhost".to_owned());
+    let request_id = AttemptId::random().map(|id| id.to_string()).unwrap_or_default();
+    let actor = Actor::new(&format!("{}@{host}", user.as_deref().unwrap_or("somebody")));
+    Origin { actor, ..Origin::new("cvm", request_id) }
 }
 
 pub(crate) fn now() -> Timestamp {

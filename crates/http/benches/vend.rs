@@ -12,7 +12,7 @@ use cvm_provisioning::{
     Csr, DeviceStore as _, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys,
     RegisteredCertificate, Thing, ThingGroupName, ThingName, ThingPrincipalType, Vend,
 };
-use cvm_testkit::fixture::{NOW, TOKEN, device, templates};
+use cvm_testkit::fixture::{NOW, TOKEN, device, origin, templates};
 use cvm_testkit::{MemoryPlatform, MemoryRegistry};
 use futures_util::FutureExt as _;
 use tower::ServiceExt as _;
@@ -92,7 +92,7 @@ fn vend(criterion: &mut Criterion) {
             || {
                 number += 1;
                 let name = format!("sn-{number}");
-                let added = registry.add(&device(&name)).now_or_never();
+                let added = registry.add(&device(&name), &origin()).now_or_never();
                 added.expect("memory does not wait").expect("memory answers");
                 (router.clone(), request(&name, &csr))
             },

@@ -29,7 +29,7 @@ impl Caller {
     /// The origin of a request at this door; one that the platform has given no id takes that of its attempt.
     pub(crate) fn origin(self, door: &'static str, attempt: AttemptId) -> Origin {
         let request_id = self.request_id.unwrap_or_else(|| attempt.to_string());
-        Origin { door, request_id, source: self.source }
+        Origin { source: self.source, ..Origin::new(door, request_id) }
     }
 }
 

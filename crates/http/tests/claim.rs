@@ -8,7 +8,7 @@ use axum::http::{Method, Request, StatusCode};
 use axum::{Extension, Router};
 use cvm_http::{Handout, RootCa, claim_router};
 use cvm_provisioning::{Attestation, Device, DeviceStore as _, TrustedUser, TrustedUsers};
-use cvm_testkit::fixture::{NOW, device};
+use cvm_testkit::fixture::{NOW, device, origin};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 async fn app(user: Option<&str>, script: &Script) -> (Router, MemoryAudit) {
     let (registry, audit) = (MemoryRegistry::default(), MemoryAudit::default());
     let waiting = Device { attestation: Attestation::TrustedUser { claim: None }, ..device("sn-1") };
-    assert!(registry.add(&waiting).await.unwrap());
+    assert!(registry.add(&waiting, &origin()).await.unwrap());
     let users = TrustedUsers {
         registry: Faulty { inner: registry, script: script.clone() },
         platform: Faulty { inner: MemoryPlatform::default(), script: script.clone() },

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cvm_http::{Handout, Problem, RootCa, router};
 use cvm_provisioning::{Csr, Device, DeviceStore as _, KeyOrigin, RefusedKeys, Vend};
-use cvm_testkit::fixture::{NOW, TOKEN, csr, device, id, templates};
+use cvm_testkit::fixture::{NOW, TOKEN, csr, device, id, origin, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -38,7 +38,7 @@ impl App {
     async fn build(script: &Script, clock: cvm_http::Clock) -> Self {
         let (registry, platform, audit) =
             (MemoryRegistry::default(), MemoryPlatform::default(), MemoryAudit::default());
-        registry.add(&device("sn-1")).await.unwrap();
+        registry.add(&device("sn-1"), &origin()).await.unwrap();
         let vend = Vend {
             registry: Faulty { inner: registry.clone(), script: script.clone() },
             platform: Faulty { inner: platform.clone(), script: script.clone() },
@@ -51,7 +51,7 @@ impl App {
     }
 
     async fn add(&self, device: &Device) {
-        assert!(self.registry.add(device).await.unwrap());
+        assert!(self.registry.add(device, &origin()).await.unwrap());
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -207,7 +207,7 @@ async fn threat_58_a_key_made_here_comes_with_the_answer_and_never_again() {
 async fn threat_01_every_refusal_is_the_same_answer() {
     let app = App::new().await;
     let mut disabled = device("sn-disabled");
-    disabled.disable("stolen".parse().unwrap(), NOW);
+    disabled.disable("stolen".parse().ok(), NOW);
     app.add(&disabled).await;
     app.add(&device("sn-cloned")).await;
     let clone = async || app.post(&json!({"deviceId": "sn-cloned", "csr": csr("sn-cloned").pem()})).await;

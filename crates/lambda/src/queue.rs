@@ -51,7 +51,7 @@ where
         let done = match parse(message.body.as_deref().unwrap_or_default()) {
             _ if !go_on => false,
             Ok(event) => {
-                let origin = Origin { door, request_id: id.clone(), source: None };
+                let origin = Origin::new(door, id.clone());
                 match work(Message { event, origin, now: SystemTime::now().into() }).await {
                     Ok(()) => true,
                     Err(redeliver) => {
@@ -63,7 +63,7 @@ where
             Err(error) => {
                 let cause: &dyn Error = &error;
                 tracing::warn!(message = id, error = cause, "an event cannot be read");
-                let origin = Origin { door, request_id: id.clone(), source: None };
+                let origin = Origin::new(door, id.clone());
                 let outcome = Outcome::Invalid { code: "event-invalid" };
                 LogAudit.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
                 false

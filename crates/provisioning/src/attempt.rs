@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 
-use crate::{CertificateId, Credential, DeviceId, GroupCredential, KeyFingerprint, Proof, Timestamp};
+use crate::{CertificateId, Credential, DeviceId, GroupCredential, KeyFingerprint, Origin, Proof, Timestamp};
 
 /// One try of one device at being provisioned.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Attempt {
     pub device: DeviceId,
     /// What it sent to prove it.
     pub proof: Proof,
+    /// Where the request came in; written down with each change that it makes.
+    pub origin: Origin,
     /// When the request came in.
     pub now: Timestamp,
 }

@@ -6,7 +6,7 @@ use aws_lc_rs::error::Unspecified;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
+use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
 use crate::{CertificateId, KeyFingerprint, Timestamp};
@@ -18,6 +18,8 @@ pub enum Attestation {
     Token {
         /// The token's digest.
         digest: TokenDigest,
+        /// A second token that counts as well, so that one can be replaced while the other is in use.
+        second: Option<TokenDigest>,
         /// From when on the token proves nothing.
         expires_at: Option<Timestamp>,
     },
@@ -30,11 +32,13 @@ pub enum Attestation {
     Certificate {
         /// The certificate's id.
         id: CertificateId,
+        /// A second certificate that counts as well.
+        second: Option<CertificateId>,
     },
-    /// The device holds a factory certificate of this CA with its id in the subject.
+    /// The device holds a factory certificate of a CA with its id in the subject.
     Ca {
-        /// The CA certificate's id.
-        id: CertificateId,
+        /// The CA certificate's id; `None` is any CA that the platform has in its registry.
+        id: Option<CertificateId>,
     },
     /// The device shares a claim certificate with others, so that its id is all it has of its own.
     Claim {
@@ -46,6 +50,8 @@ pub enum Attestation {
         /// The claim that was last made out for it.
         claim: Option<TrustedUserClaim>,
     },
+    /// Nothing proves the device, so that it cannot be provisioned until an operator says what does.
+    Nothing,
 }
 
 /// A claim that was made out to a trusted user for one device.
@@ -64,22 +70,28 @@ impl Attestation {
     /// differ.
     pub fn accepts(&self, proof: &Proof, now: Timestamp) -> bool {
         match self {
-            Self::Token { digest, expires_at } => {
-                let presented = proof.token.as_ref().is_some_and(|token| token.0.ct_eq(&digest.0).into());
-                presented && expires_at.is_none_or(|end| now < end)
+            Self::Token { digest, second, expires_at } => {
+                let same = |token: &TokenDigest| {
+                    let second = second.map_or(Choice::from(0), |second| token.0.ct_eq(&second.0));
+                    bool::from(token.0.ct_eq(&digest.0) | second)
+                };
+                proof.token.as_ref().is_some_and(same) && expires_at.is_none_or(|end| now < end)
             }
             // A request is signed with its own key: holding that key is what the signature has proved.
             Self::PublicKey { key } => !proof.key_made_here && *key == proof.key,
             // The certificate and its CA are what the platform has verified, at a TLS handshake.
-            Self::Certificate { id } => {
-                matches!(proof.group, Some(GroupCredential::Ca(_))) && proof.certificate == Some(*id)
+            Self::Certificate { id, second } => {
+                let own = proof.certificate.is_some_and(|shown| shown == *id || Some(shown) == *second);
+                own && matches!(proof.group, Some(GroupCredential::Ca(_)))
             }
-            Self::Ca { id } => proof.group == Some(GroupCredential::Ca(*id)),
+            Self::Ca { id: Some(id) } => proof.group == Some(GroupCredential::Ca(*id)),
+            Self::Ca { id: None } => matches!(proof.group, Some(GroupCredential::Ca(_))),
             Self::Claim { certificate: Some(id) } => proof.group == Some(GroupCredential::Claim(*id)),
             Self::Claim { certificate: None } => matches!(proof.group, Some(GroupCredential::Claim(_))),
             Self::TrustedUser { claim } => claim.as_ref().is_some_and(|claim| {
                 proof.group == Some(GroupCredential::Claim(claim.certificate)) && now < claim.expires_at
             }),
+            Self::Nothing => false,
         }
     }
 }
@@ -307,16 +319,28 @@ mod tests {
     #[test]
     fn only_the_very_token_is_accepted() {
         let token = EnrolmentToken::generate().unwrap();
-        let attestation = Attestation::Token { digest: token.digest(), expires_at: None };
+        let attestation = Attestation::Token { digest: token.digest(), second: None, expires_at: None };
         assert!(attestation.accepts(&proof(Some(&token), key(1)), NOW));
         assert!(!attestation.accepts(&proof(Some(&EnrolmentToken::generate().unwrap()), key(1)), NOW));
         assert!(!attestation.accepts(&proof(None, key(1)), NOW));
     }
 
     #[test]
+    fn a_second_token_is_as_good_as_the_first() {
+        let [first, second, other] = [(); 3].map(|()| EnrolmentToken::generate().unwrap());
+        let attestation =
+            Attestation::Token { digest: first.digest(), second: Some(second.digest()), expires_at: Some(NOW) };
+        let before = Timestamp::from_seconds(NOW.seconds() - 1);
+        for (token, accepted) in [(&first, true), (&second, true), (&other, false)] {
+            assert_eq!(attestation.accepts(&proof(Some(token), key(1)), before), accepted);
+            assert!(!attestation.accepts(&proof(Some(token), key(1)), NOW), "it has expired");
+        }
+    }
+
+    #[test]
     fn threat_10_an_expired_token_proves_nothing() {
         let token = EnrolmentToken::generate().unwrap();
-        let attestation = Attestation::Token { digest: token.digest(), expires_at: Some(NOW) };
+        let attestation = Attestation::Token { digest: token.digest(), second: None, expires_at: Some(NOW) };
         assert!(attestation.accepts(&proof(Some(&token), key(1)), Timestamp::from_seconds(NOW.seconds() - 1)));
         assert!(!attestation.accepts(&proof(Some(&token), key(1)), NOW));
     }
@@ -334,12 +358,18 @@ mod tests {
     fn a_factory_certificate_attests_by_itself_or_by_its_ca() {
         let [certificate, ca, other] = [&b"leaf"[..], b"ca", b"other"].map(CertificateId::of);
         let proof = |certificate, ca| Proof::of_certificate(certificate, key(1), GroupCredential::Ca(ca));
-        let exact = Attestation::Certificate { id: certificate };
+        let exact = Attestation::Certificate { id: certificate, second: None };
         assert!(exact.accepts(&proof(certificate, ca), NOW));
         assert!(!exact.accepts(&proof(other, ca), NOW));
         let claimed = Proof::of_certificate(certificate, key(1), GroupCredential::Claim(ca));
         assert!(!exact.accepts(&claimed, NOW), "no TLS handshake was made with it");
-        let by_ca = Attestation::Ca { id: ca };
+        let either = Attestation::Certificate { id: ca, second: Some(certificate) };
+        assert!(either.accepts(&proof(certificate, ca), NOW));
+        assert!(!either.accepts(&proof(other, ca), NOW));
+        let by_any_ca = Attestation::Ca { id: None };
+        assert!(by_any_ca.accepts(&proof(other, other), NOW));
+        assert!(!by_any_ca.accepts(&claimed, NOW), "a claim certificate's issuer vouches for nobody");
+        let by_ca = Attestation::Ca { id: Some(ca) };
         assert!(by_ca.accepts(&proof(other, ca), NOW));
         assert!(!by_ca.accepts(&proof(certificate, other), NOW));
         assert!(!by_ca.accepts(&claimed, NOW));

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::{CertificateId, DeviceId, KeyFingerprint, ThingName, TrustedUser};
 
 /// One decision: who, what, by which door, why, with which key.
@@ -19,11 +21,39 @@ pub struct AuditRecord<'a> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Origin {
     /// The door's name, such as `vend`.
-    pub door: &'static str,
+    pub door: Cow<'static, str>,
     /// The request's id, as the caller was given it.
     pub request_id: String,
     /// The network address that the platform in front of us saw.
     pub source: Option<String>,
+    /// Which operator, or trusted user, asked; nobody where a device did.
+    pub actor: Option<Actor>,
+}
+
+impl Origin {
+    /// A request that came in at this door, by nobody in particular.
+    pub const fn new(door: &'static str, request_id: String) -> Self {
+        Self { door: Cow::Borrowed(door), request_id, source: None, actor: None }
+    }
+}
+
+/// Who asked for a change: 1 to 256 printable ASCII characters, such as an ARN, the subject of a token or `user@host`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Actor(String);
+
+impl Actor {
+    const MAX_LENGTH: usize = 256;
+
+    /// The actor of this name; what no log line should contain is left out.
+    pub fn new(name: &str) -> Option<Self> {
+        let name: String = name.chars().filter(char::is_ascii_graphic).take(Self::MAX_LENGTH).collect();
+        (!name.is_empty()).then_some(Self(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// What became of a request.
@@ -35,6 +65,11 @@ pub enum Outcome<'a> {
         /// Which.
         certificate: &'a CertificateId,
         /// The thing that it belongs to.
+        thing: &'a ThingName,
+    },
+    /// Of a device that was deleted the platform has nothing any more.
+    Departed {
+        /// The thing that it was.
         thing: &'a ThingName,
     },
     /// The registry and the platform do not agree, and a person has to look.
@@ -103,12 +138,22 @@ pub enum Outcome<'a> {
         /// The thing it is.
         thing: &'a ThingName,
     },
+    /// The certificate of a device that is enabled again is let in again.
+    Restored {
+        /// Which.
+        certificate: &'a CertificateId,
+    },
     /// The device may have this certificate; what comes next decides whether it gets it.
     Reserved {
         /// The certificate.
         certificate: &'a CertificateId,
         /// The claim that it was asked for with.
         claim: &'a CertificateId,
+    },
+    /// A certificate of a device that is disabled was put out of power.
+    Suspended {
+        /// Which.
+        certificate: &'a CertificateId,
     },
     /// A trusted user has a claim for the device.
     Vouched {
@@ -127,12 +172,13 @@ pub struct LogAudit;
 
 impl crate::Audit for LogAudit {
     fn record(&self, record: &AuditRecord<'_>) {
-        let AuditRecord { origin: Origin { door, request_id, source }, device, key, outcome } = record;
+        let AuditRecord { origin: Origin { door, request_id, source, actor }, device, key, outcome } = record;
+        let (door, actor) = (door.as_ref(), actor.as_ref().map(Actor::as_str));
         // One macro call an outcome: the fields of a tracing event are fixed where it is written.
         macro_rules! write_event {
             ($level:ident, $outcome:literal $(, $name:ident = $value:expr)*) => {
                 tracing::$level!(
-                    target: "audit", outcome = $outcome, door, request_id, source, device = device.map(display), key = key.map(display)
+                    target: "audit", outcome = $outcome, door, request_id, source, actor, device = device.map(display), key = key.map(display)
                     $(, $name = $value)*
                 )
             };
@@ -141,6 +187,7 @@ impl crate::Audit for LogAudit {
             Outcome::Confirmed { certificate, thing } => {
                 write_event!(info, "confirmed", certificate = display(certificate), thing = display(thing));
             }
+            Outcome::Departed { thing } => write_event!(info, "departed", thing = display(thing)),
             Outcome::Drift { reason, advice, certificate, thing } => write_event!(
                 warn,
                 "drift",
@@ -171,8 +218,14 @@ impl crate::Audit for LogAudit {
             Outcome::Replayed { certificate, thing } => {
                 write_event!(info, "replayed", certificate = display(certificate), thing = display(thing));
             }
+            Outcome::Restored { certificate } => {
+                write_event!(info, "restored", certificate = display(certificate));
+            }
             Outcome::Reserved { certificate, claim } => {
                 write_event!(info, "reserved", certificate = display(certificate), claim = display(claim));
+            }
+            Outcome::Suspended { certificate } => {
+                write_event!(info, "suspended", certificate = display(certificate));
             }
             Outcome::Vouched { claim, user } => {
                 write_event!(info, "vouched", claim = display(claim), user = display(user));

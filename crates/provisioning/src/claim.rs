@@ -35,7 +35,7 @@ impl Claim {
     pub fn new(certificate: CertificateId, now: Timestamp) -> Self {
         Self {
             certificate,
-            status: Status::Enabled,
+            status: Status::enabled(now),
             quota: None,
             used: 0,
             expires_at: None,
@@ -50,7 +50,7 @@ impl Claim {
     ///
     /// The [`Denial`] that says why not.
     pub fn admits(&self, device: &DeviceId, now: Timestamp) -> Result<(), Denial> {
-        if let Status::Disabled { .. } = self.status {
+        if !self.status.enabled {
             return Err(Denial::ClaimRevoked);
         }
         if self.expires_at.is_some_and(|end| end <= now) {
@@ -86,7 +86,7 @@ mod tests {
         let claim = Claim::new(CertificateId::of(b"claim"), NOW);
         let device: DeviceId = "sn-1".parse().unwrap();
         assert_eq!(claim.admits(&device, NOW), Ok(()));
-        let revoked = Status::Disabled { reason: "leaked".parse().unwrap(), since: NOW };
+        let revoked = Status::disabled("leaked".parse().ok(), NOW);
         assert_eq!(Claim { status: revoked, ..claim.clone() }.admits(&device, NOW), Err(Denial::ClaimRevoked));
         let expired = Claim { expires_at: Some(NOW), ..claim.clone() };
         assert_eq!(expired.admits(&device, NOW), Err(Denial::ClaimExpired));

@@ -4,10 +4,11 @@
 //! sign that it did: whoever holds the private key is in. The first certificate to connect wins the device; what other
 //! attempts left in power is taken out of it.
 
+use crate::enforce::suspend;
 use crate::{
-    Audit, AuditRecord, CertificateId, CertificateIndex, Certificates, Credential, Denial, Device, DeviceId,
-    DeviceStore, Origin, Outcome, Platform, PlatformError, Refusal, RegisteredCertificate, RegistryError, Reservations,
-    Standing, State, ThingName, Timestamp,
+    Audit, AuditRecord, CertificateId, CertificateIndex, Certificates, Credential, Denial, Departures, Device,
+    DeviceId, DeviceStore, Origin, Outcome, Platform, PlatformError, Presence, Presences, Refusal,
+    RegisteredCertificate, RegistryError, Reservations, Standing, State, ThingName, Timestamp,
 };
 
 /// The confirmation of devices at their first connection, with what it needs.
@@ -30,8 +31,10 @@ pub struct Connection {
     pub client_id: String,
     /// Where the event came in.
     pub origin: Origin,
-    /// When the connection was made.
+    /// When the connection was made, or ended.
     pub at: Timestamp,
+    /// The same in milliseconds since 1970-01-01, by the platform's clock.
+    pub order: u64,
 }
 
 /// What a connection changed.
@@ -43,6 +46,8 @@ pub enum Confirmation {
     Evicted,
     /// Nothing: the certificate is known to be in use, or is none of ours.
     Nothing,
+    /// The device is disabled, and its certificate was still in power; it no longer is.
+    Suspended,
     /// The certificate is known to be in use now.
     Used,
 }
@@ -62,22 +67,33 @@ pub enum ConfirmError {
     Registry(#[from] RegistryError),
 }
 
+impl Connection {
+    fn presence(&self, connected: bool) -> Presence {
+        let Self { certificate, client_id, at, order, .. } = self;
+        Presence { connected, since: *at, order: *order, client_id: client_id.clone(), certificate: *certificate }
+    }
+}
+
 impl<R, P, A> Confirm<R, P, A>
 where
-    R: CertificateIndex + DeviceStore + Reservations,
-    P: Certificates + Platform,
+    R: CertificateIndex + DeviceStore + Presences + Reservations,
+    P: Certificates + Departures + Platform,
     A: Audit,
 {
     /// Lost races before the event is delivered again.
     const TRIES: usize = 4;
 
-    /// Takes note of one connection. A connection with a certificate that is known to be in use is one read.
+    /// Takes note of one connection. A connection with a certificate that is known to be in use is one read, and one
+    /// write of the device's presence.
     ///
     /// # Errors
     ///
     /// [`ConfirmError`]; the event is to be delivered again then.
     pub async fn connected(&self, connection: &Connection) -> Result<Confirmation, ConfirmError> {
         let owner = self.registry.device_of(&connection.certificate).await?;
+        if let Some(owner) = &owner {
+            self.registry.note_presence(&owner.device, &connection.presence(true)).await?;
+        }
         let id = match owner {
             Some(owner) if owner.used => return Ok(Confirmation::Nothing),
             Some(owner) => owner.device,
@@ -97,16 +113,38 @@ where
         Err(ConfirmError::Contended)
     }
 
+    /// Takes note of the end of one connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfirmError`]; the event is to be delivered again then.
+    pub async fn disconnected(&self, connection: &Connection) -> Result<(), ConfirmError> {
+        if let Some(owner) = self.registry.device_of(&connection.certificate).await? {
+            self.registry.note_presence(&owner.device, &connection.presence(false)).await?;
+        }
+        Ok(())
+    }
+
     /// Writes down what the connection means for `device`; `None` where somebody else wrote in between.
     async fn note(&self, device: Device, connection: &Connection) -> Result<Option<Confirmation>, ConfirmError> {
         let version = device.version;
+        if !device.status.enabled && (device.has(&connection.certificate) || device.awaits(&connection.certificate)) {
+            // It was disabled while its certificate was on the way into power. Whatever the certificate is to the
+            // device is settled when it is enabled again.
+            for certificate in suspend(&self.platform, &device).await? {
+                let outcome = Outcome::Suspended { certificate: &certificate };
+                let origin = &connection.origin;
+                self.audit.record(&AuditRecord { origin, device: Some(&device.id), key: None, outcome });
+            }
+            return Ok(Some(Confirmation::Suspended));
+        }
         if device.has(&connection.certificate) {
             let mut used = device;
             used.mark_used(connection.at);
             if used.version == version {
                 return Ok(Some(Confirmation::Nothing));
             }
-            return Ok(self.registry.replace(&used, version).await?.then_some(Confirmation::Used));
+            return Ok(self.registry.replace(&used, version, &connection.origin).await?.then_some(Confirmation::Used));
         }
         if !device.awaits(&connection.certificate) && device.unsettled.is_none() {
             return Ok(Some(Confirmation::Nothing));
@@ -122,7 +160,7 @@ where
                 let mut confirmed = device;
                 let credential = Credential::of(&registered.issued, thing, connection.at);
                 confirmed.confirm(Credential { used_at: Some(connection.at), ..credential }, connection.at);
-                if !self.registry.replace(&confirmed, version).await? {
+                if !self.registry.replace(&confirmed, version, &connection.origin).await? {
                     return Ok(None);
                 }
                 self.record(&confirmed, connection);
@@ -176,7 +214,7 @@ where
             Outcome::Removed { certificate: &connection.certificate }
         } else {
             let refusal = Refusal { denial: Denial::Cloned, key, at: connection.at, blocked_until: None };
-            self.registry.refuse(&device.id, &refusal).await?;
+            self.registry.refuse(&device.id, &refusal, &connection.origin).await?;
             Outcome::Quarantined {
                 certificate: kept.map(|credential| &credential.certificate),
                 provisioned_key: kept.map(|credential| &credential.key),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Attempt, Credential, Device, KeyFingerprint, KeyOrigin, Proof, State, Status, Timestamp};
+use crate::{Attempt, Credential, Device, KeyFingerprint, KeyOrigin, Proof, State, Timestamp};
 
 /// What is to be done with an attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -130,7 +130,7 @@ impl Device {
     /// Whether `attempt` may become this device. Reads only; what follows from the answer is a change of its own.
     pub fn decide(&self, attempt: &Attempt) -> Decision {
         let Attempt { proof, now, .. } = attempt;
-        if let Status::Disabled { .. } = self.status {
+        if !self.status.enabled {
             return Decision::Deny(Denial::Disabled);
         }
         if self.wrong_proofs.block(*now) {

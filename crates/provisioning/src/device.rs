@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::random_bits;
 use crate::{
-    Attempt, AttemptId, Attestation, CertificateId, Credential, Denial, DeviceId, GroupCredential, KeyFingerprint,
-    Leftover, ReasonText, Refusal, Remains, Reservation, ReservationLost, TemplateName, Timestamp, WrongProofs,
+    Attempt, AttemptId, Attestation, CertificateId, Credential, Denial, DeviceId, ETag, GroupCredential, GroupName,
+    Hierarchy, KeyFingerprint, Leftover, Module, ModuleId, ReasonText, Refusal, Remains, Reservation, ReservationLost,
+    Status, TemplateName, Timestamp, WrongProofs,
 };
 
 /// One device, as the registry knows it: all that a decision needs, so that a decision is one write.
@@ -34,6 +35,12 @@ pub struct Device {
     pub version: u64,
     /// Whether an operator lets it in at all.
     pub status: Status,
+    /// The enrolment group, or the batch, that operators count it to.
+    pub group: Option<GroupName>,
+    /// Where it stands among gateways.
+    pub hierarchy: Hierarchy,
+    /// The identities on it.
+    pub modules: BTreeMap<ModuleId, Module>,
     /// How it proves itself.
     pub attestation: Attestation,
     /// Whether its key may be made by us, because it cannot make one.
@@ -70,7 +77,10 @@ impl Device {
             id,
             generation,
             version: 1,
-            status: Status::Enabled,
+            status: Status::enabled(now),
+            group: None,
+            hierarchy: Hierarchy::default(),
+            modules: BTreeMap::new(),
             attestation,
             key_origin: KeyOrigin::Device,
             template: None,
@@ -132,7 +142,7 @@ impl Device {
             // The write took effect before and its answer was lost, or another attempt has done it for us.
             return Ok(());
         }
-        if self.status != Status::Enabled || !self.is_reserved_by(owner) {
+        if !self.status.enabled || !self.is_reserved_by(owner) {
             return Err(ReservationLost { to_same_key: self.is_reserved_for(&credential.key) });
         }
         self.state = State::Provisioned;
@@ -239,17 +249,38 @@ impl Device {
         self.touch(refusal.at);
     }
 
+    /// What names this very state of the device.
+    pub fn etag(&self) -> ETag {
+        ETag::of(self.generation, self.version)
+    }
+
     /// Keeps the device out until it is enabled again.
-    pub fn disable(&mut self, reason: ReasonText, now: Timestamp) {
-        self.status = Status::Disabled { reason, since: now };
+    pub fn disable(&mut self, reason: Option<ReasonText>, now: Timestamp) {
+        self.status = Status::disabled(reason, now);
         self.touch(now);
     }
 
     /// Lets a disabled device in again, and forgets its wrong proofs.
-    pub fn enable(&mut self, now: Timestamp) {
-        self.status = Status::Enabled;
+    pub fn enable(&mut self, reason: Option<ReasonText>, now: Timestamp) {
+        self.status = Status { reason, ..Status::enabled(now) };
         self.wrong_proofs = WrongProofs::default();
         self.touch(now);
+    }
+
+    /// Lets the next key that comes with the right proof replace the one that the device has. The certificate that it
+    /// has stays in power until that key comes.
+    ///
+    /// # Errors
+    ///
+    /// [`NotProvisioned`] when there is nothing to renew.
+    pub fn renew(&mut self, now: Timestamp) -> Result<(), NotProvisioned> {
+        match self.state {
+            State::Provisioned | State::Quarantined | State::Revoked => self.state = State::Registered,
+            State::Registered | State::Reserved => return Err(NotProvisioned { state: self.state.name() }),
+        }
+        self.wrong_proofs = WrongProofs::default();
+        self.touch(now);
+        Ok(())
     }
 
     /// Ends a quarantine the way a person decided.
@@ -292,7 +323,7 @@ impl Device {
 
     /// Whether an attempt with this key holds a device that is let in.
     fn is_reserved_for(&self, key: &KeyFingerprint) -> bool {
-        let reserved = self.status == Status::Enabled && self.state == State::Reserved;
+        let reserved = self.status.enabled && self.state == State::Reserved;
         reserved && self.reservation.as_ref().is_some_and(|held| held.key == *key)
     }
 
@@ -324,7 +355,7 @@ pub struct Unsettled {
 }
 
 /// Tells a device from an earlier one of the same id: 128 random bits.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GenerationId(u128);
 
 impl GenerationId {
@@ -355,20 +386,6 @@ impl FromStr for GenerationId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         u128::from_str_radix(text, 16).map(Self)
     }
-}
-
-/// Whether an operator lets a device in.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Status {
-    /// Yes.
-    Enabled,
-    /// No.
-    Disabled {
-        /// What the operator gave as the reason.
-        reason: ReasonText,
-        /// Since when.
-        since: Timestamp,
-    },
 }
 
 /// Where a device's private key comes from.
@@ -436,6 +453,14 @@ pub struct LastRefusal {
     pub key: KeyFingerprint,
     /// When.
     pub at: Timestamp,
+}
+
+/// There is no certificate to renew: the device may have one as it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the device has no certificate to renew; it is {state}")]
+pub struct NotProvisioned {
+    /// The state it is in.
+    pub state: &'static str,
 }
 
 /// There is no quarantine to end.

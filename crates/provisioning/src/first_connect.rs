@@ -178,7 +178,7 @@ where
                 return Ok(Admission::Ignored);
             }
         };
-        let attempt = match self.attempt(&registered, *ca, *now) {
+        let attempt = match self.attempt(&registered, *ca, origin, *now) {
             Ok(attempt) => attempt,
             Err(unacceptable) => {
                 self.turn_away(certificate, &unacceptable, origin);
@@ -204,6 +204,7 @@ where
         &self,
         registered: &RegisteredCertificate,
         ca: CertificateId,
+        origin: &Origin,
         now: Timestamp,
     ) -> Result<Attempt, Unacceptable> {
         let certificate = &registered.issued.certificate;
@@ -216,7 +217,7 @@ where
         }
         let device = self.naming.device(certificate).map_err(Unacceptable::Unnamed)?;
         let proof = Proof::of_certificate(*certificate.id(), *certificate.key(), GroupCredential::Ca(ca));
-        Ok(Attempt { id: AttemptId::of(certificate.id()), device, proof, now })
+        Ok(Attempt { id: AttemptId::of(certificate.id()), device, proof, origin: origin.clone(), now })
     }
 
     async fn admit_device(
@@ -303,7 +304,7 @@ where
     ) -> Result<Device, FirstConnectError> {
         let version = device.version;
         device.confirm(credential, attempt.now);
-        if self.registry.replace(&device, version).await? {
+        if self.registry.replace(&device, version, &attempt.origin).await? {
             return Ok(device);
         }
         Err(FirstConnectError::InProgress { until: attempt.now })
@@ -332,7 +333,8 @@ where
         found: Option<&Device>,
         attempt: &Attempt,
     ) -> Result<Admission, FirstConnectError> {
-        self.registry.refuse(&attempt.device, &Refusal::new(denial, found, attempt)).await?;
+        let refusal = Refusal::new(denial, found, attempt);
+        self.registry.refuse(&attempt.device, &refusal, &attempt.origin).await?;
         match (denial, &attempt.proof.certificate) {
             (Denial::Cloned | Denial::Revoked | Denial::Unknown | Denial::WrongProof, Some(certificate)) => {
                 self.reject(certificate).await

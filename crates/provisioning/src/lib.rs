@@ -28,21 +28,34 @@ mod device_key;
 mod device_naming;
 mod digest;
 mod elliptic_curve;
+mod enforce;
+mod etag;
 mod first_connect;
+mod hierarchy;
+mod import;
 mod key;
+mod lifecycle;
+mod module;
 mod name;
+mod notice;
+mod operations;
 mod pem;
 mod policy_lint;
 mod ports;
 mod pre_provisioning;
+mod presence;
 mod reason;
 mod reconcile;
+mod registry_name;
 mod rsa;
+mod settings;
 mod signature;
+mod status;
 mod template;
 mod template_name;
 mod templates;
 mod timestamp;
+mod tombstone;
 mod trusted_users;
 mod vend;
 mod wrong_proofs;
@@ -52,7 +65,7 @@ pub use attestation::{
     Attestation, EnrolmentToken, GroupCredential, InvalidGroupCredential, InvalidToken, InvalidTokenDigest,
     InvalidTrustedUser, Proof, TokenDigest, TrustedUser, TrustedUserClaim,
 };
-pub use audit::{AuditRecord, LogAudit, Origin, Outcome};
+pub use audit::{Actor, AuditRecord, LogAudit, Origin, Outcome};
 pub use certificate::{BadCertificate, Certificate, CertificateDefect};
 pub use claim::{Claim, MadeOut};
 pub use confirm::{Confirm, ConfirmError, Confirmation, Connection};
@@ -60,24 +73,39 @@ pub use credential::{Credential, IssuedCertificate, IssuedClaim, RegisteredCerti
 pub use csr::{Csr, CsrError};
 pub use decision::{Decision, Denial, Refusal};
 pub use der::BadDer;
-pub use device::{Device, GenerationId, KeyOrigin, LastRefusal, NotQuarantined, State, Status, Unsettled, Verdict};
+pub use device::{
+    Device, GenerationId, KeyOrigin, LastRefusal, NotProvisioned, NotQuarantined, State, Unsettled, Verdict,
+};
 pub use device_id::{DeviceId, InvalidDeviceId};
 pub use device_key::{DeviceKey, DeviceKeyError};
 pub use device_naming::{DeviceNaming, InvalidPattern, Unnamed};
 pub use digest::{CertificateId, InvalidDigest, KeyFingerprint};
+pub use enforce::{Enforce, EnforceError};
+pub use etag::{ETag, InvalidETag};
 pub use first_connect::{Admission, FirstConnect, FirstConnectError, RefusedCertificates, Registration};
+pub use hierarchy::{Hierarchy, InvalidScope, Scope};
+pub use import::{ImportEntry, ImportMode, Imported, InvalidImportMode};
 pub use key::{BadKey, KeyAlgorithm, PublicKey, RefusedKeys};
+pub use lifecycle::{AuditEntry, AuditPage, AuditQuery, AuditTrail, Bus, BusError, Lifecycle, LifecycleError, Stuck};
+pub use module::Module;
 pub use name::{BadName, SubjectAttribute};
+pub use notice::{Notice, NoticeKind, RegistryWrite};
+pub use operations::{ModuleSettings, OperationError, Operations, Precondition};
 pub use pem::BadPem;
 pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
     Audit, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, ClaimIssuer, ClaimStore, Cursors,
-    DeviceStore, Inventory, InventoryPage, Page, Platform, PlatformError, RegistryError, Reservations, Reserve,
+    Departures, DeviceCounts, DeviceFilter, DeviceStore, Inventory, InventoryPage, Page, Platform, PlatformError,
+    Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
+pub use presence::Presence;
 pub use reason::{InvalidReason, ReasonText};
 pub use reconcile::{Portion, Reconcile, ReconcileError, Reconciled};
+pub use registry_name::{GroupName, InvalidRegistryName, ModuleId, ModuleManager};
+pub use settings::{InvalidSettings, Settings, StatusSetting};
 pub use signature::BadSignature;
+pub use status::Status;
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
     Feature, FeatureKind, InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName,
@@ -87,6 +115,7 @@ pub use template::{
 pub use template_name::{InvalidTemplateName, TemplateName};
 pub use templates::{ParametersError, Templates, UnusableTemplate};
 pub use timestamp::Timestamp;
+pub use tombstone::Tombstone;
 pub use trusted_users::{ClaimError, ClaimRequest, MadeOutClaim, TrustedUsers};
 pub use vend::{Vend, VendError, VendRequest, Vended};
 pub use wrong_proofs::WrongProofs;

@@ -1,12 +1,14 @@
 //! What the domain needs from the world. Each method is one call of the service behind it on the common path, because
 //! calls are what a vend costs.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 
 use crate::{
-    Attempt, CertificateId, Claim, Credential, Csr, Device, DeviceId, IssuedCertificate, IssuedClaim, Leftover,
-    PolicyName, Refusal, RegisteredCertificate, Remains, ReservationLost, Standing, TemplateName, Thing,
-    ThingGroupName, ThingName, ThingPrincipalType, Timestamp, TrustedUser,
+    Attempt, CertificateId, Claim, Credential, Csr, Device, DeviceId, GenerationId, GroupName, IssuedCertificate,
+    IssuedClaim, Leftover, Origin, PolicyName, Presence, Refusal, RegisteredCertificate, Remains, ReservationLost,
+    Standing, State, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp, Tombstone,
+    TrustedUser,
 };
 
 /// The device registry as a device's own path uses it.
@@ -35,7 +37,12 @@ pub trait Reservations: Send + Sync {
 
     /// Writes down that an attempt was refused, in one write whatever the reason, so that reasons cannot be told apart
     /// by the time they take: a wrong proof is counted, a clone puts the device into quarantine.
-    fn refuse(&self, device: &DeviceId, refusal: &Refusal) -> impl Future<Output = Result<(), RegistryError>> + Send;
+    fn refuse(
+        &self,
+        device: &DeviceId,
+        refusal: &Refusal,
+        by: &Origin,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
 }
 
 /// What became of a reservation.
@@ -47,23 +54,124 @@ pub enum Reserve {
     Refused(Option<Device>),
 }
 
-/// The device registry as operators use it.
+/// The device registry as operators use it. `by` is who made a change: it is kept beside the change, for the audit.
 pub trait DeviceStore: Send + Sync {
     /// Registers a device; `false` where the id is taken, which changes nothing.
-    fn add(&self, device: &Device) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    fn add(&self, device: &Device, by: &Origin) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// The device as it is at this moment.
     fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
 
-    /// Some of the devices, in no order, and where to go on.
-    fn list(&self, after: Option<&DeviceId>, limit: u16) -> impl Future<Output = Result<Page, RegistryError>> + Send;
+    /// At most `limit` of the devices that `filter` lets through, in no order, and where to go on.
+    fn list(
+        &self,
+        filter: &DeviceFilter,
+        after: Option<&DeviceId>,
+        limit: u16,
+    ) -> impl Future<Output = Result<Page, RegistryError>> + Send;
 
     /// Puts `device` in the place of the item that it was read from and changed; `false` where the item is no longer
     /// at `version`, which changes nothing.
-    fn replace(&self, device: &Device, version: u64) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    fn replace(
+        &self,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
-    /// Removes the item; `false` where it is no longer at `version`, which changes nothing.
-    fn delete(&self, id: &DeviceId, version: u64) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    /// Removes the item that was at `version` and leaves a tombstone, both or neither; `false` where the item is no
+    /// longer at that version, which changes nothing.
+    fn remove(
+        &self,
+        tombstone: &Tombstone,
+        version: u64,
+        by: &Origin,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// How many devices there are.
+    fn count(&self) -> impl Future<Output = Result<DeviceCounts, RegistryError>> + Send;
+}
+
+/// Which devices a list has. What is `None` lets every device through.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DeviceFilter {
+    /// Those in this state.
+    pub state: Option<State>,
+    /// Those that are enabled, or those that are not.
+    pub enabled: Option<bool>,
+    /// Those of this group.
+    pub group: Option<GroupName>,
+    /// Those whose items name this template.
+    pub template: Option<TemplateName>,
+    /// Those that changed at this moment or later.
+    pub changed_since: Option<Timestamp>,
+}
+
+impl DeviceFilter {
+    /// Whether a device is let through.
+    pub fn admits(&self, device: &Device) -> bool {
+        let Self { state, enabled, group, template, changed_since } = self;
+        state.is_none_or(|state| device.state == state)
+            && enabled.is_none_or(|enabled| device.status.enabled == enabled)
+            && (group.is_none() || *group == device.group)
+            && (template.is_none() || *template == device.template)
+            && changed_since.is_none_or(|since| since <= device.updated_at)
+    }
+}
+
+/// How many devices there are, by what operators ask for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DeviceCounts {
+    /// All of them.
+    pub total: u64,
+    /// Those that are enabled.
+    pub enabled: u64,
+    /// By state, in the order of [`State::ALL`].
+    pub by_state: [u64; State::ALL.len()],
+}
+
+impl DeviceCounts {
+    /// Counts one more device.
+    pub fn add(&mut self, state: State, enabled: bool) {
+        self.total += 1;
+        self.enabled += u64::from(enabled);
+        if let Some(count) = State::ALL.iter().position(|other| *other == state) {
+            self.by_state[count] += 1;
+        }
+    }
+}
+
+/// What is left of deleted devices until the platform has nothing of them any more.
+pub trait Tombstones: Send + Sync {
+    /// The tombstone of the device that had this id in this generation.
+    fn tombstone(
+        &self,
+        id: &DeviceId,
+        generation: GenerationId,
+    ) -> impl Future<Output = Result<Option<Tombstone>, RegistryError>> + Send;
+
+    /// Removes a tombstone; one that is gone is no error.
+    fn forget(&self, id: &DeviceId, generation: GenerationId)
+    -> impl Future<Output = Result<(), RegistryError>> + Send;
+}
+
+/// Who is connected, as far as the platform has said.
+pub trait Presences: Send + Sync {
+    /// Takes note of what the platform said of a device, unless it has said something later already.
+    fn note_presence(
+        &self,
+        device: &DeviceId,
+        presence: &Presence,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// What is known of these devices, at most a hundred.
+    fn presences(
+        &self,
+        devices: &[DeviceId],
+    ) -> impl Future<Output = Result<BTreeMap<DeviceId, Presence>, RegistryError>> + Send;
+
+    /// How many devices are connected.
+    fn count_connected(&self) -> impl Future<Output = Result<u64, RegistryError>> + Send;
 }
 
 /// The claims, as the pre-provisioning hook, trusted users and operators use them.
@@ -82,6 +190,7 @@ pub trait ClaimStore: Send + Sync {
         claim: &Claim,
         device: &Device,
         version: u64,
+        by: &Origin,
     ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Registers a claim that was made out for `device`, and puts `device` in the place of the item at `version`, both
@@ -91,6 +200,7 @@ pub trait ClaimStore: Send + Sync {
         claim: &Claim,
         device: &Device,
         version: u64,
+        by: &Origin,
     ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Counts one more claim of this user on this day (days since 1970-01-01); `false`, uncounted, where that would be
@@ -126,8 +236,18 @@ pub trait CertificateIndex: Send + Sync {
         certificate: &CertificateId,
     ) -> impl Future<Output = Result<Option<CertificateOwner>, RegistryError>> + Send;
 
-    /// At most `limit` devices that attempts may have left something for; the longest waiting need not come first.
-    fn unsettled(&self, limit: u16) -> impl Future<Output = Result<Vec<DeviceId>, RegistryError>> + Send;
+    /// At most `limit` devices, deleted ones among them, that attempts may have left something for; the longest waiting
+    /// need not come first.
+    fn unsettled(&self, limit: u16) -> impl Future<Output = Result<Vec<UnsettledDevice>, RegistryError>> + Send;
+}
+
+/// A device that attempts may have left something for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UnsettledDevice {
+    /// Which.
+    pub id: DeviceId,
+    /// The generation of its tombstone, where it was deleted.
+    pub deleted: Option<GenerationId>,
 }
 
 /// The device that has, or awaits, a certificate.
@@ -229,6 +349,15 @@ pub trait Platform: Send + Sync {
         thing: &ThingName,
         certificate_name: &str,
     ) -> impl Future<Output = Result<(), PlatformError>> + Send;
+}
+
+/// What the platform does when a device goes.
+pub trait Departures: Send + Sync {
+    /// Ends the connection of this client, if there is one. It may come back at once if its certificate is in power.
+    fn disconnect(&self, client_id: &str) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Removes a thing to which nothing is attached. `false` where something is; one that is gone is gone.
+    fn remove_thing(&self, thing: &ThingName) -> impl Future<Output = Result<bool, PlatformError>> + Send;
 }
 
 /// Certificates that the platform has, whoever made them.

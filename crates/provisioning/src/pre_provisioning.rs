@@ -191,7 +191,7 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
                 };
                 self.record(request, Some(&attempt), outcome);
                 let refusal = Refusal::new(denial, found.as_ref(), &attempt);
-                if let Err(error) = self.registry.refuse(&attempt.device, &refusal).await {
+                if let Err(error) = self.registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
                     let error: &dyn Error = &error;
                     tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
                 }
@@ -226,7 +226,8 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
             return Err(Contradiction::Key);
         }
         let proof = Proof::of_certificate(request.certificate, key, GroupCredential::Claim(claim));
-        Ok((Attempt { id: AttemptId::of(&request.certificate), device, proof, now: request.now }, claim))
+        let (id, origin, now) = (AttemptId::of(&request.certificate), request.origin.clone(), request.now);
+        Ok((Attempt { id, device, proof, origin, now }, claim))
     }
 
     async fn decide(
@@ -259,7 +260,7 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
             claim.has_quota()?;
             let version = device.version;
             device.reserve(attempt);
-            if self.registry.reserve_with_claim(&claim, &device, version).await? {
+            if self.registry.reserve_with_claim(&claim, &device, version, &attempt.origin).await? {
                 return Ok(overrides);
             }
         }

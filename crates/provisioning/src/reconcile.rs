@@ -11,8 +11,9 @@ use std::time::Duration;
 use crate::confirm::disarm;
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, Credential, Cursors,
-    Device, DeviceId, DeviceStore, Inventory, Origin, Outcome, Platform, PlatformError, Proof, RegistryError,
-    Reservation, Standing, State, Status, ThingName, Timestamp, Unsettled,
+    Departures, Device, DeviceFilter, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId, Inventory, Origin,
+    Outcome, Platform, PlatformError, Proof, RegistryError, Reservation, Standing, State, ThingName, Timestamp,
+    Tombstones, Unsettled, UnsettledDevice,
 };
 
 /// The reconciler, with what it needs.
@@ -74,18 +75,23 @@ pub enum ReconcileError {
     /// The registry did not do its part.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A device's status is being changed.
+    #[error(transparent)]
+    Status(#[from] EnforceError),
 }
 
 /// A device whose attempts may have left certificates, at the moment at which nothing moved any more.
 struct Leftovers {
     device: Device,
     unsettled: Unsettled,
+    /// Whether this is a tombstone's.
+    deleted: bool,
 }
 
 impl<R, P, A> Reconcile<R, P, A>
 where
-    R: CertificateIndex + Cursors + DeviceStore,
-    P: Inventory + Platform,
+    R: CertificateIndex + Cursors + DeviceStore + Tombstones,
+    P: Departures + Inventory + Platform,
     A: Audit,
 {
     /// How long an attempt, or a certificate, is left alone: a vend may still be under way, and a device may still be
@@ -103,19 +109,28 @@ where
         // Each piece on the heap: together they would be more than a thread's stack has room for in a debug build.
         let mut done = Reconciled::default();
         let mut leftovers = Vec::new();
-        for id in self.registry.unsettled(self.portion.unsettled).await? {
-            if let Some(device) = Box::pin(self.end_reservation(&id, origin, now, &mut done)).await?
+        for UnsettledDevice { id, deleted } in self.registry.unsettled(self.portion.unsettled).await? {
+            let device = match deleted {
+                None => Box::pin(self.end_reservation(&id, origin, now, &mut done)).await?,
+                Some(generation) => Box::pin(self.end_deletion(&id, generation, origin, now)).await?,
+            };
+            if let Some(device) = device
                 && let Some(unsettled) = device.unsettled.clone()
             {
-                leftovers.push(Leftovers { device, unsettled });
+                leftovers.push(Leftovers { device, unsettled, deleted: deleted.is_some() });
             }
         }
         if Box::pin(self.remove_leftovers(&leftovers, origin, now, &mut done)).await? {
-            for Leftovers { mut device, .. } in leftovers {
+            for Leftovers { mut device, deleted, .. } in leftovers {
+                if deleted {
+                    self.registry.forget(&device.id, device.generation).await?;
+                    done.settled += 1;
+                    continue;
+                }
                 let version = device.version;
                 device.unsettled = None;
                 device.touch(now);
-                done.settled += usize::from(self.registry.replace(&device, version).await?);
+                done.settled += usize::from(self.registry.replace(&device, version, origin).await?);
             }
         }
         Box::pin(self.compare_devices(origin, now, &mut done)).await?;
@@ -138,12 +153,37 @@ where
             return Ok(None);
         }
         let Some(reservation) = device.reservation.clone() else { return Ok(Some(device)) };
+        let disabled = !device.status.enabled;
         match reservation.certificate {
             Some(certificate) => Box::pin(self.conclude(device, &certificate, origin, now, done)).await?,
             None => Box::pin(self.take_back(device, &reservation, origin, now, done)).await?,
         }
+        if disabled {
+            // An operator disabled it while the certificate was on its way into power.
+            Box::pin(self.enforce().status(id, origin)).await?;
+        }
         // What was changed just now is left alone for a while, as everything else is.
         Ok(None)
+    }
+
+    /// Clears away after a device that was deleted while attempts were under way. Returns what the tombstone has of it
+    /// where nothing moves any more.
+    async fn end_deletion(
+        &self,
+        id: &DeviceId,
+        generation: GenerationId,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Result<Option<Device>, ReconcileError> {
+        let Some(tombstone) = self.registry.tombstone(id, generation).await? else { return Ok(None) };
+        let deleted_at = tombstone.device.updated_at;
+        let quiet_since =
+            tombstone.device.reservation.as_ref().map_or(deleted_at, |held| held.expires_at.max(deleted_at));
+        if now < quiet_since.after(Self::GRACE) {
+            return Ok(None);
+        }
+        self.enforce().clear_away(&tombstone, origin).await?;
+        Ok(Some(tombstone.device))
     }
 
     /// Makes a reservation final where its certificate is in power, and gives it up where it is not.
@@ -156,12 +196,12 @@ where
         done: &mut Reconciled,
     ) -> Result<(), ReconcileError> {
         let version = device.version;
-        let placed = self.in_place(certificate, now).await?;
+        let placed = self.in_place(certificate, &device, now).await?;
         match placed.clone() {
             Some(credential) => device.confirm(credential, now),
             None => device.abandon(now),
         }
-        if !self.registry.replace(&device, version).await? {
+        if !self.registry.replace(&device, version, origin).await? {
             return Ok(());
         }
         let outcome = match &placed {
@@ -178,10 +218,16 @@ where
         Ok(())
     }
 
-    /// What the device was given, where the certificate is in power.
-    async fn in_place(&self, certificate: &CertificateId, now: Timestamp) -> Result<Option<Credential>, PlatformError> {
+    /// What the device was given, where the certificate is in power, or was until the device was disabled.
+    async fn in_place(
+        &self,
+        certificate: &CertificateId,
+        device: &Device,
+        now: Timestamp,
+    ) -> Result<Option<Credential>, PlatformError> {
         let Some(registered) = self.platform.describe(certificate).await? else { return Ok(None) };
-        if registered.standing != Standing::Active {
+        let suspended = registered.standing == Standing::Inactive && !device.status.enabled;
+        if registered.standing != Standing::Active && !suspended {
             return Ok(None);
         }
         let thing = self.platform.things_of(&registered.issued.name).await?.into_iter().next();
@@ -202,11 +248,12 @@ where
             id: AttemptId::random().map_err(|_| ReconcileError::Randomness)?,
             device: device.id.clone(),
             proof: Proof::of_key(reservation.key, None, false),
+            origin: origin.clone(),
             now,
         };
         let version = device.version;
         device.reserve(&attempt);
-        if !self.registry.replace(&device, version).await? {
+        if !self.registry.replace(&device, version, origin).await? {
             return Ok(());
         }
         if let Some(credential) = device.credential.take_if(|credential| credential.used_at.is_none()) {
@@ -216,7 +263,7 @@ where
         }
         let version = device.version;
         device.abandon(now);
-        if self.registry.replace(&device, version).await? {
+        if self.registry.replace(&device, version, origin).await? {
             done.released += 1;
             self.record(origin, Some(&device.id), Outcome::Released { reason: "abandoned" });
         }
@@ -262,28 +309,36 @@ where
         &self,
         certificate: &CertificateSummary,
         leftovers: &'a [Leftovers],
-    ) -> Result<Option<&'a Device>, ReconcileError> {
+    ) -> Result<Option<&'a Leftovers>, ReconcileError> {
         if self.registry.device_of(&certificate.id).await?.is_some() {
             return Ok(None);
         }
         let Some(registered) = self.platform.describe(&certificate.id).await? else { return Ok(None) };
         let owner = leftovers.iter().find(|leftovers| leftovers.device.attempted(&registered));
-        Ok(owner.map(|leftovers| &leftovers.device))
+        Ok(owner)
     }
 
     async fn remove_leftover(
         &self,
-        device: &Device,
+        Leftovers { device, deleted, .. }: &Leftovers,
         certificate: &CertificateSummary,
         origin: &Origin,
         done: &mut Reconciled,
     ) -> Result<(), ReconcileError> {
-        // The index may lag, and the device may have come back since.
-        let Some(current) = self.registry.find(&device.id).await? else { return Ok(()) };
-        if current.version != device.version || current.has(&certificate.id) || current.awaits(&certificate.id) {
-            return Ok(());
-        }
         let Some(registered) = self.platform.describe(&certificate.id).await? else { return Ok(()) };
+        // The index may lag, and the device may have come back since.
+        match self.registry.find(&device.id).await? {
+            Some(current) if current.has(&certificate.id) || current.awaits(&certificate.id) => return Ok(()),
+            Some(current) if current.generation == device.generation && current.version != device.version => {
+                return Ok(());
+            }
+            // Whoever has the id now brought this key as well, and settles it.
+            Some(current) if current.generation != device.generation && current.attempted(&registered) => {
+                return Ok(());
+            }
+            None if !deleted => return Ok(()),
+            _ => {}
+        }
         let things = self.platform.things_of(&registered.issued.name).await?;
         if registered.ca.is_some() && registered.standing != Standing::Active {
             return Ok(());
@@ -312,7 +367,7 @@ where
     ) -> Result<(), ReconcileError> {
         const PLACE: &str = "reconcile-devices";
         let after = self.registry.place(PLACE).await?.and_then(|place| place.parse().ok());
-        let page = self.registry.list(after.as_ref(), self.portion.compared).await?;
+        let page = self.registry.list(&DeviceFilter::default(), after.as_ref(), self.portion.compared).await?;
         for device in &page.devices {
             let Some(credential) = device.credential.as_ref().filter(|_| device.state == State::Provisioned) else {
                 continue;
@@ -321,15 +376,16 @@ where
                 continue;
             }
             let standing = self.platform.describe(&credential.certificate).await?.map(|there| there.standing);
-            let (reason, advice) = match (standing, &device.status) {
+            let (reason, advice) = match (standing, device.status.enabled) {
                 (None, _) => ("certificate-gone", "`cvm device delete ID`, and add it again if it is to come back"),
-                (Some(Standing::Active), Status::Disabled { .. }) => {
-                    ("certificate-active-of-disabled-device", "deactivate the certificate, or `cvm device enable ID`")
+                (Some(Standing::Active), false) => {
+                    // Whoever should have done it at once did not get to it.
+                    Box::pin(self.enforce().status(&device.id, origin)).await?;
+                    continue;
                 }
-                (Some(Standing::Active), Status::Enabled) => continue,
-                (Some(_), Status::Disabled { .. }) => continue,
-                (Some(_), Status::Enabled) => {
-                    ("certificate-not-active", "activate the certificate, or `cvm device disable ID`")
+                (Some(Standing::Active), true) | (Some(_), false) => continue,
+                (Some(_), true) => {
+                    ("certificate-not-active", "`cvm device disable ID` and `cvm device enable ID` activate it again")
                 }
             };
             done.drift += 1;
@@ -409,6 +465,10 @@ where
             }
         }
         Ok(false)
+    }
+
+    const fn enforce(&self) -> Enforce<'_, R, P, A> {
+        Enforce { registry: &self.registry, platform: &self.platform, audit: &self.audit }
     }
 
     fn record(&self, origin: &Origin, device: Option<&DeviceId>, outcome: Outcome<'_>) {

@@ -29,6 +29,12 @@ impl Timestamp {
         Self(self.0.saturating_add_unsigned(duration.as_secs()))
     }
 
+    /// The moment `duration` earlier; fractions of a second are dropped.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub_unsigned(duration.as_secs()))
+    }
+
     /// How long until `later`; zero where that is past.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_secs(later.0.saturating_sub(self.0).try_into().unwrap_or(0))

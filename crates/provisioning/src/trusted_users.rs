@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{
     Attestation, Audit, AuditRecord, Claim, ClaimIssuer, ClaimStore, Device, DeviceId, DeviceStore, IssuedClaim,
-    MadeOut, Origin, Outcome, PlatformError, RegistryError, State, Status, TemplateName, Timestamp, TrustedUser,
+    MadeOut, Origin, Outcome, PlatformError, RegistryError, State, TemplateName, Timestamp, TrustedUser,
     TrustedUserClaim,
 };
 
@@ -111,7 +111,7 @@ impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> TrustedUsers<R, P, A
 
     /// Enters the claim and the device that it is for.
     async fn bind(&self, device: Device, issued: &IssuedClaim, request: &ClaimRequest) -> Result<(), ClaimError> {
-        let ClaimRequest { user, now, .. } = request;
+        let ClaimRequest { user, now, origin, .. } = request;
         let made_out = MadeOut { user: user.clone(), device: device.id.clone() };
         let claim = Claim {
             expires_at: Some(issued.expires_at),
@@ -130,7 +130,7 @@ impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> TrustedUsers<R, P, A
                 TrustedUserClaim { certificate: issued.certificate, user: user.clone(), expires_at: issued.expires_at },
                 *now,
             );
-            if self.registry.make_out(&claim, &bound, version).await? {
+            if self.registry.make_out(&claim, &bound, version, origin).await? {
                 return Ok(());
             }
         }
@@ -163,8 +163,8 @@ fn eligible(found: Option<Device>) -> Result<Device, (&'static str, &'static str
     let Some(device) = found else {
         return Err(("unknown-device", "`cvm device add ID --trusted-user` puts it on the allowlist"));
     };
-    match (&device.status, &device.attestation, &device.state) {
-        (Status::Disabled { .. }, ..) => Err(("disabled", "`cvm device enable ID` lets it in")),
+    match (device.status.enabled, &device.attestation, &device.state) {
+        (false, ..) => Err(("disabled", "`cvm device enable ID` lets it in")),
         (_, Attestation::TrustedUser { .. }, State::Registered | State::Reserved) => Ok(device),
         (_, Attestation::TrustedUser { .. }, _) => {
             Err(("provisioned", "`cvm device show ID` says how far it is; a second set-up needs an operator"))

@@ -140,10 +140,10 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         };
         let token = token.as_ref().map(EnrolmentToken::digest);
         let proof = Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some());
-        let attempt = Attempt { id: attempt, device, proof, now };
+        let attempt = Attempt { id: attempt, device, proof, origin, now };
         let record = |outcome| {
             self.audit.record(&AuditRecord {
-                origin: &origin,
+                origin: &attempt.origin,
                 device: Some(&attempt.device),
                 key: Some(&attempt.proof.key),
                 outcome,
@@ -204,7 +204,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     /// Writes a refusal down and gives the one answer that every refusal gets.
     async fn refuse(&self, denial: Denial, found: Option<&Device>, attempt: &Attempt) -> VendError {
         let refusal = Refusal::new(denial, found, attempt);
-        if let Err(error) = self.registry.refuse(&attempt.device, &refusal).await {
+        if let Err(error) = self.registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
             let error: &dyn Error = &error;
             tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
         }

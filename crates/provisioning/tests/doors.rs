@@ -10,7 +10,7 @@ use cvm_provisioning::{
     Device, DeviceStore as _, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing, State,
     Status, Timestamp,
 };
-use cvm_testkit::fixture::{NOW, csr, device, id, later, request};
+use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::claims::{self, claimed_device, question};
 use cvm_testkit::scenario::first_connect::{self, connection, registration};
 use cvm_testkit::scenario::{World, reconcile};
@@ -67,12 +67,12 @@ mod first_connections {
         let admitted = (Admission::Admitted, Some(Standing::Active));
         let other = CertificateId::of(b"another");
         let mut disabled = registered.clone();
-        disabled.disable("stolen".parse().unwrap(), NOW);
+        disabled.disable("stolen".parse().ok(), NOW);
         for (device, certificate, factory, expected) in [
             (registered.clone(), &certificate, &factory, admitted),
-            (by(Attestation::Certificate { id: *certificate.id() }), &certificate, &factory, admitted),
+            (by(Attestation::Certificate { id: *certificate.id(), second: None }), &certificate, &factory, admitted),
             (by(Attestation::PublicKey { key: *certificate.key() }), &certificate, &factory, admitted),
-            (by(Attestation::Certificate { id: other }), &certificate, &factory, powerless),
+            (by(Attestation::Certificate { id: other, second: None }), &certificate, &factory, powerless),
             (by(Attestation::Claim { certificate: None }), &certificate, &factory, powerless),
             (device("sn-1"), &certificate, &factory, powerless),
             (device("sn-2"), &certificate, &factory, powerless),
@@ -119,7 +119,7 @@ mod first_connections {
             (RefusedCertificates::Revoke, Standing::Revoked, Standing::Pending),
         ] {
             let (mut registered, certificate) = factory.device("sn-1");
-            registered.disable("on hold".parse().unwrap(), NOW);
+            registered.disable("on hold".parse().ok(), NOW);
             let stranger = factory.made("stranger");
             let world = World::new(MemoryRegistry::default(), registered).await;
             let mut door = world.first_connect(&Script::default());
@@ -182,7 +182,7 @@ mod first_connections {
     async fn threat_48_yes_no_yes_no_in_one_process() {
         let factory = Factory::new("factory");
         let world = World::new(MemoryRegistry::default(), factory.device("sn-1").0).await;
-        world.registry.add(&factory.device("sn-3").0).await.unwrap();
+        world.registry.add(&factory.device("sn-3").0, &origin()).await.unwrap();
         let door = world.first_connect(&Script::default());
         for (name, expected) in [
             ("sn-1", Admission::Admitted),
@@ -311,7 +311,7 @@ mod hook {
         let expired = world.claim(None).await;
         let used_up = world.claim(Some(0)).await;
         let claim = world.registry.find_claim(&revoked).await.unwrap().unwrap();
-        let status = Status::Disabled { reason: "leaked".parse().unwrap(), since: NOW };
+        let status = Status::disabled("leaked".parse().ok(), NOW);
         let ended = Claim { status, ..claim.clone() };
         assert!(world.registry.put_claim(&ended, Some(&claim)).await.unwrap());
         let claim = world.registry.find_claim(&expired).await.unwrap().unwrap();
@@ -335,7 +335,7 @@ mod hook {
         let (claim, certificate) = (world.claim(None).await, world.made_for_claim().await);
         let hook = world.hook(&Script::default());
         let mut disabled = world.stored("sn-1").await;
-        disabled.disable("stolen".parse().unwrap(), NOW);
+        disabled.disable("stolen".parse().ok(), NOW);
         for (stored, reason) in [
             (disabled, "disabled"),
             (Device { state: State::Revoked, ..claimed_device() }, "revoked"),
@@ -350,8 +350,9 @@ mod hook {
             (Device { template: Some("cameras".parse().unwrap()), ..claimed_device() }, "other-template"),
         ] {
             let there = world.stored("sn-1").await;
-            world.registry.delete(&there.id, there.version).await.unwrap();
-            world.registry.add(&stored).await.unwrap();
+            let (version, tombstone) = (there.version, there.bury(NOW));
+            world.registry.remove(&tombstone, version, &origin()).await.unwrap();
+            world.registry.add(&stored, &origin()).await.unwrap();
             assert!(hook.answer(&question(&certificate, &claim, NOW)).await.is_err(), "{reason}");
             assert!(world.audit.take().concat().contains(reason), "{reason}");
             assert_eq!(world.stored("sn-1").await.last_refusal.unwrap().denial.code(), reason);
@@ -406,7 +407,7 @@ mod trusted_users {
     use super::*;
 
     fn asked(user: &str, device: &str, now: Timestamp) -> ClaimRequest {
-        let origin = Origin { door: "claim", request_id: "test".to_owned(), source: None };
+        let origin = Origin::new("claim", "test".to_owned());
         ClaimRequest { user: user.parse().unwrap(), device: id(device), origin, now }
     }
 
@@ -417,7 +418,7 @@ mod trusted_users {
     #[tokio::test]
     async fn a_claim_is_for_its_own_device_until_it_expires() {
         let world = World::new(MemoryRegistry::default(), vouched()).await;
-        world.registry.add(&Device { id: id("sn-2"), ..vouched() }).await.unwrap();
+        world.registry.add(&Device { id: id("sn-2"), ..vouched() }, &origin()).await.unwrap();
         let made = world.trusted_users(&Script::default()).make_out(&asked("anna", "sn-1", NOW)).await.unwrap();
         assert_eq!(made.template.as_str(), "fleet");
         let claim = made.claim.certificate;
@@ -454,7 +455,7 @@ mod trusted_users {
     #[tokio::test]
     async fn only_a_device_that_waits_for_a_trusted_user_gets_a_claim() {
         let mut disabled = vouched();
-        disabled.disable("on hold".parse().unwrap(), NOW);
+        disabled.disable("on hold".parse().ok(), NOW);
         for (device, reason) in [
             (device("sn-2"), "unknown-device"),
             (device("sn-1"), "not-by-trusted-user"),
@@ -522,11 +523,11 @@ mod first_use {
     }
 
     #[tokio::test]
-    async fn a_connection_with_a_certificate_that_is_known_is_one_read() {
+    async fn a_connection_with_a_certificate_that_is_known_is_one_read_and_one_presence() {
         let world = World::new(MemoryRegistry::default(), device("sn-1")).await;
         let vended = world.vend(&Script::default()).vend(request("sn-1", 1, Some(&csr("sn-1")), NOW)).await.unwrap();
         let event = connection(&vended.credential.certificate, "sn-1", later(10));
-        for calls in [3, 1] {
+        for calls in [4, 2] {
             let script = Script::default();
             world.confirm(&script).connected(&event).await.unwrap();
             assert_eq!(script.calls(), calls);

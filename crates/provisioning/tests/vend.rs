@@ -1,7 +1,7 @@
 //! The vend over the ports in memory: what it costs, what it survives, and whom it lets in.
 
 use cvm_provisioning::{Decision, DeviceStore as _, KeyOrigin, RefusedKeys, State, VendError};
-use cvm_testkit::fixture::{NOW, csr, device, id, later, request};
+use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::{MemoryRegistry, Script, contract, scenario};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn a_fresh_vend_is_six_calls_in_four_steps_and_a_replay_is_one() {
 #[tokio::test(start_paused = true)]
 async fn threat_01_every_refusal_costs_the_same_two_calls() {
     let disabled = |mut device: cvm_provisioning::Device| {
-        device.disable("stolen".parse().unwrap(), NOW);
+        device.disable("stolen".parse().ok(), NOW);
         device
     };
     let revoked = |mut device: cvm_provisioning::Device| {
@@ -96,7 +96,7 @@ async fn threat_04_another_key_on_a_provisioned_device_quarantines_it_and_touche
 #[tokio::test]
 async fn threat_48_yes_no_yes_no_in_one_process() {
     let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
-    world.registry.add(&device("sn-3")).await.unwrap();
+    world.registry.add(&device("sn-3"), &origin()).await.unwrap();
     let vend = world.vend(&Script::default());
     for (number, (name, allowed)) in
         [("sn-1", true), ("sn-2", false), ("sn-3", true), ("sn-4", false)].iter().enumerate()

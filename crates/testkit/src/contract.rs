@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential,
-    Cursors, Decision, Denial, Device, DeviceStore, GenerationId, GroupCredential, KeyFingerprint, KeyOrigin, Leftover,
-    MadeOut, Proof, Refusal, Remains, Reservations, Reserve, Status, Timestamp, TrustedUser, TrustedUserClaim, Verdict,
+    Attempt, AttemptId, Attestation, CertificateId, CertificateOwner, Claim, Credential, Decision, Denial, Device,
+    DeviceFilter, GenerationId, GroupCredential, KeyFingerprint, KeyOrigin, Leftover, MadeOut, Proof, Refusal, Remains,
+    Reserve, Status, Timestamp, TrustedUser, TrustedUserClaim, Verdict,
 };
 
 use crate::MemoryPlatform;
-use crate::fixture::{NOW, csr, device, id, later, templates, token};
+use crate::fixture::{NOW, csr, device, id, later, origin, templates, token};
+use crate::scenario::Registry;
 
 const LEAF: &[u8] = b"a factory certificate";
 const OTHER_LEAF: &[u8] = b"another factory certificate";
@@ -18,7 +19,7 @@ const CA: &[u8] = b"a CA";
 const OTHER_CA: &[u8] = b"another CA";
 
 /// Runs the whole contract over one empty registry.
-pub async fn registry<R: CertificateIndex + ClaimStore + Cursors + DeviceStore + Reservations>(registry: &R) {
+pub async fn registry<R: Registry>(registry: &R) {
     let cases = Cases::new().await;
     a_reservation_follows_the_decision(registry, &cases).await;
     a_reservation_made_twice_is_one(registry, &cases).await;
@@ -57,12 +58,14 @@ impl Cases {
             id: AttemptId::new(number),
             device: id(name),
             proof: Proof::of_key(key, token.then(|| crate::fixture::token().digest()), key_made_here),
+            origin: origin(),
             now,
         };
         let factory = |leaf: &[u8], key, ca: &[u8], now| Attempt {
             id: AttemptId::of(&CertificateId::of(leaf)),
             device: id(name),
             proof: Proof::of_certificate(CertificateId::of(leaf), key, GroupCredential::Ca(CertificateId::of(ca))),
+            origin: origin(),
             now,
         };
         let first = attempt(1, fingerprint, true, false, NOW);
@@ -92,8 +95,11 @@ impl Cases {
         let credential = credential(&registered, &first, &own).await;
         let made_here = Credential { key_made_here: true, ..credential.clone() };
         let public_key = Attestation::PublicKey { key: fingerprint };
-        let expires =
-            |expires_at: Timestamp| Attestation::Token { digest: token().digest(), expires_at: Some(expires_at) };
+        let expires = |expires_at: Timestamp| Attestation::Token {
+            digest: token().digest(),
+            second: None,
+            expires_at: Some(expires_at),
+        };
         let refused = |denial| Refusal { denial, key: *other.key().fingerprint(), at: later(1), blocked_until: None };
         let clone = refused(Denial::Cloned);
         let reserve = |device: &mut Device| device.reserve(&first);
@@ -109,7 +115,7 @@ impl Cases {
         };
         let devices = vec![
             registered.clone(),
-            with(&|device| device.disable("stolen".parse().expect("a reason"), later(1))),
+            with(&|device| device.disable("stolen".parse().ok(), later(1))),
             with(&|device| device.attestation = public_key.clone()),
             with(&|device| device.attestation = Attestation::PublicKey { key: *other.key().fingerprint() }),
             with(&|device| device.attestation = expires(later(2))),
@@ -126,7 +132,7 @@ impl Cases {
             with(&reserve),
             with(&|device| {
                 reserve(device);
-                device.disable("stolen".parse().expect("a reason"), later(1));
+                device.disable("stolen".parse().ok(), later(1));
             }),
             with(&|device| release(device, Leftover::Unknown)),
             with(&|device| release(device, Leftover::Known(None))),
@@ -158,8 +164,8 @@ impl Cases {
                 provision(device, &credential);
                 device.state = cvm_provisioning::State::Revoked;
             }),
-            with(&|device| device.attestation = Attestation::Certificate { id: CertificateId::of(LEAF) }),
-            with(&|device| device.attestation = Attestation::Ca { id: CertificateId::of(CA) }),
+            with(&|device| device.attestation = Attestation::Certificate { id: CertificateId::of(LEAF), second: None }),
+            with(&|device| device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) }),
             with(&|device| device.attestation = Attestation::Claim { certificate: None }),
             with(&|device| device.attestation = Attestation::Claim { certificate: Some(CertificateId::of(CA)) }),
             with(&|device| device.attestation = Attestation::TrustedUser { claim: None }),
@@ -172,16 +178,16 @@ impl Cases {
                 );
             }),
             with(&|device| {
-                device.attestation = Attestation::Ca { id: CertificateId::of(CA) };
+                device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) };
                 device.reserve(&connected);
             }),
             with(&|device| {
-                device.attestation = Attestation::Ca { id: CertificateId::of(CA) };
+                device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) };
                 device.reserve(&connected);
                 device.confirm(credential.clone(), later(1));
             }),
             with(&|device| {
-                device.attestation = Attestation::Ca { id: CertificateId::of(CA) };
+                device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) };
                 device.reserve(&connected);
                 device.confirm(Credential { used_at: Some(later(1)), ..credential.clone() }, later(1));
                 device.reserve(&factory(OTHER_LEAF, fingerprint, CA, later(2)));
@@ -215,18 +221,20 @@ async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::
 }
 
 /// Puts a device into the registry, whatever is there.
-async fn put<R: DeviceStore>(registry: &R, device: &Device) {
+async fn put<R: Registry>(registry: &R, device: &Device) {
     if let Some(there) = registry.find(&device.id).await.expect("the store answers") {
-        assert!(registry.delete(&there.id, there.version).await.expect("the store answers"));
+        let (version, tombstone) = (there.version, there.bury(NOW));
+        assert!(registry.remove(&tombstone, version, &origin()).await.expect("the store answers"));
+        registry.forget(&device.id, tombstone.device.generation).await.expect("the store answers");
     }
-    assert!(registry.add(device).await.expect("the store answers"));
+    assert!(registry.add(device, &origin()).await.expect("the store answers"));
 }
 
-async fn stored<R: DeviceStore>(registry: &R, device: &Device) -> Device {
+async fn stored<R: Registry>(registry: &R, device: &Device) -> Device {
     registry.find(&device.id).await.expect("the store answers").expect("the device is there")
 }
 
-async fn a_reservation_follows_the_decision<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+async fn a_reservation_follows_the_decision<R: Registry>(registry: &R, cases: &Cases) {
     for device in &cases.devices {
         put(registry, device).await;
         assert_eq!(stored(registry, device).await, *device, "what is stored is what was put there");
@@ -246,7 +254,7 @@ async fn a_reservation_follows_the_decision<R: Reservations + DeviceStore>(regis
     }
 }
 
-async fn a_reservation_made_twice_is_one<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+async fn a_reservation_made_twice_is_one<R: Registry>(registry: &R, cases: &Cases) {
     let (device, attempt) = (&cases.devices[0], &cases.attempts[0]);
     put(registry, device).await;
     let first = registry.reserve(attempt).await.expect("the store answers");
@@ -256,7 +264,7 @@ async fn a_reservation_made_twice_is_one<R: Reservations + DeviceStore>(registry
     assert!(matches!(refused, Reserve::Refused(Some(_))), "the same key in another attempt has to wait");
 }
 
-async fn a_commit_is_the_holders<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+async fn a_commit_is_the_holders<R: Registry>(registry: &R, cases: &Cases) {
     let other = Credential { certificate: CertificateId::of(b"another"), ..cases.credential.clone() };
     for device in &cases.devices {
         let used = Credential { used_at: Some(later(2)), ..cases.credential.clone() };
@@ -282,7 +290,7 @@ async fn a_commit_is_the_holders<R: Reservations + DeviceStore>(registry: &R, ca
     }
 }
 
-async fn a_release_is_the_holders<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+async fn a_release_is_the_holders<R: Registry>(registry: &R, cases: &Cases) {
     let leftovers = [Leftover::Unknown, Leftover::Known(None), Leftover::Known(Some(cases.credential.clone()))];
     for device in &cases.devices {
         for left in &leftovers {
@@ -300,7 +308,7 @@ async fn a_release_is_the_holders<R: Reservations + DeviceStore>(registry: &R, c
     }
 }
 
-async fn a_refusal_is_written_down<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+async fn a_refusal_is_written_down<R: Registry>(registry: &R, cases: &Cases) {
     for device in &cases.devices {
         for denial in Denial::ALL {
             // Which key was shown matters where there is a clone; elsewhere one is as good as two.
@@ -310,46 +318,55 @@ async fn a_refusal_is_written_down<R: Reservations + DeviceStore>(registry: &R, 
                 let refusal = Refusal::new(denial, Some(device), attempt);
                 let mut expected = device.clone();
                 expected.refuse(&refusal);
-                registry.refuse(&device.id, &refusal).await.expect("the store answers");
+                registry.refuse(&device.id, &refusal, &origin()).await.expect("the store answers");
                 assert_eq!(stored(registry, device).await, expected, "{denial:?}");
             }
         }
     }
 }
 
-async fn an_unknown_device_is_not_made<R: Reservations + DeviceStore>(registry: &R, cases: &Cases) {
+async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cases: &Cases) {
     let attempt = Attempt { device: id("nobody"), ..cases.attempts[0].clone() };
     assert_eq!(registry.reserve(&attempt).await.expect("the store answers"), Reserve::Refused(None));
     for denial in Denial::ALL {
         let refusal = Refusal::new(denial, None, &attempt);
-        registry.refuse(&attempt.device, &refusal).await.expect("the store answers");
+        registry.refuse(&attempt.device, &refusal, &origin()).await.expect("the store answers");
     }
     assert!(registry.commit(&attempt, &cases.credential, Remains::Nothing).await.expect("the store answers").is_err());
     registry.release(&attempt, &Leftover::Unknown, Remains::Nothing).await.expect("the store answers");
     assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
 }
 
-async fn operators_do_not_overwrite_each_other<R: Reservations + DeviceStore>(registry: &R) {
+async fn operators_do_not_overwrite_each_other<R: Registry>(registry: &R) {
     let first = device("edited");
     put(registry, &first).await;
     let twin = Device { generation: GenerationId::new(8), ..first.clone() };
-    assert!(!registry.add(&twin).await.expect("the store answers"), "the id is taken");
+    assert!(!registry.add(&twin, &origin()).await.expect("the store answers"), "the id is taken");
 
     let mut second = first.clone();
-    second.disable("lost in the post".parse().expect("a reason"), later(1));
-    assert!(registry.replace(&second, first.version).await.expect("the store answers"));
-    assert!(!registry.replace(&second, first.version).await.expect("the store answers"), "that version is gone");
+    second.disable("lost in the post".parse().ok(), later(1));
+    assert!(registry.replace(&second, first.version, &origin()).await.expect("the store answers"));
+    assert!(
+        !registry.replace(&second, first.version, &origin()).await.expect("the store answers"),
+        "that version is gone"
+    );
     let foreign = Device { generation: GenerationId::new(8), ..second.clone() };
-    assert!(!registry.replace(&foreign, second.version).await.expect("the store answers"), "that is another device");
-    assert!(!registry.delete(&first.id, first.version).await.expect("the store answers"), "that version is gone");
+    assert!(
+        !registry.replace(&foreign, second.version, &origin()).await.expect("the store answers"),
+        "that is another device"
+    );
+    assert!(
+        !registry.remove(&first.clone().bury(NOW), first.version, &origin()).await.expect("the store answers"),
+        "that version is gone"
+    );
     assert_eq!(stored(registry, &first).await, second);
-    assert!(registry.delete(&second.id, second.version).await.expect("the store answers"));
+    assert!(registry.remove(&second.clone().bury(NOW), second.version, &origin()).await.expect("the store answers"));
     assert_eq!(registry.find(&first.id).await.expect("the store answers"), None);
-    assert!(!registry.replace(&second, second.version).await.expect("the store answers"), "it is deleted");
+    assert!(!registry.replace(&second, second.version, &origin()).await.expect("the store answers"), "it is deleted");
     assert_eq!(registry.find(&first.id).await.expect("the store answers"), None);
 }
 
-async fn a_list_has_every_device_once<R: Reservations + DeviceStore>(registry: &R) {
+async fn a_list_has_every_device_once<R: Registry>(registry: &R) {
     let key = KeyFingerprint::of(b"listed");
     for number in 0..25 {
         let attestation = Attestation::PublicKey { key };
@@ -357,7 +374,7 @@ async fn a_list_has_every_device_once<R: Reservations + DeviceStore>(registry: &
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = registry.list(after.as_ref(), 10).await.expect("the store answers");
+        let page = registry.list(&DeviceFilter::default(), after.as_ref(), 10).await.expect("the store answers");
         assert!(page.devices.len() <= 10);
         seen.extend(page.devices.into_iter().map(|device| device.id).filter(|id| id.as_str().starts_with("listed-")));
         after = page.next;
@@ -370,7 +387,7 @@ async fn a_list_has_every_device_once<R: Reservations + DeviceStore>(registry: &
 }
 
 /// Fifty callers for one device at once.
-pub async fn fifty_reservations_at_once<R: Reservations + DeviceStore + Clone + 'static>(registry: &R) {
+pub async fn fifty_reservations_at_once<R: Registry + 'static>(registry: &R) {
     put(registry, &device("contended")).await;
     let csr = csr("contended");
     let attempts = (1..=50).map(|number| crate::fixture::attempt("contended", number, &csr, NOW));
@@ -387,7 +404,7 @@ pub async fn fifty_reservations_at_once<R: Reservations + DeviceStore + Clone + 
     assert_eq!(held, 1);
 }
 
-async fn a_certificate_finds_its_device<R: CertificateIndex + DeviceStore>(registry: &R, cases: &Cases) {
+async fn a_certificate_finds_its_device<R: Registry>(registry: &R, cases: &Cases) {
     for device in &cases.devices {
         put(registry, device).await;
         for certificate in [cases.credential.certificate, CertificateId::of(LEAF), CertificateId::of(OTHER_LEAF)] {
@@ -398,18 +415,24 @@ async fn a_certificate_finds_its_device<R: CertificateIndex + DeviceStore>(regis
     }
 }
 
-async fn what_is_unsettled_is_found<R: CertificateIndex + DeviceStore + Reservations>(registry: &R) {
+async fn what_is_unsettled_is_found<R: Registry>(registry: &R) {
     let key = csr("unsettled");
     let attempt = crate::fixture::attempt("unsettled", 1, &key, NOW);
     put(registry, &device("unsettled")).await;
-    assert!(!registry.unsettled(1_000).await.expect("the store answers").contains(&id("unsettled")));
+    assert!(
+        !registry.unsettled(1_000).await.expect("the store answers").iter().any(|there| there.id == id("unsettled"))
+    );
     registry.reserve(&attempt).await.expect("the store answers");
-    assert!(registry.unsettled(1_000).await.expect("the store answers").contains(&id("unsettled")));
+    assert!(
+        registry.unsettled(1_000).await.expect("the store answers").iter().any(|there| there.id == id("unsettled"))
+    );
     registry.release(&attempt, &Leftover::Known(None), Remains::Nothing).await.expect("the store answers");
-    assert!(!registry.unsettled(1_000).await.expect("the store answers").contains(&id("unsettled")));
+    assert!(
+        !registry.unsettled(1_000).await.expect("the store answers").iter().any(|there| there.id == id("unsettled"))
+    );
 }
 
-async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: ClaimStore + DeviceStore>(registry: &R) {
+async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: Registry>(registry: &R) {
     let claim = Claim { quota: Some(2), ..Claim::new(CertificateId::of(b"counted claim"), NOW) };
     let group = GroupCredential::Claim(claim.certificate);
     let unclaimed = device("claimed");
@@ -421,41 +444,53 @@ async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: ClaimStore + D
             id: AttemptId::of(&CertificateId::of(leaf)),
             device: from.id.clone(),
             proof,
+            origin: origin(),
             now: later(u64::from(leaf[0])),
         });
         device
     };
     let first = reserved(b"1", &unclaimed);
-    assert!(!registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"), "no such claim");
+    assert!(
+        !registry.reserve_with_claim(&claim, &first, 1, &origin()).await.expect("the store answers"),
+        "no such claim"
+    );
     assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
-    assert!(registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"));
-    assert!(!registry.reserve_with_claim(&claim, &first, 1).await.expect("the store answers"), "that version is gone");
+    assert!(registry.reserve_with_claim(&claim, &first, 1, &origin()).await.expect("the store answers"));
+    assert!(
+        !registry.reserve_with_claim(&claim, &first, 1, &origin()).await.expect("the store answers"),
+        "that version is gone"
+    );
     let (found, stored) = registry.look_up(&claim.certificate, &first.id).await.expect("the store answers");
     assert_eq!(found, Some(Claim { used: 1, ..claim.clone() }));
     assert_eq!(stored, Some(first.clone()));
 
     let second = reserved(b"d", &first);
-    assert!(registry.reserve_with_claim(&claim, &second, first.version).await.expect("the store answers"));
+    assert!(registry.reserve_with_claim(&claim, &second, first.version, &origin()).await.expect("the store answers"));
     let third = reserved(b"z", &device("claimed-too"));
     put(registry, &device("claimed-too")).await;
-    assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it is used up");
+    assert!(
+        !registry.reserve_with_claim(&claim, &third, 1, &origin()).await.expect("the store answers"),
+        "it is used up"
+    );
     let expired = Claim { quota: None, expires_at: Some(third.updated_at), ..claim.clone() };
     assert!(registry.put_claim(&expired, Some(&claim)).await.expect("the store answers"));
-    assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it has expired");
-    let revoked = Claim {
-        quota: None,
-        status: Status::Disabled { reason: "leaked".parse().expect("a reason"), since: NOW },
-        ..claim.clone()
-    };
+    assert!(
+        !registry.reserve_with_claim(&claim, &third, 1, &origin()).await.expect("the store answers"),
+        "it has expired"
+    );
+    let revoked = Claim { quota: None, status: Status::disabled("leaked".parse().ok(), NOW), ..claim.clone() };
     assert!(registry.put_claim(&revoked, Some(&claim)).await.expect("the store answers"));
-    assert!(!registry.reserve_with_claim(&claim, &third, 1).await.expect("the store answers"), "it is revoked");
+    assert!(
+        !registry.reserve_with_claim(&claim, &third, 1, &origin()).await.expect("the store answers"),
+        "it is revoked"
+    );
     let unchanged = registry.look_up(&claim.certificate, &third.id).await.expect("the store answers");
     assert_eq!(unchanged, (Some(Claim { used: 2, ..revoked }), Some(device("claimed-too"))));
     let nobody = registry.look_up(&CertificateId::of(b"nobody"), &id("nobody")).await.expect("the store answers");
     assert_eq!(nobody, (None, None));
 }
 
-async fn a_claim_is_made_out_with_its_device_or_not_at_all<R: ClaimStore + DeviceStore>(registry: &R) {
+async fn a_claim_is_made_out_with_its_device_or_not_at_all<R: Registry>(registry: &R) {
     let mut vouched = device("vouched");
     put(registry, &vouched).await;
     let user: TrustedUser = "installer@example.com".parse().expect("a user");
@@ -466,21 +501,24 @@ async fn a_claim_is_made_out_with_its_device_or_not_at_all<R: ClaimStore + Devic
         made_out: Some(MadeOut { user, device: vouched.id.clone() }),
         ..Claim::new(certificate, NOW)
     };
-    assert!(!registry.make_out(&claim, &vouched, 7).await.expect("the store answers"), "that version never was");
+    assert!(
+        !registry.make_out(&claim, &vouched, 7, &origin()).await.expect("the store answers"),
+        "that version never was"
+    );
     assert_eq!(registry.find_claim(&certificate).await.expect("the store answers"), None);
-    assert!(registry.make_out(&claim, &vouched, 1).await.expect("the store answers"));
+    assert!(registry.make_out(&claim, &vouched, 1, &origin()).await.expect("the store answers"));
     assert_eq!(registry.find_claim(&certificate).await.expect("the store answers"), Some(claim.clone()));
     assert_eq!(stored(registry, &vouched).await, vouched);
     assert!(registry.claims().await.expect("the store answers").contains(&claim));
 }
 
-async fn an_operator_who_changes_a_claim_keeps_its_count<R: ClaimStore + DeviceStore>(registry: &R) {
+async fn an_operator_who_changes_a_claim_keeps_its_count<R: Registry>(registry: &R) {
     let claim = Claim::new(CertificateId::of(b"edited claim"), NOW);
     assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
     let mut claimed = device("edited-claim");
     put(registry, &claimed).await;
     claimed.version += 1;
-    assert!(registry.reserve_with_claim(&claim, &claimed, 1).await.expect("the store answers"));
+    assert!(registry.reserve_with_claim(&claim, &claimed, 1, &origin()).await.expect("the store answers"));
     for changed in [Claim { quota: Some(5), expires_at: Some(later(9)), ..claim.clone() }, claim.clone()] {
         assert!(registry.put_claim(&changed, Some(&claim)).await.expect("the store answers"));
         let expected = Claim { used: 1, ..changed };
@@ -488,15 +526,12 @@ async fn an_operator_who_changes_a_claim_keeps_its_count<R: ClaimStore + DeviceS
     }
 }
 
-async fn nobody_undoes_a_revocation_that_they_did_not_see<R: ClaimStore>(registry: &R) {
+async fn nobody_undoes_a_revocation_that_they_did_not_see<R: Registry>(registry: &R) {
     let claim = Claim::new(CertificateId::of(b"raced claim"), NOW);
     assert!(!registry.put_claim(&claim, Some(&claim)).await.expect("the store answers"), "there is none to change");
     assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
     assert!(!registry.put_claim(&claim, None).await.expect("the store answers"), "there is one by now");
-    let revoked = |since| Claim {
-        status: Status::Disabled { reason: "leaked".parse().expect("a reason"), since },
-        ..claim.clone()
-    };
+    let revoked = |since| Claim { status: Status::disabled("leaked".parse().ok(), since), ..claim.clone() };
     assert!(registry.put_claim(&revoked(NOW), Some(&claim)).await.expect("the store answers"));
     let wider = Claim { quota: Some(9), ..claim.clone() };
     assert!(!registry.put_claim(&wider, Some(&claim)).await.expect("the store answers"), "it is revoked by now");
@@ -506,7 +541,7 @@ async fn nobody_undoes_a_revocation_that_they_did_not_see<R: ClaimStore>(registr
     assert!(registry.put_claim(&wider, Some(&revoked(later(9)))).await.expect("the store answers"));
 }
 
-async fn a_user_has_so_many_claims_a_day<R: ClaimStore>(registry: &R) {
+async fn a_user_has_so_many_claims_a_day<R: Registry>(registry: &R) {
     let (one, other) = ("one".parse().expect("a user"), "other".parse().expect("a user"));
     let mut counted = Vec::new();
     for (user, day, quota) in
@@ -517,7 +552,7 @@ async fn a_user_has_so_many_claims_a_day<R: ClaimStore>(registry: &R) {
     assert_eq!(counted, [true, true, false, true, true, true, false]);
 }
 
-async fn a_place_is_kept_until_it_is_moved<R: Cursors>(registry: &R) {
+async fn a_place_is_kept_until_it_is_moved<R: Registry>(registry: &R) {
     for place in [None, Some("here"), Some("there"), None] {
         registry.move_to("contract", place).await.expect("the store answers");
         assert_eq!(registry.place("contract").await.expect("the store answers").as_deref(), place);

@@ -34,7 +34,7 @@ impl Factory {
 
     /// A device of this factory on the allowlist, and its certificate.
     pub fn device(&self, name: &str) -> (Device, Certificate) {
-        let registered = Device { attestation: Attestation::Ca { id: self.ca }, ..device(name) };
+        let registered = Device { attestation: Attestation::Ca { id: Some(self.ca) }, ..device(name) };
         (registered, self.made(name))
     }
 

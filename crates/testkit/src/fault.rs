@@ -1,13 +1,15 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cvm_provisioning::{
     Attempt, CertificateId, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, Claim, ClaimIssuer,
-    ClaimStore, Credential, Csr, Cursors, Device, DeviceId, DeviceStore, Inventory, InventoryPage, IssuedCertificate,
-    IssuedClaim, Leftover, Page, Platform, PlatformError, PolicyName, Refusal, RegisteredCertificate, RegistryError,
-    Remains, ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
-    ThingPrincipalType, TrustedUser,
+    ClaimStore, Credential, Csr, Cursors, Departures, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore,
+    GenerationId, Inventory, InventoryPage, IssuedCertificate, IssuedClaim, Leftover, Origin, Page, Platform,
+    PlatformError, PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains,
+    ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
+    ThingPrincipalType, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 use tokio::sync::Notify;
 
@@ -195,8 +197,8 @@ impl<R: Reservations> Reservations for Faulty<R> {
         self.registry_call(self.inner.release(attempt, left, remains)).await
     }
 
-    async fn refuse(&self, device: &DeviceId, refusal: &Refusal) -> Result<(), RegistryError> {
-        self.registry_call(self.inner.refuse(device, refusal)).await
+    async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.refuse(device, refusal, by)).await
     }
 }
 
@@ -236,24 +238,62 @@ impl<P: Platform> Platform for Faulty<P> {
 }
 
 impl<T: DeviceStore> DeviceStore for Faulty<T> {
-    async fn add(&self, device: &Device) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.add(device)).await
+    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.add(device, by)).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
         self.registry_call(self.inner.find(id)).await
     }
 
-    async fn list(&self, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
-        self.registry_call(self.inner.list(after, limit)).await
+    async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
+        self.registry_call(self.inner.list(filter, after, limit)).await
     }
 
-    async fn replace(&self, device: &Device, version: u64) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.replace(device, version)).await
+    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.replace(device, version, by)).await
     }
 
-    async fn delete(&self, id: &DeviceId, version: u64) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.delete(id, version)).await
+    async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.remove(tombstone, version, by)).await
+    }
+
+    async fn count(&self) -> Result<DeviceCounts, RegistryError> {
+        self.registry_call(self.inner.count()).await
+    }
+}
+
+impl<T: Tombstones> Tombstones for Faulty<T> {
+    async fn tombstone(&self, id: &DeviceId, generation: GenerationId) -> Result<Option<Tombstone>, RegistryError> {
+        self.registry_call(self.inner.tombstone(id, generation)).await
+    }
+
+    async fn forget(&self, id: &DeviceId, generation: GenerationId) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.forget(id, generation)).await
+    }
+}
+
+impl<T: Presences> Presences for Faulty<T> {
+    async fn note_presence(&self, device: &DeviceId, presence: &Presence) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.note_presence(device, presence)).await
+    }
+
+    async fn presences(&self, devices: &[DeviceId]) -> Result<BTreeMap<DeviceId, Presence>, RegistryError> {
+        self.registry_call(self.inner.presences(devices)).await
+    }
+
+    async fn count_connected(&self) -> Result<u64, RegistryError> {
+        self.registry_call(self.inner.count_connected()).await
+    }
+}
+
+impl<T: Departures> Departures for Faulty<T> {
+    async fn disconnect(&self, client_id: &str) -> Result<(), PlatformError> {
+        self.platform_call(self.inner.disconnect(client_id)).await
+    }
+
+    async fn remove_thing(&self, thing: &ThingName) -> Result<bool, PlatformError> {
+        self.platform_call(self.inner.remove_thing(thing)).await
     }
 }
 
@@ -266,12 +306,18 @@ impl<T: ClaimStore> ClaimStore for Faulty<T> {
         self.registry_call(self.inner.look_up(claim, device)).await
     }
 
-    async fn reserve_with_claim(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.reserve_with_claim(claim, device, version)).await
+    async fn reserve_with_claim(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.reserve_with_claim(claim, device, version, by)).await
     }
 
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.make_out(claim, device, version)).await
+    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.make_out(claim, device, version, by)).await
     }
 
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
@@ -296,7 +342,7 @@ impl<T: CertificateIndex> CertificateIndex for Faulty<T> {
         self.registry_call(self.inner.device_of(certificate)).await
     }
 
-    async fn unsettled(&self, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+    async fn unsettled(&self, limit: u16) -> Result<Vec<UnsettledDevice>, RegistryError> {
         self.registry_call(self.inner.unsettled(limit)).await
     }
 }

@@ -53,9 +53,14 @@ pub fn later(seconds: u64) -> Timestamp {
     NOW.after(Duration::from_secs(seconds))
 }
 
+/// A request of a test.
+pub fn origin() -> Origin {
+    Origin::new("test", "test".to_owned())
+}
+
 /// A device on the allowlist that proves itself with [`TOKEN`].
 pub fn device(name: &str) -> Device {
-    let attestation = Attestation::Token { digest: token().digest(), expires_at: None };
+    let attestation = Attestation::Token { digest: token().digest(), second: None, expires_at: None };
     Device::new(id(name), GenerationId::new(7), attestation, NOW)
 }
 
@@ -72,7 +77,7 @@ pub fn csr(name: &str) -> Csr {
 /// An attempt with this number, by this key and [`TOKEN`].
 pub fn attempt(name: &str, number: u128, csr: &Csr, now: Timestamp) -> Attempt {
     let proof = Proof::of_key(*csr.key().fingerprint(), Some(token().digest()), false);
-    Attempt { id: AttemptId::new(number), device: id(name), proof, now }
+    Attempt { id: AttemptId::new(number), device: id(name), proof, origin: origin(), now }
 }
 
 /// A request by this device with this key, or for one made by us, and with [`TOKEN`].
@@ -83,7 +88,7 @@ pub fn request(name: &str, number: u128, csr: Option<&Csr>, now: Timestamp) -> V
         csr: csr.cloned(),
         token: Some(token()),
         parameters: BTreeMap::new(),
-        origin: Origin { door: "test", request_id: number.to_string(), source: None },
+        origin: Origin::new("test", number.to_string()),
         now,
     }
 }

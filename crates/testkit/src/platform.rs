@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fixture::NOW;
 use cvm_provisioning::{
-    Certificate, CertificateId, CertificateSummary, Certificates, ClaimIssuer, Csr, DeviceKey, Inventory,
+    Certificate, CertificateId, CertificateSummary, Certificates, ClaimIssuer, Csr, Departures, DeviceKey, Inventory,
     InventoryPage, IssuedCertificate, IssuedClaim, Platform, PlatformError, PolicyName, RegisteredCertificate,
     Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
@@ -25,6 +25,7 @@ struct Account {
     now: Option<Timestamp>,
     certificates: BTreeMap<String, Entry>,
     groups: BTreeSet<(String, String)>,
+    disconnected: Vec<String>,
     issued: u64,
     things: BTreeMap<String, Thing>,
 }
@@ -60,6 +61,11 @@ impl MemoryPlatform {
     /// How many certificates are active, with power or without.
     pub fn active(&self) -> usize {
         self.account().certificates.values().filter(|entry| entry.standing == Standing::Active).count()
+    }
+
+    /// The client ids whose connections were ended.
+    pub fn disconnected(&self) -> Vec<String> {
+        self.account().disconnected.clone()
     }
 
     /// The names of the things there are.
@@ -206,6 +212,22 @@ impl Certificates for MemoryPlatform {
         let account = self.account();
         let things = account.certificates.get(certificate_name).map(|entry| entry.things.clone()).unwrap_or_default();
         Ok(things.into_iter().map(|thing| ThingName::try_from(thing).expect("it was a thing's name")).collect())
+    }
+}
+
+impl Departures for MemoryPlatform {
+    async fn disconnect(&self, client_id: &str) -> Result<(), PlatformError> {
+        self.account().disconnected.push(client_id.to_owned());
+        Ok(())
+    }
+
+    async fn remove_thing(&self, thing: &ThingName) -> Result<bool, PlatformError> {
+        let mut account = self.account();
+        if account.certificates.values().any(|entry| entry.things.contains(thing.as_str())) {
+            return Ok(false);
+        }
+        account.things.remove(thing.as_str());
+        Ok(true)
     }
 }
 

@@ -3,8 +3,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvm_provisioning::{
     Attempt, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential, Cursors, Decision,
-    Device, DeviceId, DeviceStore, Leftover, Page, Refusal, RegistryError, Remains, ReservationLost, Reservations,
-    Reserve, Status, TrustedUser,
+    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Leftover, Origin, Page, Presence,
+    Presences, Refusal, RegistryError, RegistryWrite, Remains, ReservationLost, Reservations, Reserve, Tombstone,
+    Tombstones, TrustedUser, UnsettledDevice,
 };
 
 /// The registry that the domain's own rules make: each method under one lock.
@@ -20,11 +21,31 @@ struct Rest {
     claims: BTreeMap<CertificateId, Claim>,
     counts: BTreeMap<TrustedUser, (i64, u64)>,
     places: BTreeMap<String, String>,
+    presences: BTreeMap<DeviceId, Presence>,
+    told: u64,
+    tombstones: BTreeMap<(DeviceId, GenerationId), Tombstone>,
+    writes: Vec<RegistryWrite>,
 }
 
 impl MemoryRegistry {
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Device>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was written since this was asked last, as the store's stream would tell it.
+    pub fn take_writes(&self) -> Vec<RegistryWrite> {
+        std::mem::take(&mut self.rest().writes)
+    }
+
+    fn tell(&self, before: Option<Device>, after: Option<Device>, by: &Origin) {
+        if before == after {
+            return;
+        }
+        let mut rest = self.rest();
+        let at = after.as_ref().or(before.as_ref()).map(|device| device.updated_at).unwrap_or(crate::fixture::NOW);
+        rest.told += 1;
+        let id = format!("{:08}", rest.told);
+        rest.writes.push(RegistryWrite { id, at, by: Some(by.clone()), before, after });
     }
 
     /// Taken after the devices where both are needed.
@@ -50,7 +71,9 @@ impl Reservations for MemoryRegistry {
         let Some(device) = devices.get_mut(&attempt.device) else { return Ok(Reserve::Refused(None)) };
         Ok(match device.decide(attempt) {
             Decision::Provision => {
+                let before = device.clone();
                 device.reserve(attempt);
+                self.tell(Some(before), Some(device.clone()), &attempt.origin);
                 Reserve::Held(device.clone())
             }
             _ => Reserve::Refused(Some(device.clone())),
@@ -64,31 +87,41 @@ impl Reservations for MemoryRegistry {
         remains: Remains,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         Ok(match self.devices().get_mut(&attempt.device) {
-            Some(device) => device.commit(attempt.id, credential.clone(), remains, attempt.now),
+            Some(device) => {
+                let before = device.clone();
+                let committed = device.commit(attempt.id, credential.clone(), remains, attempt.now);
+                self.tell(Some(before), Some(device.clone()), &attempt.origin);
+                committed
+            }
             None => Err(ReservationLost { to_same_key: false }),
         })
     }
 
     async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
         if let Some(device) = self.devices().get_mut(&attempt.device) {
+            let before = device.clone();
             device.release(attempt.id, left.clone(), remains, attempt.now);
+            self.tell(Some(before), Some(device.clone()), &attempt.origin);
         }
         Ok(())
     }
 
-    async fn refuse(&self, device: &DeviceId, refusal: &Refusal) -> Result<(), RegistryError> {
+    async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         if let Some(device) = self.devices().get_mut(device) {
+            let before = device.clone();
             device.refuse(refusal);
+            self.tell(Some(before), Some(device.clone()), by);
         }
         Ok(())
     }
 }
 
 impl DeviceStore for MemoryRegistry {
-    async fn add(&self, device: &Device) -> Result<bool, RegistryError> {
+    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
         let mut devices = self.devices();
         let free = !devices.contains_key(&device.id);
         if free {
+            self.tell(None, Some(device.clone()), by);
             devices.insert(device.id.clone(), device.clone());
         }
         Ok(free)
@@ -98,22 +131,77 @@ impl DeviceStore for MemoryRegistry {
         Ok(self.devices().get(id).cloned())
     }
 
-    async fn list(&self, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
+    async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         let devices = self.devices();
-        let mut rest = devices.values().filter(|device| after.is_none_or(|after| device.id > *after));
+        let mut rest = devices
+            .values()
+            .filter(|device| after.is_none_or(|after| device.id > *after))
+            .filter(|device| filter.admits(device));
         let page: Vec<_> = rest.by_ref().take(limit.into()).cloned().collect();
         let next = rest.next().and_then(|_| page.last()).map(|device| device.id.clone());
         Ok(Page { devices: page, next })
     }
 
-    async fn replace(&self, device: &Device, version: u64) -> Result<bool, RegistryError> {
-        Ok(replace(&mut self.devices(), device, version))
+    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+        let mut devices = self.devices();
+        let before = devices.get(&device.id).cloned();
+        let replaced = replace(&mut devices, device, version);
+        if replaced {
+            self.tell(before, Some(device.clone()), by);
+        }
+        Ok(replaced)
     }
 
-    async fn delete(&self, id: &DeviceId, version: u64) -> Result<bool, RegistryError> {
+    async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+        let buried = &tombstone.device;
         let mut devices = self.devices();
-        let there = devices.get(id).is_some_and(|device| device.version == version);
-        Ok(there && devices.remove(id).is_some())
+        let same = |there: &Device| there.version == version && there.generation == buried.generation;
+        let there = devices.get(&buried.id).is_some_and(same);
+        if there {
+            devices.remove(&buried.id);
+            self.tell(Some(buried.clone()), None, by);
+            self.rest().tombstones.insert((buried.id.clone(), buried.generation), tombstone.clone());
+        }
+        Ok(there)
+    }
+
+    async fn count(&self) -> Result<DeviceCounts, RegistryError> {
+        let mut counts = DeviceCounts::default();
+        for device in self.devices().values() {
+            counts.add(device.state, device.status.enabled);
+        }
+        Ok(counts)
+    }
+}
+
+impl Tombstones for MemoryRegistry {
+    async fn tombstone(&self, id: &DeviceId, generation: GenerationId) -> Result<Option<Tombstone>, RegistryError> {
+        Ok(self.rest().tombstones.get(&(id.clone(), generation)).cloned())
+    }
+
+    async fn forget(&self, id: &DeviceId, generation: GenerationId) -> Result<(), RegistryError> {
+        self.rest().tombstones.remove(&(id.clone(), generation));
+        Ok(())
+    }
+}
+
+impl Presences for MemoryRegistry {
+    async fn note_presence(&self, device: &DeviceId, presence: &Presence) -> Result<(), RegistryError> {
+        let mut rest = self.rest();
+        if rest.presences.get(device).is_none_or(|there| there.order <= presence.order) {
+            rest.presences.insert(device.clone(), presence.clone());
+        }
+        Ok(())
+    }
+
+    async fn presences(&self, devices: &[DeviceId]) -> Result<BTreeMap<DeviceId, Presence>, RegistryError> {
+        let rest = self.rest();
+        let known = devices.iter().filter_map(|id| Some((id.clone(), rest.presences.get(id)?.clone())));
+        Ok(known.collect())
+    }
+
+    async fn count_connected(&self) -> Result<u64, RegistryError> {
+        Ok(self.rest().presences.values().filter(|presence| presence.connected).count() as u64)
     }
 }
 
@@ -127,23 +215,34 @@ impl ClaimStore for MemoryRegistry {
         Ok((self.rest().claims.get(claim).cloned(), devices.get(device).cloned()))
     }
 
-    async fn reserve_with_claim(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+    async fn reserve_with_claim(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> Result<bool, RegistryError> {
         let mut devices = self.devices();
+        let before = devices.get(&device.id).cloned();
         let mut rest = self.rest();
         let Some(there) = rest.claims.get_mut(&claim.certificate) else { return Ok(false) };
         let ended = there.expires_at.is_some_and(|end| end <= device.updated_at);
-        let open = there.status == Status::Enabled && there.has_quota().is_ok() && !ended;
+        let open = there.status.enabled && there.has_quota().is_ok() && !ended;
         if !open || !replace(&mut devices, device, version) {
             return Ok(false);
         }
         there.used += 1;
+        drop(rest);
+        self.tell(before, Some(device.clone()), by);
         Ok(true)
     }
 
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
+    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
         let mut devices = self.devices();
+        let before = devices.get(&device.id).cloned();
         let replaced = replace(&mut devices, device, version);
         if replaced {
+            self.tell(before, Some(device.clone()), by);
             self.rest().claims.insert(claim.certificate, claim.clone());
         }
         Ok(replaced)
@@ -187,10 +286,14 @@ impl CertificateIndex for MemoryRegistry {
         Ok(owner.map(|device| CertificateOwner { device: device.id.clone(), used: device.is_used(certificate) }))
     }
 
-    async fn unsettled(&self, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+    async fn unsettled(&self, limit: u16) -> Result<Vec<UnsettledDevice>, RegistryError> {
         let devices = self.devices();
+        let rest = self.rest();
         let unsettled = devices.values().filter(|device| device.unsettled.is_some());
-        Ok(unsettled.take(limit.into()).map(|device| device.id.clone()).collect())
+        let unsettled = unsettled.map(|device| UnsettledDevice { id: device.id.clone(), deleted: None });
+        let deleted = rest.tombstones.keys().cloned();
+        let deleted = deleted.map(|(id, generation)| UnsettledDevice { id, deleted: Some(generation) });
+        Ok(unsettled.chain(deleted).take(limit.into()).collect())
     }
 }
 

@@ -1,11 +1,11 @@
-//! The first connection: AWS IoT's presence events, through a queue.
+//! Connections, the first above all: AWS IoT's presence events, through a queue.
 
 use std::error::Error;
 
 use aws_lambda_events::event::sqs::SqsEvent;
-use cvm_aws::{AwsIot, Clients, Connected, DynamoDbRegistry};
+use cvm_aws::{AwsIot, Clients, DynamoDbRegistry, PresenceChanged};
 use cvm_lambda::{Environment, Message, Redeliver, configured, start_log, work_off};
-use cvm_provisioning::{Confirm, ConfirmError, Connection, LogAudit, Origin, PlatformError, RegistryError};
+use cvm_provisioning::{Confirm, ConfirmError, LogAudit, PlatformError, RegistryError};
 use lambda_runtime::{LambdaEvent, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
@@ -14,9 +14,11 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let environment = Environment::of_process();
     let table = configured(environment.required("DEVICE_TABLE"))?;
     let clients = configured(Clients::of_function())?;
+    let endpoint = configured(environment.required("IOT_ENDPOINT"))?;
+    let connections = configured(Clients::iot_data_of_function(endpoint))?;
     let door = Confirm {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
-        platform: AwsIot::new(clients.iot),
+        platform: AwsIot::new(clients.iot).with_connections(connections),
         audit: LogAudit,
     };
     let door = &door;
@@ -28,16 +30,20 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 
 async fn confirm(
     door: &Confirm<DynamoDbRegistry, AwsIot, LogAudit>,
-    message: Message<Connected>,
+    message: Message<PresenceChanged>,
 ) -> Result<(), Redeliver> {
     let Message { event, origin, .. } = message;
-    // Whoever connected without a certificate is none of ours, and whoever left changes nothing.
-    let Some(certificate) = event.certificate() else { return Ok(()) };
-    let at = event.at();
-    let origin = Origin { source: event.ip_address, ..origin };
-    let connection = Connection { certificate, client_id: event.client_id, origin, at };
-    match door.connected(&connection).await {
-        Ok(_) => Ok(()),
+    let is_connected = event.is_connected();
+    // Whoever connected without a certificate is none of ours.
+    let Some(connection) = event.connection(origin) else { return Ok(()) };
+    let certificate = connection.certificate;
+    let noted = match is_connected {
+        Some(true) => door.connected(&connection).await.map(|_| ()),
+        Some(false) => door.disconnected(&connection).await,
+        None => Ok(()),
+    };
+    match noted {
+        Ok(()) => Ok(()),
         Err(error) => {
             let cause: &dyn Error = &error;
             tracing::error!(%certificate, error = cause, "a connection could not be taken note of");

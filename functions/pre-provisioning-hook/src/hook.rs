@@ -39,7 +39,7 @@ where
     R: ClaimStore + DeviceStore + Reservations,
     A: Audit,
 {
-    let origin = Origin { door: "hook", request_id: request_id.to_owned(), source: None };
+    let origin = Origin::new("hook", request_id.to_owned());
     let request = match serde_json::from_value::<HookQuestion>(question) {
         Ok(question) => question.request(origin, SystemTime::now().into()),
         Err(error) => {
@@ -63,7 +63,7 @@ where
 struct Unreadable(serde_json::error::Category);
 
 fn record(request_id: String, outcome: Outcome<'_>) {
-    let origin = Origin { door: "hook", request_id, source: None };
+    let origin = Origin::new("hook", request_id);
     LogAudit.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
 }
 

@@ -15,16 +15,18 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let environment = Environment::of_process();
     let table = configured(environment.required("DEVICE_TABLE"))?;
     let clients = configured(Clients::of_function())?;
+    let endpoint = configured(environment.required("IOT_ENDPOINT"))?;
+    let connections = configured(Clients::iot_data_of_function(endpoint))?;
     let reconcile = Reconcile {
         registry: DynamoDbRegistry::new(clients.dynamodb, table),
-        platform: AwsIot::new(clients.iot),
+        platform: AwsIot::new(clients.iot).with_connections(connections),
         audit: LogAudit,
         portion: Portion::default(),
     };
     let reconcile = &reconcile;
     // The event says that it is time, and nothing else.
     let handle = async |event: LambdaEvent<Value>| {
-        let origin = Origin { door: "reconcile", request_id: event.context.request_id, source: None };
+        let origin = Origin::new("reconcile", event.context.request_id);
         let done = reconcile.run(&origin, SystemTime::now().into()).await.inspect_err(|error| {
             let error: &dyn Error = error;
             tracing::error!(error, "a run came to an early end; the next one goes on");

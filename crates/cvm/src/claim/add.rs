@@ -1,5 +1,5 @@
 use clap::Args;
-use cvm_provisioning::{Claim, ClaimStore, Status};
+use cvm_provisioning::{Claim, ClaimStore, ReasonText, Status};
 
 use super::terms::TermsArguments;
 use super::view::{ClaimView, terms};
@@ -42,13 +42,15 @@ pub(super) async fn run(
     let id = arguments.certificate.id().map_err(ClaimError::from)?;
     let claim = change(registry, &id, |found| {
         let claim = found.unwrap_or_else(|| Claim::new(id, now()));
-        let status = if arguments.enable { Status::Enabled } else { claim.status.clone() };
+        let status =
+            if arguments.enable && !claim.status.enabled { Status::enabled(now()) } else { claim.status.clone() };
         Ok(arguments.terms.revise(Claim { status, ..claim }, now()))
     })
     .await?;
     output.json(&ClaimView::from(&claim))?;
     output.done(format_args!("claim {id} is registered, {}", terms(&claim)))?;
-    if let Status::Disabled { reason, since } = &claim.status {
+    if let Status { enabled: false, reason, since } = &claim.status {
+        let reason = reason.as_ref().map_or("no reason given", ReasonText::as_str);
         output.note(format_args!(
             "it stays revoked, as it is since {since}: {reason}; `cvm claim add {id} --enable` lets it claim again"
         ))?;

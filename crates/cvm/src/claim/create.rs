@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cvm_aws::AwsIot;
 use cvm_provisioning::{
-    CertificateId, Certificates, Claim, ClaimStore, Csr, InvalidName, IssuedCertificate, Platform, PolicyName,
-    Standing, Status,
+    CertificateId, Certificates, Claim, ClaimStore, Csr, InvalidName, IssuedCertificate, Platform, PolicyName, Standing,
 };
 use serde::Serialize;
 
@@ -97,7 +96,7 @@ async fn take_into_use(
 
     let registered = change(registry, &id, |found| {
         let claim = found.unwrap_or_else(|| Claim::new(id, now()));
-        if claim.status != Status::Enabled {
+        if !claim.status.enabled {
             return Err(CreateError::Revoked { id }.into());
         }
         Ok(arguments.terms.revise(claim, now()))

@@ -83,7 +83,7 @@ async fn change(
 mod tests {
     use std::sync::Mutex;
 
-    use cvm_provisioning::{Device, DeviceId, RegistryError, Status, TrustedUser};
+    use cvm_provisioning::{Device, DeviceId, Origin, RegistryError, Status, TrustedUser};
     use cvm_testkit::MemoryRegistry;
     use cvm_testkit::fixture::NOW;
 
@@ -109,12 +109,19 @@ mod tests {
             claim: &Claim,
             device: &Device,
             version: u64,
+            by: &Origin,
         ) -> Result<bool, RegistryError> {
-            self.registry.reserve_with_claim(claim, device, version).await
+            self.registry.reserve_with_claim(claim, device, version, by).await
         }
 
-        async fn make_out(&self, claim: &Claim, device: &Device, version: u64) -> Result<bool, RegistryError> {
-            self.registry.make_out(claim, device, version).await
+        async fn make_out(
+            &self,
+            claim: &Claim,
+            device: &Device,
+            version: u64,
+            by: &Origin,
+        ) -> Result<bool, RegistryError> {
+            self.registry.make_out(claim, device, version, by).await
         }
 
         async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
@@ -134,7 +141,7 @@ mod tests {
             };
             if races > 0 {
                 let there = self.registry.find_claim(&claim.certificate).await?.unwrap();
-                let status = Status::Disabled { reason: format!("leaked {races}").parse().unwrap(), since: NOW };
+                let status = Status::disabled(format!("leaked {races}").parse().ok(), NOW);
                 let revoked = Claim { status, ..there.clone() };
                 assert!(self.registry.put_claim(&revoked, Some(&there)).await?);
             }
@@ -159,7 +166,7 @@ mod tests {
     async fn threat_11_a_claim_that_is_revoked_while_its_quota_is_changed_stays_revoked() {
         let (changed, there) = limited(1).await;
         assert_eq!(changed.unwrap(), there);
-        assert!(matches!(there.status, Status::Disabled { .. }));
+        assert!(!there.status.enabled);
         assert_eq!(there.quota, Some(5), "the change is made to what the other left");
     }
 

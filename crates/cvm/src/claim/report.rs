@@ -1,7 +1,7 @@
 use std::fmt;
 
 use clap::Args;
-use cvm_provisioning::{ClaimStore, Device, DeviceStore, GroupCredential, State};
+use cvm_provisioning::{ClaimStore, Device, DeviceFilter, DeviceStore, GroupCredential, State};
 use serde::Serialize;
 
 use super::ClaimError;
@@ -40,7 +40,7 @@ pub(super) async fn run(
     let mut summary = Summary::default();
     let mut after = None;
     loop {
-        let page = registry.list(after.as_ref(), PAGE).await.map_err(ClaimError::from)?;
+        let page = registry.list(&DeviceFilter::default(), after.as_ref(), PAGE).await.map_err(ClaimError::from)?;
         let enrolled = page.devices.iter().filter(|device| device.enrolled_with(claim));
         let views: Vec<EnrolledView> = enrolled.map(EnrolledView::from).collect();
         let rows: Vec<_> = views.iter().map(EnrolledView::row).collect();

@@ -86,10 +86,7 @@ pub(super) async fn run(
 async fn disable(registry: &impl ClaimStore, id: &CertificateId, reason: &ReasonText) -> Result<Claim, ClaimError> {
     change(registry, id, |found| {
         let claim = found.ok_or_else(|| ClaimError::NotFound { name: id.to_string() })?;
-        let status = match claim.status {
-            Status::Enabled => Status::Disabled { reason: reason.clone(), since: now() },
-            disabled @ Status::Disabled { .. } => disabled,
-        };
+        let status = if claim.status.enabled { Status::disabled(Some(reason.clone()), now()) } else { claim.status };
         Ok(Claim { status, ..claim })
     })
     .await

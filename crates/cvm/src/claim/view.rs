@@ -1,7 +1,7 @@
 //! A claim as it is shown. The JSON is a promise: names stay, and every field is always there, `null` where it has
 //! nothing to say.
 
-use cvm_provisioning::{Claim, Status, Timestamp};
+use cvm_provisioning::{Claim, Timestamp};
 use serde::Serialize;
 
 /// A claim in JSON.
@@ -11,7 +11,7 @@ pub(super) struct ClaimView {
     claim_certificate_id: String,
     status: &'static str,
     status_reason: Option<String>,
-    status_since: Option<String>,
+    status_since: String,
     quota: Option<u64>,
     used: u64,
     expires_at: Option<String>,
@@ -22,15 +22,11 @@ pub(super) struct ClaimView {
 
 impl From<&Claim> for ClaimView {
     fn from(claim: &Claim) -> Self {
-        let (status, status_reason, status_since) = match &claim.status {
-            Status::Enabled => ("enabled", None, None),
-            Status::Disabled { reason, since } => ("disabled", Some(reason.to_string()), Some(since.to_string())),
-        };
         Self {
             claim_certificate_id: claim.certificate.to_string(),
-            status,
-            status_reason,
-            status_since,
+            status: claim.status.name(),
+            status_reason: claim.status.reason.as_ref().map(ToString::to_string),
+            status_since: claim.status.since.to_string(),
             quota: claim.quota,
             used: claim.used,
             expires_at: claim.expires_at.map(|end| end.to_string()),
@@ -43,11 +39,11 @@ impl From<&Claim> for ClaimView {
 
 /// Whether it claims anything at this moment, in a word.
 pub(super) fn standing(claim: &Claim, now: Timestamp) -> &'static str {
-    match claim.status {
-        Status::Disabled { .. } => "disabled",
-        Status::Enabled if claim.expires_at.is_some_and(|end| end <= now) => "expired",
-        Status::Enabled if claim.has_quota().is_err() => "used up",
-        Status::Enabled => "enabled",
+    match claim.status.enabled {
+        false => "disabled",
+        true if claim.expires_at.is_some_and(|end| end <= now) => "expired",
+        true if claim.has_quota().is_err() => "used up",
+        true => "enabled",
     }
 }
 

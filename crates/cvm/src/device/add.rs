@@ -2,8 +2,8 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use cvm_provisioning::{
-    Attestation, Device, DeviceId, DeviceStore, EnrolmentToken, GenerationId, InvalidParameter, KeyOrigin, Parameters,
-    TemplateName, Templates, Timestamp,
+    Attestation, Device, DeviceId, DeviceStore, EnrolmentToken, GenerationId, GroupName, InvalidSettings, KeyOrigin,
+    Operations, Settings, TemplateName,
 };
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::arguments::{ArgumentError, Assignment, by_name};
 use crate::error::CommandError;
 use crate::file::{self, FileError};
 use crate::output::{Output, shell_word};
-use crate::registry::now;
+use crate::registry::{now, origin};
 
 /// Put a device on the allowlist
 ///
@@ -30,6 +30,9 @@ pub(super) struct AddArguments {
     /// Where the private key comes from: `service` for a device that cannot make one
     #[arg(long, value_name = "ORIGIN", value_enum, default_value_t = Origin::Device)]
     key_origin: Origin,
+    /// The enrolment group, or the batch, that the device is counted to
+    #[arg(long, value_name = "NAME")]
+    group: Option<GroupName>,
     /// The provisioning template that says what the device becomes; the service's default where none is given
     #[arg(long, value_name = "NAME")]
     template: Option<TemplateName>,
@@ -73,20 +76,23 @@ enum Origin {
 
 pub(super) async fn run(
     arguments: AddArguments,
-    registry: &impl DeviceStore,
+    operations: &Operations<impl DeviceStore>,
     output: &Output,
 ) -> Result<(), CommandError> {
     let now = now();
     let Proof { attestation, made } =
         arguments.proof.proof(&arguments.id, now).map_err(|error| DeviceError::Add(error.into()))?;
     let token_out = arguments.proof.token_out.clone();
-    let device = device(arguments, attestation, now).map_err(DeviceError::Add)?;
+    let id = arguments.id.clone();
+    let settings = arguments.settings(attestation).map_err(DeviceError::Add)?;
+    let generation = GenerationId::random().map_err(|_| DeviceError::Add(AddError::Randomness))?;
+    let device = settings.new_device(id, generation, now).map_err(|error| DeviceError::Add(error.into()))?;
 
     // The token is on the disk before a device depends on it.
     if let (Some(path), Some(token)) = (&token_out, &made) {
         file::create(path, &format!("{}\n", token.reveal())).map_err(|error| DeviceError::Add(error.into()))?;
     }
-    if !registry.add(&device).await.map_err(DeviceError::Registry)? {
+    if !operations.registry.add(&device, &origin()).await.map_err(DeviceError::Registry)? {
         if let Some(path) = &token_out {
             // Best effort: a token that no device has is worth nothing.
             let _ = std::fs::remove_file(path);
@@ -139,6 +145,7 @@ fn next(device: &Device, token_out: Option<&Path>) -> String {
             "connect the device to AWS IoT with the claim certificate and the client id {id}, and have it\n  \
              ask for its own with the template parameter SerialNumber={id}"
         ),
+        Attestation::Nothing => format!("cvm device delete {id}"),
         Attestation::TrustedUser { .. } => {
             format!("have a trusted user ask for a claim: POST /v1/claims with {{\"deviceId\": \"{id}\"}}")
         }
@@ -154,30 +161,22 @@ struct Added<'a> {
     token_file: Option<String>,
 }
 
-fn device(arguments: AddArguments, attestation: Attestation, now: Timestamp) -> Result<Device, AddError> {
-    if arguments.key_origin == Origin::Service && !matches!(attestation, Attestation::Token { .. }) {
-        return Err(AddError::ServiceKey);
+impl AddArguments {
+    /// What the operator sets.
+    fn settings(self, attestation: Attestation) -> Result<Settings, AddError> {
+        Ok(Settings {
+            attestation: Some(attestation),
+            key_origin: Some(match self.key_origin {
+                Origin::Device => KeyOrigin::Device,
+                Origin::Service => KeyOrigin::Service,
+            }),
+            template: Some(self.template),
+            parameters: Some(by_name(self.parameters)?),
+            settable_parameters: Some(self.settable.into_iter().collect()),
+            group: Some(self.group),
+            ..Settings::default()
+        })
     }
-    let parameters = by_name(arguments.parameters)?;
-    let names = parameters.keys().chain(&arguments.settable);
-    if names.clone().any(|name| Templates::ID_PARAMETERS.contains(&name.as_str())) {
-        return Err(AddError::IdParameter);
-    }
-    // The template is the service's: what can be checked here are the bounds of names and values.
-    Parameters::from_device(parameters.clone())?;
-    Parameters::from_device(arguments.settable.iter().map(|name| (name.clone(), String::new())).collect())?;
-
-    let generation = GenerationId::random().map_err(|_| AddError::Randomness)?;
-    Ok(Device {
-        key_origin: match arguments.key_origin {
-            Origin::Device => KeyOrigin::Device,
-            Origin::Service => KeyOrigin::Service,
-        },
-        template: arguments.template,
-        parameters,
-        settable_parameters: arguments.settable.into_iter().collect(),
-        ..Device::new(arguments.id, generation, attestation, now)
-    })
 }
 
 /// Why a device was not registered.
@@ -190,22 +189,18 @@ pub(crate) enum AddError {
     Exists { id: DeviceId },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("the parameters SerialNumber and DeviceId are the device's id, and nobody sets them")]
-    IdParameter,
-    #[error("a parameter cannot be used")]
-    Parameter(#[from] InvalidParameter),
     #[error(transparent)]
     Proof(#[from] ProofError),
     #[error("the system has no randomness to give")]
     Randomness,
-    #[error("the service makes a key only for a device that proves itself with an enrolment token")]
-    ServiceKey,
+    #[error(transparent)]
+    Settings(#[from] InvalidSettings),
 }
 
 impl AddError {
     pub(super) fn code(&self) -> &'static str {
         match self {
-            Self::Argument(_) | Self::IdParameter | Self::Parameter(_) | Self::ServiceKey => "usage",
+            Self::Argument(_) | Self::Settings(_) => "usage",
             Self::Exists { .. } => "exists",
             Self::File(_) => "file",
             Self::Proof(error) => error.code(),
@@ -215,14 +210,17 @@ impl AddError {
 
     pub(super) fn advice(&self) -> String {
         match self {
-            Self::Argument(_) | Self::IdParameter | Self::Parameter(_) => "see `cvm device add --help`".to_owned(),
+            Self::Argument(_) => "see `cvm device add --help`".to_owned(),
             Self::Exists { id } => {
                 format!("`cvm device show {id}` shows it, `cvm device delete {id}` makes room for another")
             }
             Self::File(error) => error.advice(),
             Self::Proof(error) => error.advice(),
             Self::Randomness => "run this again".to_owned(),
-            Self::ServiceKey => "leave out either --key-origin service or the other proof".to_owned(),
+            Self::Settings(InvalidSettings::ServiceKey) => {
+                "leave out either --key-origin service or the other proof".to_owned()
+            }
+            Self::Settings(_) => "see `cvm device add --help`".to_owned(),
         }
     }
 

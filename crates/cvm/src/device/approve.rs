@@ -1,11 +1,11 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, Verdict};
+use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition, Verdict};
 
+use super::DeviceError;
 use super::view::DeviceView;
-use super::{DeviceError, change};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::now;
+use crate::registry::{now, origin};
 
 /// End a quarantine: the right proof came with another key, and a person has to say whose that key is
 ///
@@ -30,14 +30,14 @@ Examples:
 
 pub(super) async fn run(
     ApproveArguments { id, keep }: &ApproveArguments,
-    registry: &impl DeviceStore,
+    operations: &Operations<impl DeviceStore>,
     output: &Output,
 ) -> Result<(), CommandError> {
+    let by = origin();
     let verdict = if *keep { Verdict::KeepCertificate } else { Verdict::AdmitNextKey };
-    let device = change(registry, id, |device| {
-        device.approve(verdict, now()).map_err(|source| DeviceError::NotQuarantined { id: id.clone(), source })
-    })
-    .await?;
+    let approved =
+        operations.change(id, &Precondition::Exists, &by, |device| device.approve(verdict, now()).map_err(Into::into));
+    let device = approved.await.map_err(DeviceError::of(id))?;
     output.json(&DeviceView::from(&device))?;
     match verdict {
         Verdict::AdmitNextKey => {

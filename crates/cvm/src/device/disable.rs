@@ -1,16 +1,16 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, ReasonText};
+use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition, ReasonText};
 
-use super::change;
-use super::error::deactivate;
+use super::DeviceError;
 use super::view::{DeviceView, live_certificate};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::now;
+use crate::registry::{now, origin};
 
-/// Refuse a device from now on
+/// Refuse a device from now on, and cut it off
 ///
-/// This stops vending only: a certificate that was issued stays active on AWS IoT.
+/// Its certificate is put out of power and its connection is ended within moments, by the service. `cvm device enable`
+/// gives it back.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DisableArguments {
@@ -28,20 +28,19 @@ Examples:
 
 pub(super) async fn run(
     DisableArguments { id, reason }: &DisableArguments,
-    registry: &impl DeviceStore,
+    operations: &Operations<impl DeviceStore>,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = change(registry, id, |device| {
-        device.disable(reason.clone(), now());
+    let by = origin();
+    let disabled = operations.change(id, &Precondition::Exists, &by, |device| {
+        device.disable(Some(reason.clone()), now());
         Ok(())
-    })
-    .await?;
+    });
+    let device = disabled.await.map_err(DeviceError::of(id))?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is disabled: it gets no certificate from now on"))?;
     if let Some(credential) = live_certificate(&device, now()) {
-        let certificate = &credential.certificate;
-        output
-            .note(format_args!("the certificate that it has stays active on AWS IoT; {}", deactivate(certificate)))?;
+        output.note(format_args!("the service is putting its certificate {} out of power", credential.certificate))?;
     }
     Ok(())
 }

@@ -1,13 +1,15 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore};
+use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition};
 
-use super::change;
-use super::view::DeviceView;
+use super::DeviceError;
+use super::view::{DeviceView, live_certificate};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::now;
+use crate::registry::{now, origin};
 
 /// Let a disabled device in again, and forget its wrong proofs and the delay they earned
+///
+/// Its certificate, if it has one, is in power again within moments.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EnableArguments {
@@ -22,15 +24,21 @@ Examples:
 
 pub(super) async fn run(
     EnableArguments { id }: &EnableArguments,
-    registry: &impl DeviceStore,
+    operations: &Operations<impl DeviceStore>,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = change(registry, id, |device| {
-        device.enable(now());
+    let by = origin();
+    let mut was_disabled = false;
+    let enabled = operations.change(id, &Precondition::Exists, &by, |device| {
+        was_disabled = !device.status.enabled;
+        device.enable(None, now());
         Ok(())
-    })
-    .await?;
+    });
+    let device = enabled.await.map_err(DeviceError::of(id))?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is enabled and {}; its wrong proofs are forgotten", device.state.name()))?;
+    if let Some(credential) = live_certificate(&device, now()).filter(|_| was_disabled) {
+        output.note(format_args!("the service is putting its certificate {} into power", credential.certificate))?;
+    }
     Ok(())
 }

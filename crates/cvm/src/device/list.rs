@@ -1,11 +1,13 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use cvm_provisioning::{Device, DeviceStore, State, Status};
+use cvm_provisioning::{Device, DeviceFilter, DeviceStore, GroupName, Operations, State, TemplateName};
 
 use super::DeviceError;
 use super::view::{DeviceView, kind};
+use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::registry::now;
 use crate::table::Table;
 
 /// List devices, in no order
@@ -20,6 +22,15 @@ pub(super) struct ListArguments {
     /// Only devices of this status
     #[arg(long, value_enum)]
     status: Option<StatusName>,
+    /// Only devices of this group
+    #[arg(long, value_name = "NAME")]
+    group: Option<GroupName>,
+    /// Only devices whose items name this provisioning template
+    #[arg(long, value_name = "NAME")]
+    template: Option<TemplateName>,
+    /// Only devices that changed in this time, such as 15m, 24h or 7d
+    #[arg(long, value_name = "TIME")]
+    changed_within: Option<TimeToLive>,
     /// Stop after so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -30,6 +41,7 @@ Examples:
   cvm device list
   cvm device list --state quarantined
   cvm device list --status disabled --limit 20
+  cvm device list --group berlin --changed-within 24h
   cvm device list --output json | jq -r .deviceId";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -43,16 +55,17 @@ const PAGE: u16 = 200;
 
 pub(super) async fn run(
     arguments: &ListArguments,
-    registry: &impl DeviceStore,
+    operations: &Operations<impl DeviceStore>,
     output: &Output,
 ) -> Result<(), CommandError> {
     let mut table = Table::new(["DEVICE", "STATE", "STATUS", "PROOF", "NOT AFTER", "CHANGED"]);
     let mut left = arguments.limit.unwrap_or(usize::MAX);
     let mut listed = 0_usize;
     let mut after = None;
+    let filter = arguments.filter();
     while left > 0 {
-        let page = registry.list(after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
-        let devices: Vec<&Device> = page.devices.iter().filter(|device| arguments.wants(device)).take(left).collect();
+        let page = operations.registry.list(&filter, after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
+        let devices: Vec<&Device> = page.devices.iter().take(left).collect();
         let rows: Vec<_> = devices.iter().map(|device| row(device)).collect();
         table.fit(&rows);
         if listed == 0 && !rows.is_empty() {
@@ -76,26 +89,23 @@ pub(super) async fn run(
 }
 
 impl ListArguments {
-    fn wants(&self, device: &Device) -> bool {
-        let status = match device.status {
-            Status::Enabled => StatusName::Enabled,
-            Status::Disabled { .. } => StatusName::Disabled,
-        };
-        self.state.as_deref().is_none_or(|state| state == device.state.name())
-            && self.status.is_none_or(|wanted| wanted == status)
+    fn filter(&self) -> DeviceFilter {
+        DeviceFilter {
+            state: self.state.as_deref().and_then(State::from_name),
+            enabled: self.status.map(|status| status == StatusName::Enabled),
+            group: self.group.clone(),
+            template: self.template.clone(),
+            changed_since: self.changed_within.map(|age| now().before(age.duration())),
+        }
     }
 }
 
 fn row(device: &Device) -> [String; 6] {
-    let status = match device.status {
-        Status::Enabled => "enabled",
-        Status::Disabled { .. } => "disabled",
-    };
     let not_after = device.credential.as_ref().map(|credential| credential.not_after.to_string());
     [
         device.id.to_string(),
         device.state.name().to_owned(),
-        status.to_owned(),
+        device.status.name().to_owned(),
         kind(&device.attestation).to_owned(),
         not_after.unwrap_or_else(|| "-".to_owned()),
         device.updated_at.to_string(),

@@ -68,7 +68,7 @@ impl ProofArguments {
         };
         let Some(token) = brought.as_ref().or(made.as_ref()) else { return Err(ProofError::Randomness) };
         let expires_at = self.token_ttl.map(|lifetime| now.after(lifetime.duration()));
-        Ok(Proof { attestation: Attestation::Token { digest: token.digest(), expires_at }, made })
+        Ok(Proof { attestation: Attestation::Token { digest: token.digest(), second: None, expires_at }, made })
     }
 
     /// Whether something was chosen in the place of a token.
@@ -86,9 +86,9 @@ impl ProofArguments {
         } else if let Some(path) = &self.public_key_file {
             Attestation::PublicKey { key: key_in(path)? }
         } else if let Some(ca) = self.ca {
-            Attestation::Ca { id: ca }
+            Attestation::Ca { id: Some(ca) }
         } else if let Some(certificate) = &self.certificate {
-            Attestation::Certificate { id: certificate_of(certificate, id)? }
+            Attestation::Certificate { id: certificate_of(certificate, id)?, second: None }
         } else if let Some(certificate) = self.claim {
             Attestation::Claim { certificate }
         } else if self.trusted_user {

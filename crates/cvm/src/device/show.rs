@@ -1,7 +1,7 @@
 use clap::Args;
-use cvm_provisioning::{Credential, Device, DeviceId, DeviceStore, KeyOrigin, State, Status};
+use cvm_provisioning::{Credential, Device, DeviceId, DeviceStore, KeyOrigin, Operations, State, Status};
 
-use super::find;
+use super::DeviceError;
 use super::view::{DeviceView, attestation, enrolled_with};
 use crate::error::CommandError;
 use crate::facts::Facts;
@@ -22,10 +22,10 @@ Examples:
 
 pub(super) async fn run(
     ShowArguments { id }: &ShowArguments,
-    registry: &impl DeviceStore,
+    operations: &Operations<impl DeviceStore>,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = find(registry, id).await?;
+    let device = operations.find(id).await.map_err(DeviceError::of(id))?;
     output.json(&DeviceView::from(&device))?;
     for line in lines(&device) {
         output.say(line)?;
@@ -37,9 +37,15 @@ pub(super) async fn run(
 fn lines(device: &Device) -> Vec<String> {
     let mut facts = Facts::default();
     facts.add("device", &device.id);
-    match &device.status {
-        Status::Enabled => facts.add("status", "enabled"),
-        Status::Disabled { reason, since } => facts.add("status", format_args!("disabled since {since}: {reason}")),
+    match (&device.status, &device.status.reason) {
+        (Status { enabled: true, .. }, None) => facts.add("status", "enabled"),
+        (status @ Status { since, .. }, None) => facts.add("status", format_args!("{} since {since}", status.name())),
+        (status @ Status { since, .. }, Some(reason)) => {
+            facts.add("status", format_args!("{} since {since}: {reason}", status.name()));
+        }
+    }
+    if let Some(group) = &device.group {
+        facts.add("group", group);
     }
     facts.add("state", device.state.name());
     facts.add("proof", attestation(&device.attestation));

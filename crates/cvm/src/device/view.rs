@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    Attestation, Credential, Device, GroupCredential, KeyOrigin, LastRefusal, Reservation, State, Status, Timestamp,
+    Attestation, Credential, Device, GroupCredential, KeyOrigin, LastRefusal, Reservation, State, Timestamp,
 };
 use serde::Serialize;
 
@@ -15,7 +15,8 @@ pub(super) struct DeviceView {
     device_id: String,
     status: &'static str,
     status_reason: Option<String>,
-    status_since: Option<String>,
+    status_since: String,
+    group: Option<String>,
     state: &'static str,
     attestation: AttestationView,
     key_origin: KeyOrigin,
@@ -36,15 +37,12 @@ pub(super) struct DeviceView {
 
 impl From<&Device> for DeviceView {
     fn from(device: &Device) -> Self {
-        let (status, status_reason, status_since) = match &device.status {
-            Status::Enabled => ("enabled", None, None),
-            Status::Disabled { reason, since } => ("disabled", Some(reason.to_string()), Some(since.to_string())),
-        };
         Self {
             device_id: device.id.to_string(),
-            status,
-            status_reason,
-            status_since,
+            status: device.status.name(),
+            status_reason: device.status.reason.as_ref().map(ToString::to_string),
+            status_since: device.status.since.to_string(),
+            group: device.group.as_ref().map(ToString::to_string),
             state: device.state.name(),
             attestation: AttestationView::from(&device.attestation),
             key_origin: device.key_origin,
@@ -84,8 +82,11 @@ impl From<&Attestation> for AttestationView {
         match attestation {
             Attestation::Token { expires_at, .. } => view.expires_at = expires_at.map(|end| end.to_string()),
             Attestation::PublicKey { key } => view.key = Some(key.to_string()),
-            Attestation::Certificate { id } | Attestation::Ca { id } => view.certificate_id = Some(id.to_string()),
-            Attestation::Claim { certificate } => view.certificate_id = certificate.map(|id| id.to_string()),
+            Attestation::Certificate { id, .. } => view.certificate_id = Some(id.to_string()),
+            Attestation::Ca { id: shared } | Attestation::Claim { certificate: shared } => {
+                view.certificate_id = shared.map(|id| id.to_string());
+            }
+            Attestation::Nothing => {}
             Attestation::TrustedUser { claim } => {
                 view.expires_at = claim.as_ref().map(|claim| claim.expires_at.to_string());
                 view.certificate_id = claim.as_ref().map(|claim| claim.certificate.to_string());
@@ -182,6 +183,7 @@ pub(super) const fn kind(attestation: &Attestation) -> &'static str {
         Attestation::Ca { .. } => "ca",
         Attestation::Claim { .. } => "claim",
         Attestation::TrustedUser { .. } => "trusted-user",
+        Attestation::Nothing => "nothing",
     }
 }
 
@@ -191,10 +193,15 @@ pub(super) fn attestation(attestation: &Attestation) -> String {
         Attestation::Token { expires_at: None, .. } => "an enrolment token".to_owned(),
         Attestation::Token { expires_at: Some(end), .. } => format!("an enrolment token that expires at {end}"),
         Attestation::PublicKey { key } => format!("the key {key}"),
-        Attestation::Certificate { id } => format!("the factory certificate {id}"),
-        Attestation::Ca { id } => format!("a factory certificate of the CA {id}"),
+        Attestation::Certificate { id, second: None } => format!("the factory certificate {id}"),
+        Attestation::Certificate { id, second: Some(second) } => {
+            format!("the factory certificate {id} or {second}")
+        }
+        Attestation::Ca { id: Some(id) } => format!("a factory certificate of the CA {id}"),
+        Attestation::Ca { id: None } => "a factory certificate of any registered CA".to_owned(),
         Attestation::Claim { certificate: Some(id) } => format!("the claim certificate {id}"),
         Attestation::Claim { certificate: None } => "any claim certificate in the registry".to_owned(),
+        Attestation::Nothing => "nothing, so that it cannot be provisioned".to_owned(),
         Attestation::TrustedUser { claim: None } => "the word of a trusted user".to_owned(),
         Attestation::TrustedUser { claim: Some(claim) } => {
             format!("the word of {}, until {}", claim.user, claim.expires_at)

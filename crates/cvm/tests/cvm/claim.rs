@@ -1,10 +1,10 @@
 use cvm_aws::DynamoDbRegistry;
 use cvm_provisioning::{
     Attempt, AttemptId, Attestation, Certificate, CertificateId, Claim, ClaimStore, Credential, Csr, Device,
-    DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Platform, Proof, Status,
+    DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Platform, Proof,
 };
 use cvm_testkit::MemoryPlatform;
-use cvm_testkit::fixture::{NOW, csr, device, id, later};
+use cvm_testkit::fixture::{NOW, csr, device, id, later, origin};
 use serde_json::{Value, json};
 
 use crate::iot::{Failing, Iot};
@@ -32,15 +32,21 @@ async fn reserve(registry: &DynamoDbRegistry, claim: &CertificateId, device: &De
     let key = *csr("other").key().fingerprint();
     let proof = Proof::of_certificate(certificate, key, GroupCredential::Claim(*claim));
     let mut reserved = device.clone();
-    reserved.reserve(&Attempt { id: AttemptId::of(&certificate), device: device.id.clone(), proof, now: NOW });
+    reserved.reserve(&Attempt {
+        id: AttemptId::of(&certificate),
+        device: device.id.clone(),
+        proof,
+        origin: origin(),
+        now: NOW,
+    });
     let claim = registry.find_claim(claim).await.unwrap().unwrap();
-    assert!(registry.reserve_with_claim(&claim, &reserved, device.version).await.unwrap());
+    assert!(registry.reserve_with_claim(&claim, &reserved, device.version, &origin()).await.unwrap());
     reserved
 }
 
 async fn claimed_device(registry: &DynamoDbRegistry, claim: &CertificateId, name: &str) -> Device {
     let device = Device { attestation: Attestation::Claim { certificate: None }, ..device(name) };
-    assert!(registry.add(&device).await.unwrap());
+    assert!(registry.add(&device, &origin()).await.unwrap());
     reserve(registry, claim, &device).await
 }
 
@@ -63,9 +69,11 @@ async fn threat_11_a_claim_is_changed_without_being_given_a_new_life() {
     assert!(run.stderr.contains("stays revoked") && run.stderr.contains("--enable"), "{}", run.stderr);
     let revoked = claim(&registry, &id.to_string()).await;
     assert_eq!((revoked.quota, revoked.expires_at, revoked.used), (None, None, 1));
-    assert!(matches!(revoked.status, Status::Disabled { .. }));
+    assert!(!revoked.status.enabled);
     cvm.run(&format!("claim add {id} --enable")).text();
-    assert_eq!(claim(&registry, &id.to_string()).await, Claim { status: Status::Enabled, ..revoked });
+    let enabled = claim(&registry, &id.to_string()).await;
+    assert!(enabled.status.enabled);
+    assert_eq!(enabled, Claim { status: enabled.status.clone(), ..revoked });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +196,7 @@ async fn a_revocation_that_aws_iot_does_not_take_part_in_counts_in_the_registry(
     iot.fail(Some(Failing { call: 0, is_done: false }));
     let failure = cvm.run(&format!("claim revoke {id}")).failure_after("✔ claim");
     assert!(failure.contains("may still connect") && failure.contains("run this again"), "{failure}");
-    assert!(matches!(claim(&registry, &id).await.status, Status::Disabled { .. }));
+    assert!(!claim(&registry, &id).await.status.enabled);
 
     let nobody = CertificateId::of(b"nobody");
     assert!(cvm.run(&format!("claim revoke {nobody}")).failure().contains("claims nothing"));
@@ -238,7 +246,7 @@ async fn threat_11_a_report_has_every_device_of_the_claim_and_no_other() {
         assert!(registry.put_claim(&Claim::new(id, NOW), None).await.unwrap());
     }
     for number in 0..230 {
-        assert!(registry.add(&device(&format!("sn-{number:04}"))).await.unwrap());
+        assert!(registry.add(&device(&format!("sn-{number:04}")), &origin()).await.unwrap());
     }
     claimed_device(&registry, &leaked, "waiting").await;
     claimed_device(&registry, &other, "another").await;
@@ -247,7 +255,7 @@ async fn threat_11_a_report_has_every_device_of_the_claim_and_no_other() {
     let certificate = issued(&csr("connected")).await;
     let credential = Credential::of(&certificate, "connected".to_owned().try_into().unwrap(), later(5));
     confirmed.confirm(Credential { used_at: Some(later(6)), ..credential }, later(6));
-    assert!(registry.replace(&confirmed, reserved.version).await.unwrap());
+    assert!(registry.replace(&confirmed, reserved.version, &origin()).await.unwrap());
 
     let run = cvm.run(&format!("claim report {leaked} --output json"));
     assert!(run.stderr.contains("2 devices") && run.stderr.contains("1 reserved, 1 provisioned"), "{}", run.stderr);

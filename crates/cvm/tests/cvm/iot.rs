@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{post, put};
 use axum::{Json, Router};
 use cvm_aws::DynamoDbRegistry;
-use cvm_provisioning::{CertificateId, ClaimStore as _, Csr, Platform as _, Status};
+use cvm_provisioning::{CertificateId, ClaimStore as _, Csr, Platform as _};
 use cvm_testkit::MemoryPlatform;
 use serde_json::{Value, json};
 
@@ -123,11 +123,7 @@ async fn describe(State(iot): State<Iot>, Path(id): Path<String>) -> Response {
 async fn update(State(iot): State<Iot>, Path(id): Path<String>, uri: Uri) -> Response {
     let status = uri.query().unwrap().strip_prefix("newStatus=").unwrap().to_owned();
     let claim = iot.registry.find_claim(&id.parse().unwrap()).await.unwrap();
-    let known = match claim.map(|claim| claim.status) {
-        None => "unknown",
-        Some(Status::Enabled) => "enabled",
-        Some(Status::Disabled { .. }) => "disabled",
-    };
+    let known = claim.map_or("unknown", |claim| claim.status.name());
     iot.answer(format!("{status} while {known}"), || match iot.certificates.lock().unwrap().get_mut(&id) {
         None => error(StatusCode::NOT_FOUND, "ResourceNotFoundException"),
         Some(certificate) => {

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use cvm_provisioning::{Attestation, Certificate, Device, DeviceStore, KeyFingerprint, KeyOrigin, Platform};
-use cvm_testkit::fixture::{TOKEN, csr, device};
+use cvm_testkit::fixture::{TOKEN, csr, device, origin};
 use cvm_testkit::{MemoryPlatform, MemoryRegistry};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ const FILES: [&str; 4] = ["private.key", "certificate.pem", "root-ca.pem", "devi
 /// The command beside an API that knows this device.
 async fn cvm_and(device: Device, around: impl FnOnce(Router) -> Router) -> Cvm {
     let registry = MemoryRegistry::default();
-    assert!(registry.add(&device).await.unwrap());
+    assert!(registry.add(&device, &origin()).await.unwrap());
     Cvm::new().with("CVM_URL", serve(around(api(registry))).await)
 }
 

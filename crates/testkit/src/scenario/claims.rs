@@ -28,7 +28,7 @@ pub fn question(certificate: &Certificate, claim: &CertificateId, now: Timestamp
         pem: certificate.pem().to_owned(),
         client_id: Some(NAME.to_owned()),
         parameters: BTreeMap::from([("SerialNumber".to_owned(), NAME.to_owned())]),
-        origin: Origin { door: "hook", request_id: "test".to_owned(), source: None },
+        origin: Origin::new("hook", "test".to_owned()),
         now,
     }
 }

@@ -16,14 +16,20 @@ const CALLS: usize = 6;
 
 /// AWS IoT's event about a certificate of this factory.
 pub fn registration(certificate: &Certificate, factory: &Factory, now: Timestamp) -> Registration {
-    let origin = Origin { door: "jitr", request_id: "test".to_owned(), source: None };
+    let origin = Origin::new("jitr", "test".to_owned());
     Registration { certificate: *certificate.id(), ca: factory.ca, origin, now }
 }
 
 /// AWS IoT's event about a connection with this certificate.
 pub fn connection(certificate: &CertificateId, client_id: &str, at: Timestamp) -> Connection {
-    let origin = Origin { door: "confirm", request_id: "test".to_owned(), source: None };
-    Connection { certificate: *certificate, client_id: client_id.to_owned(), origin, at }
+    let origin = Origin::new("confirm", "test".to_owned());
+    Connection {
+        certificate: *certificate,
+        client_id: client_id.to_owned(),
+        origin,
+        at,
+        order: at.seconds().cast_unsigned() * 1_000,
+    }
 }
 
 impl<R: Registry> World<R> {

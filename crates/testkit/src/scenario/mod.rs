@@ -2,10 +2,11 @@
 
 use cvm_provisioning::{
     CertificateIndex, ClaimStore, Confirm, Cursors, Device, DeviceNaming, DeviceStore, FirstConnect, Platform, Portion,
-    PreProvisioning, Reconcile, RefusedCertificates, RefusedKeys, Reservations, SubjectAttribute, TrustedUsers, Vend,
+    PreProvisioning, Presences, Reconcile, RefusedCertificates, RefusedKeys, Reservations, SubjectAttribute,
+    Tombstones, TrustedUsers, Vend,
 };
 
-use crate::fixture::{id, templates};
+use crate::fixture::{NOW, id, origin, templates};
 use crate::{Faulty, MemoryAudit, MemoryPlatform, Script};
 
 pub mod claims;
@@ -14,9 +15,15 @@ pub mod reconcile;
 pub mod vend;
 
 /// All that a registry does.
-pub trait Registry: CertificateIndex + ClaimStore + Cursors + DeviceStore + Reservations + Clone {}
+pub trait Registry:
+    CertificateIndex + ClaimStore + Cursors + DeviceStore + Presences + Reservations + Tombstones + Clone
+{
+}
 
-impl<R: CertificateIndex + ClaimStore + Cursors + DeviceStore + Reservations + Clone> Registry for R {}
+impl<R> Registry for R where
+    R: CertificateIndex + ClaimStore + Cursors + DeviceStore + Presences + Reservations + Tombstones + Clone
+{
+}
 
 /// One registry with one device, one platform.
 pub struct World<R> {
@@ -32,9 +39,11 @@ impl<R: Registry> World<R> {
     /// A world in which this device has just been put on the allowlist.
     pub async fn new(registry: R, device: Device) -> Self {
         if let Some(earlier) = registry.find(&device.id).await.expect("the store answers") {
-            assert!(registry.delete(&earlier.id, earlier.version).await.expect("the store answers"));
+            let (version, tombstone) = (earlier.version, earlier.bury(NOW));
+            assert!(registry.remove(&tombstone, version, &origin()).await.expect("the store answers"));
+            registry.forget(&device.id, tombstone.device.generation).await.expect("the store answers");
         }
-        assert!(registry.add(&device).await.expect("the store answers"));
+        assert!(registry.add(&device, &origin()).await.expect("the store answers"));
         Self { registry, platform: MemoryPlatform::default(), audit: MemoryAudit::default() }
     }
 

@@ -192,8 +192,10 @@ pub async fn disabled_at_every_call<R: Registry>(registry: impl Fn() -> R) {
             script.held().await;
             let mut device = world.stored(NAME).await;
             let version = device.version;
-            device.disable("stolen".parse().expect("a reason"), NOW);
-            assert!(world.registry.replace(&device, version).await.expect("the store answers"));
+            device.disable("stolen".parse().ok(), NOW);
+            assert!(
+                world.registry.replace(&device, version, &crate::fixture::origin()).await.expect("the store answers")
+            );
             script.resume();
         };
         let (answer, ()) = tokio::join!(vend.vend(request(NAME, 1, Some(&key), NOW)), operator);

@@ -1,0 +1,40 @@
+//! What to say of an operator's change that was not made.
+
+use cvm_provisioning::{DeviceId, OperationError};
+
+use crate::registry;
+
+/// The stable word for it in JSON.
+pub(crate) const fn code(error: &OperationError) -> &'static str {
+    match error {
+        OperationError::Contended => "contended",
+        OperationError::Exists => "exists",
+        OperationError::ModuleExists => "module-exists",
+        OperationError::ModuleNotFound => "module-not-found",
+        OperationError::NotFound => "not-found",
+        OperationError::NotProvisioned(_) => "not-provisioned",
+        OperationError::NotQuarantined(_) => "not-quarantined",
+        OperationError::PreconditionFailed => "changed-since",
+        OperationError::Randomness => "randomness",
+        OperationError::Settings(_) => "settings",
+        OperationError::TooManyModules => "too-many-modules",
+        _ => "registry",
+    }
+}
+
+/// What to do next.
+pub(crate) fn advice(id: &DeviceId, error: &OperationError) -> String {
+    match error {
+        OperationError::Contended | OperationError::PreconditionFailed => {
+            format!("look at it with `cvm device show {id}`, then run this again")
+        }
+        OperationError::Exists => {
+            format!("`cvm device show {id}` has it; `cvm device delete {id}` removes it")
+        }
+        OperationError::NotFound => {
+            format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
+        }
+        OperationError::Registry(error) => registry::advice(error).to_owned(),
+        _ => format!("`cvm device show {id}` has its state"),
+    }
+}

@@ -1,0 +1,203 @@
+//! `cvm`: what the identity registry's JSON has no word for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cvm_provisioning::{
+    Attestation, CertificateId, Device, GroupName, KeyFingerprint, KeyOrigin, Settings, TemplateName, Timestamp,
+    TokenDigest,
+};
+use serde::{Deserialize, Serialize};
+
+/// The object as it is written. What only the service sets is told and never taken.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Extension {
+    /// How far the device's provisioning has come. Never taken.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+    /// How it proves itself, in full; takes the place of `authentication`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<AttestationDocument>,
+    /// Its enrolment group, or batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+    /// Whether its key may be made by the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_origin: Option<KeyOrigin>,
+    /// Its provisioning template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateName>,
+    /// Values of template parameters that the operator chooses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<BTreeMap<String, String>>,
+    /// Template parameters that the device may set for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settable_parameters: Option<BTreeSet<String>>,
+}
+
+/// An attestation in full. A digest is no secret that could be used, but nothing is lost either where it is left out.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AttestationDocument {
+    /// `token`, `publicKey`, `certificate`, `ca`, `claim`, `trustedUser` or `nothing`.
+    pub kind: String,
+    /// The digest of the token: SHA-256 in base64url.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_digest: Option<TokenDigest>,
+    /// That of the second token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_token_digest: Option<TokenDigest>,
+    /// When the tokens end, in seconds since 1970-01-01.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The fingerprint of the public key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<KeyFingerprint>,
+    /// The certificate: the device's own, its CA's, or the claim's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_id: Option<CertificateId>,
+    /// The second certificate of the device's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_certificate_id: Option<CertificateId>,
+}
+
+impl From<&Attestation> for AttestationDocument {
+    fn from(attestation: &Attestation) -> Self {
+        let of = |kind: &str| Self { kind: kind.to_owned(), ..Self::default() };
+        match attestation {
+            Attestation::Token { digest, second, expires_at } => Self {
+                token_digest: Some(*digest),
+                second_token_digest: *second,
+                expires_at: *expires_at,
+                ..of("token")
+            },
+            Attestation::PublicKey { key } => Self { public_key: Some(*key), ..of("publicKey") },
+            Attestation::Certificate { id, second } => {
+                Self { certificate_id: Some(*id), second_certificate_id: *second, ..of("certificate") }
+            }
+            Attestation::Ca { id } => Self { certificate_id: *id, ..of("ca") },
+            Attestation::Claim { certificate } => Self { certificate_id: *certificate, ..of("claim") },
+            // The claim itself lasts for minutes.
+            Attestation::TrustedUser { .. } => of("trustedUser"),
+            Attestation::Nothing => of("nothing"),
+        }
+    }
+}
+
+impl AttestationDocument {
+    /// The attestation that is written.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidExtension`].
+    pub fn attestation(&self) -> Result<Attestation, InvalidExtension> {
+        let lacks = |field| InvalidExtension::Lacks { field };
+        Ok(match self.kind.as_str() {
+            "token" => Attestation::Token {
+                digest: self.token_digest.ok_or_else(|| lacks("tokenDigest"))?,
+                second: self.second_token_digest,
+                expires_at: self.expires_at,
+            },
+            "publicKey" => Attestation::PublicKey { key: self.public_key.ok_or_else(|| lacks("publicKey"))? },
+            "certificate" => Attestation::Certificate {
+                id: self.certificate_id.ok_or_else(|| lacks("certificateId"))?,
+                second: self.second_certificate_id,
+            },
+            "ca" => Attestation::Ca { id: self.certificate_id },
+            "claim" => Attestation::Claim { certificate: self.certificate_id },
+            "trustedUser" => Attestation::TrustedUser { claim: None },
+            "nothing" => Attestation::Nothing,
+            _ => return Err(InvalidExtension::Kind),
+        })
+    }
+}
+
+impl Extension {
+    /// What is told of a device, with digests where `digests` says so.
+    pub fn of(device: &Device, digests: bool) -> Self {
+        let mut attestation = AttestationDocument::from(&device.attestation);
+        if !digests {
+            attestation = AttestationDocument { token_digest: None, second_token_digest: None, ..attestation };
+        }
+        Self {
+            state: Some(device.state.name()),
+            attestation: Some(attestation),
+            group: device.group.clone(),
+            key_origin: Some(device.key_origin),
+            template: device.template.clone(),
+            parameters: Some(device.parameters.clone()),
+            settable_parameters: Some(device.settable_parameters.clone()),
+        }
+    }
+
+    /// Adds what is said here to `settings`. A token without its digest, as an answer shows it, says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidExtension`].
+    pub fn apply(&self, settings: &mut Settings) -> Result<(), InvalidExtension> {
+        let shown = |document: &&AttestationDocument| document.kind == "token" && document.token_digest.is_none();
+        if let Some(document) = self.attestation.as_ref().filter(|document| !shown(document)) {
+            settings.attestation = Some(document.attestation()?);
+        }
+        settings.group = self.group.clone().map(Some).or(settings.group.take());
+        settings.key_origin = self.key_origin.or(settings.key_origin);
+        settings.template = self.template.clone().map(Some).or(settings.template.take());
+        settings.parameters = self.parameters.clone().or(settings.parameters.take());
+        settings.settable_parameters = self.settable_parameters.clone().or(settings.settable_parameters.take());
+        Ok(())
+    }
+}
+
+/// Why `cvm` cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidExtension {
+    /// An unknown kind of attestation.
+    #[error("cvm.attestation.kind is token, publicKey, certificate, ca, claim, trustedUser or nothing")]
+    Kind,
+    /// The kind asks for a field that did not come.
+    #[error("cvm.attestation lacks {field}")]
+    Lacks {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_testkit::fixture::device;
+
+    use super::*;
+
+    #[test]
+    fn every_attestation_survives_its_document() {
+        let id = "ab".repeat(32).parse().unwrap();
+        let key = "cd".repeat(32).parse().unwrap();
+        for attestation in [
+            device("sn-1").attestation,
+            Attestation::PublicKey { key },
+            Attestation::Certificate { id, second: Some(id) },
+            Attestation::Ca { id: None },
+            Attestation::Ca { id: Some(id) },
+            Attestation::Claim { certificate: None },
+            Attestation::TrustedUser { claim: None },
+            Attestation::Nothing,
+        ] {
+            let json = serde_json::to_string(&AttestationDocument::from(&attestation)).unwrap();
+            let read: AttestationDocument = serde_json::from_str(&json).unwrap();
+            assert_eq!(read.attestation(), Ok(attestation), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_written_back_changes_nothing() {
+        let mut device = device("sn-1");
+        device.group = Some("berlin".parse().unwrap());
+        let before = device.clone();
+        let mut settings = Settings::default();
+        Extension::of(&device, false).apply(&mut settings).unwrap();
+        settings.apply(&mut device, before.created_at).unwrap();
+        assert_eq!(device, before);
+    }
+}

@@ -1,0 +1,198 @@
+//! What an operator decided about a device, done at the platform: a device that is disabled has no certificate in power
+//! and no connection, one that is enabled has its certificate back, and of one that was deleted nothing is left.
+//!
+//! Each of them looks at what the registry says *now* and not at what changed, so that again is the same as once, and
+//! looks again when it is done, so that of two that run at the same time the last one is right.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Audit, AuditRecord, CertificateId, Certificates, Departures, Device, DeviceId, DeviceStore, GenerationId, Origin,
+    Outcome, Platform, PlatformError, RegistryError, Standing, State, Tombstone, Tombstones,
+};
+
+/// The enforcement, with what it needs.
+#[derive(Debug)]
+pub struct Enforce<'a, R, P, A> {
+    /// The device registry.
+    pub registry: &'a R,
+    /// The platform.
+    pub platform: &'a P,
+    /// Where it is written down.
+    pub audit: &'a A,
+}
+
+/// Why a decision is not enforced yet; it can be tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnforceError {
+    /// The device's status changed each time.
+    #[error("the device's status is being changed at the moment")]
+    Contended,
+    /// The platform did not do its part.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The registry did not do its part.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl<R, P, A> Enforce<'_, R, P, A>
+where
+    R: DeviceStore + Tombstones,
+    P: Certificates + Departures + Platform,
+    A: Audit,
+{
+    /// Changes of the status, while one is enforced, that are waited for.
+    const TRIES: usize = 4;
+
+    /// Makes a device's status true at the platform.
+    ///
+    /// # Errors
+    ///
+    /// [`EnforceError`]; what was done until then stays done, and it can be tried again.
+    pub async fn status(&self, id: &DeviceId, origin: &Origin) -> Result<(), EnforceError> {
+        let mut found = self.registry.find(id).await?;
+        for _ in 0..Self::TRIES {
+            let Some(device) = found else { return Ok(()) };
+            if device.status.enabled {
+                self.restore(&device, origin).await?;
+            } else {
+                self.suspend(&device, origin).await?;
+            }
+            found = self.registry.find(id).await?;
+            if found.as_ref().is_none_or(|now| now.has_same_standing(&device)) {
+                return Ok(());
+            }
+        }
+        Err(EnforceError::Contended)
+    }
+
+    /// Gives a device its certificate back.
+    async fn restore(&self, device: &Device, origin: &Origin) -> Result<(), PlatformError> {
+        let withdrawn = device.state == State::Revoked;
+        for certificate in device.known_certificates().filter(|_| !withdrawn) {
+            let there = self.platform.describe(&certificate).await?;
+            if there.is_some_and(|there| there.standing == Standing::Inactive) {
+                self.platform.set_standing(&certificate, Standing::Active).await?;
+                self.record(origin, &device.id, Outcome::Restored { certificate: &certificate });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all certificates of a device out of power, and ends its connection.
+    async fn suspend(&self, device: &Device, origin: &Origin) -> Result<(), PlatformError> {
+        for certificate in suspend(self.platform, device).await? {
+            self.record(origin, &device.id, Outcome::Suspended { certificate: &certificate });
+        }
+        Ok(())
+    }
+
+    /// Removes what the platform has of a deleted device: its certificates, its connection and its thing. The tombstone
+    /// goes, too, unless attempts may have left what only the reconciler can find.
+    ///
+    /// # Errors
+    ///
+    /// [`EnforceError`]; what was done until then stays done, and it can be tried again.
+    pub async fn deletion(&self, id: &DeviceId, generation: GenerationId, origin: &Origin) -> Result<(), EnforceError> {
+        let Some(tombstone) = self.registry.tombstone(id, generation).await? else { return Ok(()) };
+        self.clear_away(&tombstone, origin).await?;
+        let settled = tombstone.device.unsettled.as_ref().is_none_or(|unsettled| unsettled.keys.is_empty());
+        if settled && tombstone.device.reservation.is_none() {
+            self.registry.forget(id, generation).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the platform has of a deleted device, as far as the tombstone knows of it.
+    pub(crate) async fn clear_away(&self, tombstone: &Tombstone, origin: &Origin) -> Result<(), EnforceError> {
+        let buried = &tombstone.device;
+        for certificate in certificates(self.platform, buried).await? {
+            // Whoever has the id now may be the same device with the same factory certificate.
+            let heir = self.registry.find(&buried.id).await?;
+            if heir.is_none_or(|heir| !heir.has(&certificate) && !heir.awaits(&certificate)) {
+                self.remove_certificate(&certificate, buried, origin).await?;
+            }
+        }
+        let Some(credential) = &buried.credential else { return Ok(()) };
+        // As long as somebody has the id, the thing is theirs.
+        if self.registry.find(&buried.id).await?.is_none() {
+            self.platform.disconnect(credential.thing.as_str()).await?;
+            if self.platform.remove_thing(&credential.thing).await? {
+                self.record(origin, &buried.id, Outcome::Departed { thing: &credential.thing });
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_certificate(
+        &self,
+        certificate: &CertificateId,
+        buried: &Device,
+        origin: &Origin,
+    ) -> Result<(), PlatformError> {
+        let Some(there) = self.platform.describe(certificate).await? else { return Ok(()) };
+        self.platform.set_standing(certificate, Standing::Inactive).await?;
+        let mut things = self.platform.things_of(&there.issued.name).await?;
+        if things.is_empty() {
+            // The name of a thing that it is not attached to does no harm.
+            things.extend(buried.credential.as_ref().map(|credential| credential.thing.clone()));
+        }
+        for thing in &things {
+            self.platform.retire(thing, &there.issued.name).await?;
+        }
+        self.record(origin, &buried.id, Outcome::Removed { certificate });
+        Ok(())
+    }
+
+    fn record(&self, origin: &Origin, device: &DeviceId, outcome: Outcome<'_>) {
+        self.audit.record(&AuditRecord { origin, device: Some(device), key: None, outcome });
+    }
+}
+
+impl Device {
+    /// Whether nothing has changed that decides what the platform should let in.
+    fn has_same_standing(&self, other: &Self) -> bool {
+        self.generation == other.generation
+            && self.status == other.status
+            && self.known_certificates().eq(other.known_certificates())
+    }
+
+    /// The certificates that the registry knows of.
+    fn known_certificates(&self) -> impl Iterator<Item = CertificateId> {
+        let own = self.credential.as_ref().map(|credential| credential.certificate);
+        own.into_iter().chain(self.reservation.as_ref().and_then(|held| held.certificate))
+    }
+}
+
+/// Takes all certificates of a device out of power, and ends its connection. Returns those that were in power.
+pub(crate) async fn suspend<P>(platform: &P, device: &Device) -> Result<Vec<CertificateId>, PlatformError>
+where
+    P: Certificates + Departures + Platform,
+{
+    let mut suspended = Vec::new();
+    for certificate in certificates(platform, device).await? {
+        let there = platform.describe(&certificate).await?;
+        if there.is_some_and(|there| there.standing == Standing::Active) {
+            platform.set_standing(&certificate, Standing::Inactive).await?;
+            suspended.push(certificate);
+        }
+    }
+    // After the certificate, or the device would be back before it is out.
+    if let Some(credential) = &device.credential {
+        platform.disconnect(credential.thing.as_str()).await?;
+    }
+    Ok(suspended)
+}
+
+/// Every certificate of a device that can be found without searching the whole platform.
+async fn certificates<P: Platform>(platform: &P, device: &Device) -> Result<BTreeSet<CertificateId>, PlatformError> {
+    let mut certificates: BTreeSet<_> = device.known_certificates().collect();
+    if let (Some(credential), Some(_)) = (&device.credential, &device.unsettled) {
+        let attached = platform.certificates_of(&credential.thing).await?;
+        let attempted = attached.iter().filter(|there| device.attempted(there));
+        certificates.extend(attempted.map(|there| *there.issued.certificate.id()));
+    }
+    Ok(certificates)
+}

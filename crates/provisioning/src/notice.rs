@@ -1,0 +1,288 @@
+//! What a write to the registry means: the store tells what an item was and what it is now, and this says what happened.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Attestation, CertificateId, Device, DeviceId, GenerationId, KeyFingerprint, ModuleId, Origin, State, ThingName,
+    Timestamp,
+};
+
+/// One write to the registry, as the store's stream of changes tells it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RegistryWrite {
+    /// The store's own id of the write; the same however often it is told.
+    pub id: String,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Who made it, where that was written beside it.
+    pub by: Option<Origin>,
+    /// The device before it.
+    pub before: Option<Device>,
+    /// The device after it.
+    pub after: Option<Device>,
+}
+
+/// One thing that happened to a device or to a module.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Notice {
+    /// What.
+    pub kind: NoticeKind,
+    /// The device.
+    pub device: DeviceId,
+    /// Which of those that have had the id.
+    pub generation: GenerationId,
+    /// The module that it is about.
+    pub module: Option<ModuleId>,
+    /// Why, in a word or in an operator's words.
+    pub reason: Option<String>,
+    /// The key that was shown, or that the certificate is for.
+    pub key: Option<KeyFingerprint>,
+    /// The certificate that it is about.
+    pub certificate: Option<CertificateId>,
+    /// The thing that it is about.
+    pub thing: Option<ThingName>,
+    /// What an operator changed, by the names of the properties.
+    pub changed: Vec<&'static str>,
+}
+
+/// What can happen to a device or to a module.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum NoticeKind {
+    /// A person ended its quarantine.
+    Approved,
+    /// An operator changed its properties.
+    Changed,
+    /// It connected with its certificate for the first time.
+    Connected,
+    /// It was registered.
+    Created,
+    /// It was deleted.
+    Deleted,
+    /// An operator keeps it out.
+    Disabled,
+    /// An operator lets it in again.
+    Enabled,
+    /// Its module's properties were changed.
+    ModuleChanged,
+    /// A module was made on it.
+    ModuleCreated,
+    /// A module was deleted from it.
+    ModuleDeleted,
+    /// It has a new certificate.
+    Provisioned,
+    /// It waits for a person: the right proof came with another key.
+    Quarantined,
+    /// An attempt was refused.
+    Refused,
+    /// An attempt came to nothing.
+    Released,
+    /// An operator lets the next key replace the one that it has.
+    Renewable,
+    /// An attempt began.
+    Reserved,
+    /// A trusted user has a claim for it.
+    Vouched,
+}
+
+impl NoticeKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 17] = [
+        Self::Approved,
+        Self::Changed,
+        Self::Connected,
+        Self::Created,
+        Self::Deleted,
+        Self::Disabled,
+        Self::Enabled,
+        Self::ModuleChanged,
+        Self::ModuleCreated,
+        Self::ModuleDeleted,
+        Self::Provisioned,
+        Self::Quarantined,
+        Self::Refused,
+        Self::Released,
+        Self::Renewable,
+        Self::Reserved,
+        Self::Vouched,
+    ];
+
+    /// The stable word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Changed => "changed",
+            Self::Connected => "connected",
+            Self::Created => "created",
+            Self::Deleted => "deleted",
+            Self::Disabled => "disabled",
+            Self::Enabled => "enabled",
+            Self::ModuleChanged => "module-changed",
+            Self::ModuleCreated => "module-created",
+            Self::ModuleDeleted => "module-deleted",
+            Self::Provisioned => "provisioned",
+            Self::Quarantined => "quarantined",
+            Self::Refused => "refused",
+            Self::Released => "released",
+            Self::Renewable => "renewable",
+            Self::Reserved => "reserved",
+            Self::Vouched => "vouched",
+        }
+    }
+}
+
+impl RegistryWrite {
+    /// What happened, in the order in which it is told.
+    pub fn notices(&self) -> Vec<Notice> {
+        match (&self.before, &self.after) {
+            (None, None) => Vec::new(),
+            (None, Some(device)) => {
+                let modules = device.modules.keys().map(|id| device.notice(NoticeKind::ModuleCreated).module(id));
+                std::iter::once(device.notice(NoticeKind::Created)).chain(modules).collect()
+            }
+            (Some(device), None) => vec![device.notice(NoticeKind::Deleted)],
+            (Some(before), Some(after)) => changes(before, after),
+        }
+    }
+
+    /// Whether the platform has something to do after it.
+    pub fn is_to_be_enforced(&self) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => before.status.enabled != after.status.enabled,
+            (Some(_), None) => true,
+            // It may have been imported as disabled, but has nothing yet that could be taken away.
+            (None, _) => false,
+        }
+    }
+}
+
+/// What made `after` of `before`.
+fn changes(before: &Device, after: &Device) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    if before.status.enabled != after.status.enabled {
+        let kind = if after.status.enabled { NoticeKind::Enabled } else { NoticeKind::Disabled };
+        notices.push(after.notice(kind).because(after.status.reason.as_ref()));
+    }
+    if let Some(refusal) = after.last_refusal.filter(|_| before.last_refusal != after.last_refusal) {
+        let quarantined = after.state == State::Quarantined && before.state != State::Quarantined;
+        let kind = if quarantined { NoticeKind::Quarantined } else { NoticeKind::Refused };
+        notices.push(Notice { key: Some(refusal.key), ..after.notice(kind).because(Some(refusal.denial.code())) });
+    }
+    notices.extend(progress(before, after));
+    let changed = changed_properties(before, after);
+    let vouched = |device: &Device| matches!(device.attestation, Attestation::TrustedUser { claim: Some(_) });
+    match changed.as_slice() {
+        [] => {}
+        ["authentication"] if vouched(after) => notices.push(after.notice(NoticeKind::Vouched)),
+        _ => notices.push(Notice { changed, ..after.notice(NoticeKind::Changed) }),
+    }
+    notices.extend(module_changes(before, after));
+    notices
+}
+
+/// How far a device came by this write, if it came further.
+fn progress(before: &Device, after: &Device) -> Option<Notice> {
+    let certificate = |device: &Device| device.credential.as_ref().map(|credential| credential.certificate);
+    let is_used = |device: &Device| device.credential.as_ref().is_some_and(|credential| credential.used_at.is_some());
+    let same_owner = || {
+        let owner = |device: &Device| device.reservation.as_ref().map(|held| held.owner);
+        owner(before) == owner(after)
+    };
+    match (before.state, after.state) {
+        (State::Quarantined, State::Registered | State::Provisioned) => Some(after.notice(NoticeKind::Approved)),
+        (State::Provisioned | State::Revoked, State::Registered) => Some(after.notice(NoticeKind::Renewable)),
+        (State::Registered | State::Reserved, State::Provisioned) if certificate(before) != certificate(after) => {
+            Some(after.with_credential(NoticeKind::Provisioned))
+        }
+        // The attempt found what an earlier one had left, or came to nothing and left the device as it was.
+        (State::Reserved, State::Provisioned) if !is_used(before) => {
+            Some(after.with_credential(NoticeKind::Provisioned))
+        }
+        (State::Reserved, State::Provisioned | State::Registered) => Some(after.notice(NoticeKind::Released)),
+        (State::Reserved, State::Reserved) if same_owner() => {
+            let end = |device: &Device| device.reservation.as_ref().map(|held| held.expires_at);
+            (end(after) < end(before)).then(|| after.notice(NoticeKind::Released))
+        }
+        (_, State::Reserved) => after.reservation.as_ref().map(|held| Notice {
+            key: Some(held.key),
+            certificate: held.certificate,
+            ..after.notice(NoticeKind::Reserved)
+        }),
+        _ if is_used(after) && !is_used(before) => Some(after.with_credential(NoticeKind::Connected)),
+        _ => None,
+    }
+}
+
+/// The properties that operators set and that differ, by their names in the interface.
+fn changed_properties(before: &Device, after: &Device) -> Vec<&'static str> {
+    let mut changed = Vec::new();
+    let mut compare = |name, differs: bool| {
+        if differs {
+            changed.push(name);
+        }
+    };
+    compare("authentication", before.attestation != after.attestation);
+    compare("capabilities", before.hierarchy.edge != after.hierarchy.edge);
+    compare("deviceScope", before.hierarchy.scope != after.hierarchy.scope);
+    compare("parentScopes", before.hierarchy.parents != after.hierarchy.parents);
+    compare("group", before.group != after.group);
+    compare("keyOrigin", before.key_origin != after.key_origin);
+    compare("parameters", before.parameters != after.parameters);
+    compare("settableParameters", before.settable_parameters != after.settable_parameters);
+    compare("statusReason", {
+        before.status.enabled == after.status.enabled && before.status.reason != after.status.reason
+    });
+    compare("template", before.template != after.template);
+    changed
+}
+
+fn module_changes(before: &Device, after: &Device) -> Vec<Notice> {
+    let ids: BTreeSet<_> = before.modules.keys().chain(after.modules.keys()).collect();
+    let mut notices = Vec::new();
+    for id in ids {
+        let kinds: &[NoticeKind] = match (before.modules.get(id), after.modules.get(id)) {
+            (Some(old), Some(new)) if old == new => &[],
+            (Some(old), Some(new)) if old.generation == new.generation => &[NoticeKind::ModuleChanged],
+            (Some(_), Some(_)) => &[NoticeKind::ModuleDeleted, NoticeKind::ModuleCreated],
+            (Some(_), None) => &[NoticeKind::ModuleDeleted],
+            (None, _) => &[NoticeKind::ModuleCreated],
+        };
+        notices.extend(kinds.iter().map(|kind| after.notice(*kind).module(id)));
+    }
+    notices
+}
+
+impl Device {
+    fn notice(&self, kind: NoticeKind) -> Notice {
+        Notice {
+            kind,
+            device: self.id.clone(),
+            generation: self.generation,
+            module: None,
+            reason: None,
+            key: None,
+            certificate: None,
+            thing: None,
+            changed: Vec::new(),
+        }
+    }
+
+    fn with_credential(&self, kind: NoticeKind) -> Notice {
+        let credential = self.credential.as_ref();
+        Notice {
+            key: credential.map(|credential| credential.key),
+            certificate: credential.map(|credential| credential.certificate),
+            thing: credential.map(|credential| credential.thing.clone()),
+            ..self.notice(kind)
+        }
+    }
+}
+
+impl Notice {
+    fn module(self, id: &ModuleId) -> Self {
+        Self { module: Some(id.clone()), ..self }
+    }
+
+    fn because(self, reason: Option<impl ToString>) -> Self {
+        Self { reason: reason.map(|reason| reason.to_string()), ..self }
+    }
+}
