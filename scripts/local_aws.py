@@ -153,7 +153,7 @@ def start(state: Path = LOCAL, port: int | None = None, mqtt_port: int | None = 
     port, mqtt_port = port or free_port(), mqtt_port or free_port()
     with open(state / "ministack.log", "wb") as log:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "ministack"],
+            [sys.executable, ROOT / "scripts" / "run_ministack.py"],
             cwd=state,
             env=clean_environment(state)
             | {
