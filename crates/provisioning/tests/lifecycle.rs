@@ -27,6 +27,17 @@ mod enforcement {
         scenario::lifecycle::a_decision_in_the_middle_of_a_first_connection(MemoryRegistry::default).await;
     }
 
+    #[tokio::test]
+    async fn of_two_decisions_at_the_same_time_the_last_one_holds() {
+        scenario::lifecycle::the_last_decision_holds(MemoryRegistry::default).await;
+    }
+
+    #[tokio::test]
+    async fn a_factory_certificate_that_comes_back_is_not_cleared_away() {
+        let scenario = scenario::lifecycle::a_factory_certificate_comes_back_while_it_is_cleared_away;
+        scenario(MemoryRegistry::default).await;
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_disable_racing_fifty_vends_leaves_no_power() {
         for _ in 0..20 {

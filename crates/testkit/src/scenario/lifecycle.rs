@@ -1,8 +1,8 @@
 //! What an operator decides, while devices do what they do and anything can fail.
 
 use cvm_provisioning::{
-    Attempt, CertificateId, Confirmation, Enforce, EnforceError, GenerationId, Operations, Origin, Precondition,
-    RegistryWrite, Standing, State, StatusSetting, VendError,
+    Attempt, CertificateId, Confirmation, Enforce, EnforceError, GenerationId, Operations, Origin, Portion,
+    Precondition, Reconcile, RegistryWrite, Standing, State, StatusSetting, VendError,
 };
 
 use super::first_connect::{connection, registration};
@@ -107,7 +107,7 @@ pub async fn a_status_is_enforced_however_it_fails<R: Registry>(registry: impl F
                 world.enforce_status(&Script::default()).await.expect("the services answer");
                 let powerful = if enabled { vec![certificate] } else { Vec::new() };
                 assert_eq!(world.platform.powerful(), powerful, "{context}");
-                assert_eq!(world.platform.disconnected().is_empty(), false, "{context}: it was connected until then");
+                assert!(!world.platform.disconnected().is_empty(), "{context}: it was connected until then");
             }
         }
     }
@@ -207,9 +207,82 @@ pub async fn a_decision_in_the_middle_of_a_first_connection<R: Registry>(registr
                     assert_eq!(world.platform.powerful(), [*certificate.id()], "{context}: it is let in again");
                     continue;
                 }
-                world.settle(later(600)).await;
+                // Without its look at one device after the other, which would find it in the end.
+                for minutes in [10, 16, 22] {
+                    let portion = Portion { compared: 0, ..Portion::default() };
+                    let reconcile = Reconcile { portion, ..world.reconcile(&Script::default()) };
+                    Box::pin(reconcile.run(&origin(), later(60 * minutes))).await.expect("the services answer");
+                }
                 assert!(world.platform.powerful().is_empty(), "{context}: after the reconciler");
             }
+        }
+    }
+}
+
+/// An operator thinks again while the first decision is being enforced, at every call of it, and the second is enforced
+/// before the first goes on: the second is what holds.
+pub async fn the_last_decision_holds<R: Registry>(registry: impl Fn() -> R) {
+    for enabled in [false, true] {
+        for n in 1.. {
+            let context = format!("enabled: {enabled} before call {n}");
+            let (world, certificate) = World::vended(registry()).await;
+            if enabled {
+                world.set_enabled(false).await;
+            } else {
+                world.decide(Decision::Disable).await;
+                world.set_enabled(true).await;
+            }
+            let script = Script::fail(n, Fault::Hold);
+            let mut first = Box::pin(world.enforce_status(&script));
+            let held = tokio::select! {
+                biased;
+                () = script.held() => true,
+                done = &mut first => {
+                    done.expect("the services answer");
+                    false
+                }
+            };
+            if !held {
+                break;
+            }
+            world.set_enabled(enabled).await;
+            world.enforce_status(&Script::default()).await.expect("the services answer");
+            script.resume();
+            first.await.expect("the services answer");
+            let expected = if enabled { vec![certificate] } else { Vec::new() };
+            assert_eq!(world.platform.powerful(), expected, "{context}");
+        }
+    }
+}
+
+/// A device with a factory certificate is deleted and registered again, and connects while what it was before is being
+/// cleared away: the certificate is its own again, and stays.
+pub async fn a_factory_certificate_comes_back_while_it_is_cleared_away<R: Registry>(registry: impl Fn() -> R) {
+    let factory = Factory::new("factory");
+    for n in 1.. {
+        let (registered, certificate) = factory.device(NAME);
+        let world = World::new(registry(), registered.clone()).await;
+        world.platform.set_clock(NOW);
+        world.show(&certificate, &factory);
+        let admitted = world.first_connect(&Script::default()).admit(registration(&certificate, &factory, NOW)).await;
+        admitted.expect("it is let in");
+        let confirm = world.confirm(&Script::default());
+        confirm.connected(&connection(certificate.id(), NAME, later(1))).await.expect("the services answer");
+        let generation = world.delete().await;
+        let again = cvm_provisioning::Device { generation: GenerationId::new(9), ..registered };
+        assert!(world.registry.add(&again, &origin()).await.expect("the store answers"));
+        let script = Script::fail(n, Fault::Kill(crate::Effect::After));
+        let first = script.run(world.enforce_deletion(&script, generation)).await;
+        if first.is_some() {
+            break;
+        }
+        if world.platform.standing(certificate.id()).is_none() {
+            world.show(&certificate, &factory);
+            let door = world.first_connect(&Script::default());
+            door.admit(registration(&certificate, &factory, later(5))).await.expect("it is let in");
+            assert_eq!(world.platform.powerful(), [*certificate.id()], "call {n}");
+            world.enforce_deletion(&Script::default(), generation).await.expect("the services answer");
+            assert_eq!(world.platform.powerful(), [*certificate.id()], "call {n}: it is the new device's");
         }
     }
 }
