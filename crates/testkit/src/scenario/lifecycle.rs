@@ -1,8 +1,8 @@
 //! What an operator decides, while devices do what they do and anything can fail.
 
 use cvm_provisioning::{
-    Attempt, CertificateId, Confirmation, Enforce, EnforceError, GenerationId, Operations, Origin, Portion,
-    Precondition, Reconcile, RegistryWrite, Standing, State, StatusSetting, VendError,
+    Attempt, CertificateId, Confirmation, Enforce, EnforceError, GenerationId, Operations, Portion, Precondition,
+    Reconcile, Standing, State, StatusSetting, VendError,
 };
 
 use super::first_connect::{connection, registration};
@@ -333,10 +333,4 @@ pub async fn a_device_registered_again_is_another<R: Registry>(registry: impl Fn
         let stored = world.stored(NAME).await;
         assert_eq!((stored.state, stored.generation), (State::Provisioned, GenerationId::new(9)));
     }
-}
-
-/// A write that the store told of, made up.
-pub fn write(before: Option<&cvm_provisioning::Device>, after: Option<&cvm_provisioning::Device>) -> RegistryWrite {
-    let by = Origin::new("vend", "a request".to_owned());
-    RegistryWrite { id: "7".to_owned(), at: NOW, by: Some(by), before: before.cloned(), after: after.cloned() }
 }
