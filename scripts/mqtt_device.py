@@ -60,6 +60,14 @@ class MqttDevice:
         except queue.Empty:
             return None
 
+    def ended(self, seconds: float = SECONDS) -> bool:
+        """Whether the broker ends the connection within `seconds`."""
+        try:
+            self._reasons.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
+
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()

@@ -59,9 +59,13 @@ def certificate_id(pem: str) -> str:
     return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
 
 
-def status(stack: Stack, certificate: str) -> str:
-    described = stack.aws.client("iot").describe_certificate(certificateId=certificate)
-    return described["certificateDescription"]["status"]
+def status(stack: Stack, certificate: str) -> str | None:
+    """The status of a certificate; of one that is gone, none."""
+    iot = stack.aws.client("iot")
+    try:
+        return iot.describe_certificate(certificateId=certificate)["certificateDescription"]["status"]
+    except iot.exceptions.ResourceNotFoundException:
+        return None
 
 
 def connect_refused(stack: Stack, device: FactoryDevice) -> None:

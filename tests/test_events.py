@@ -54,6 +54,9 @@ JITR = {
 }
 CONFIRM = {"connected": [], "delivered-twice": [], "not-a-certificate": [], "disconnected": [], "not-json": [1]}
 
+# What is told on the bus; of a record that cannot be read, that it is put aside.
+LIFECYCLE = ["created", "disabled", "deleted", "no-device", "unreadable"]
+
 # The parameters that take the place of the device's; None is a no.
 HOOK = {
     "keys": {},
@@ -174,6 +177,14 @@ def hook_claim(stack: Stack):
     stack.cvm("claim", "add", event("pre-provisioning-hook", "keys")["claimCertificateId"])
 
 
+# --- lifecycle ---
+
+
+@pytest.mark.parametrize("name", LIFECYCLE)
+def test_a_write_to_the_registry(stack: Stack, name):
+    assert stack.call("Lifecycle", event("lifecycle", name)) == {"batchItemFailures": []}
+
+
 # --- claim ---
 
 
@@ -200,6 +211,7 @@ def test_every_event_is_tested():
         "pre-provisioning-hook": set(HOOK),
         "claim": set(CLAIM),
         "confirm": set(CONFIRM),
+        "lifecycle": set(LIFECYCLE),
         "reconcile": {"schedule"},
     }
     assert {folder.name: {path.stem for path in folder.glob("*.json")} for folder in EVENTS.iterdir()} == tested

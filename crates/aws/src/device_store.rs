@@ -56,13 +56,16 @@ impl DeviceStore for DynamoDbRegistry {
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         let limit = usize::from(limit);
+        if limit == 0 {
+            return Ok(Page { devices: Vec::new(), next: after.cloned() });
+        }
         let filtered = *filter != DeviceFilter::default();
         let mut start = after.map(|id| HashMap::from([(TABLE_KEY.to_owned(), text(id))]));
         let mut devices: Vec<Device> = Vec::new();
         for read in 1.. {
             let scan = self.client.scan().table_name(&self.table).consistent_read(true).set_exclusive_start_key(start);
             // Without a filter there is no need to read more than can be given back.
-            let wanted = i32::try_from(limit - devices.len()).unwrap_or(FILTERED_READ);
+            let wanted = i32::try_from(limit - devices.len()).unwrap_or(FILTERED_READ).max(1);
             let scan = scan.limit(if filtered { FILTERED_READ } else { wanted });
             let output = with_filter(scan, filter).send().await.map_err(registry_error)?;
             for item in output.items.unwrap_or_default() {

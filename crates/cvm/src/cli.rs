@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::audit::{self, AuditArguments};
 use crate::ca::{self, CaArguments};
 use crate::claim::{self, ClaimArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
+use crate::status::{self, StatusArguments};
 use crate::template::{self, TemplateArguments};
 use crate::vend::{self, VendArguments};
 
@@ -26,9 +28,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Audit(AuditArguments),
     Ca(CaArguments),
     Claim(ClaimArguments),
     Device(DeviceArguments),
+    Status(StatusArguments),
     Template(TemplateArguments),
     Vend(VendArguments),
 }
@@ -64,9 +68,11 @@ pub(crate) fn run() -> ExitCode {
 fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
+        Verb::Audit(arguments) => runtime.block_on(Box::pin(audit::run(arguments, output))),
         Verb::Ca(arguments) => runtime.block_on(Box::pin(ca::run(arguments, output))),
         Verb::Claim(arguments) => runtime.block_on(Box::pin(claim::run(arguments, output))),
         Verb::Device(arguments) => runtime.block_on(Box::pin(device::run(arguments, output))),
+        Verb::Status(arguments) => runtime.block_on(Box::pin(status::run(arguments, output))),
         Verb::Template(arguments) => template::run(&arguments, output),
         Verb::Vend(arguments) => runtime.block_on(Box::pin(vend::run(arguments, output))),
     }

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::audit::AuditError;
 use crate::ca::CaError;
 use crate::claim::ClaimError;
 use crate::device::DeviceError;
@@ -11,6 +12,8 @@ use crate::vend::VendError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CommandError {
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]
@@ -29,6 +32,7 @@ impl CommandError {
     /// The stable word for it in JSON.
     pub(crate) fn code(&self) -> &str {
         match self {
+            Self::Audit(error) => error.code(),
             Self::Ca(error) => error.code(),
             Self::Claim(error) => error.code(),
             Self::Device(error) => error.code(),
@@ -41,6 +45,7 @@ impl CommandError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Audit(error) => error.advice(),
             Self::Ca(error) => error.advice(),
             Self::Claim(error) => error.advice(),
             Self::Device(error) => error.advice(),
@@ -53,6 +58,7 @@ impl CommandError {
     /// 2 for a command that could never have worked, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
         let usage = match self {
+            Self::Audit(error) => matches!(error, AuditError::NoTable),
             Self::Ca(error) => error.is_usage(),
             Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),

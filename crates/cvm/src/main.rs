@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod arguments;
+mod audit;
 mod aws;
 mod ca;
 mod certificate;
@@ -16,6 +17,7 @@ mod operation;
 mod output;
 mod progress;
 mod registry;
+mod status;
 mod table;
 mod template;
 mod token;

@@ -27,7 +27,7 @@ impl AuditTrail for MemoryTrail {
             device && in_time && after.is_none_or(|after| place(key).as_str() < after)
         });
         let page: Vec<_> = wanted.by_ref().take(limit.into()).collect();
-        let next = wanted.next().and(page.last()).map(|(key, _)| place(key));
+        let next = wanted.next().and_then(|_| page.last()).map(|(key, _)| place(key));
         Ok(AuditPage { entries: page.into_iter().map(|(_, entry)| entry.clone()).collect(), next })
     }
 }
