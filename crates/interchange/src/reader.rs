@@ -267,6 +267,10 @@ impl<R: BufRead> Iterator for ImportReader<R> {
         };
         read
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.ended.then_some(0))
+    }
 }
 
 impl ImportLine {
