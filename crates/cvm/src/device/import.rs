@@ -9,8 +9,8 @@ use cvm_interchange::{
     ColumnMapping, DefaultProof, Defaults, Format, ImportLine, ImportReader, LineError, Options, UnreadableFile,
 };
 use cvm_provisioning::{
-    AttemptId, CertificateId, DeviceStore, GroupName, ImportMode, Imported, OperationError, Operations, Origin,
-    RegistryError, TemplateName,
+    AttemptId, CertificateId, DeviceId, DeviceStore, GroupName, ImportMode, Imported, OperationError, Operations,
+    Origin, RegistryError, TemplateName,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -104,9 +104,10 @@ pub(super) async fn run(
                 }
                 Err(error) => {
                     summary.failed += 1;
-                    let device = error.device.as_ref().map(ToString::to_string);
                     let text = error.problem.to_string();
-                    files.fail(error.line, device, error.problem.code(), &text).map_err(DeviceError::from)?;
+                    files
+                        .fail(error.line, error.device.as_ref(), error.problem.code(), &text)
+                        .map_err(DeviceError::from)?;
                 }
             }
         }
@@ -148,7 +149,7 @@ async fn import(
             }
             Err(error) => {
                 summary.failed += 1;
-                let device = Some(line.entry.id.to_string());
+                let device = Some(&line.entry.id);
                 files
                     .fail(line.line, device, operation::code(&error), &with_causes(&error))
                     .map_err(DeviceError::from)?;
@@ -315,7 +316,7 @@ impl Files {
         written.map_err(|source| ImportError::Write { path: path.clone(), source })
     }
 
-    fn fail(&mut self, line: u64, device: Option<String>, code: &str, message: &str) -> Result<(), ImportError> {
+    fn fail(&mut self, line: u64, device: Option<&DeviceId>, code: &str, message: &str) -> Result<(), ImportError> {
         let value = json!({ "line": line, "deviceId": device, "code": code, "message": message });
         match &mut self.errors {
             Some((path, file)) => {
