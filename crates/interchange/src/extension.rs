@@ -8,6 +8,8 @@ use cvm_provisioning::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::Restore;
+
 /// The object as it is written. What only the service sets is told and never taken.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -33,10 +35,13 @@ pub struct Extension {
     /// Template parameters that the device may set for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settable_parameters: Option<BTreeSet<String>>,
+    /// What an export says beside it, so that the device can be put back as it was. No change to a device takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Box<Restore>>,
 }
 
 /// An attestation in full. A digest is no secret that could be used, but nothing is lost either where it is left out.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AttestationDocument {
     /// `token`, `publicKey`, `certificate`, `ca`, `claim`, `trustedUser` or `nothing`.
@@ -85,6 +90,12 @@ impl From<&Attestation> for AttestationDocument {
 }
 
 impl AttestationDocument {
+    /// How this attestation is written, with digests where `digests` says so.
+    pub fn of(attestation: &Attestation, digests: bool) -> Self {
+        let document = Self::from(attestation);
+        if digests { document } else { Self { token_digest: None, second_token_digest: None, ..document } }
+    }
+
     /// The attestation that is written.
     ///
     /// # Errors
@@ -115,18 +126,15 @@ impl AttestationDocument {
 impl Extension {
     /// What is told of a device, with digests where `digests` says so.
     pub fn of(device: &Device, digests: bool) -> Self {
-        let mut attestation = AttestationDocument::from(&device.attestation);
-        if !digests {
-            attestation = AttestationDocument { token_digest: None, second_token_digest: None, ..attestation };
-        }
         Self {
             state: Some(device.state.name()),
-            attestation: Some(attestation),
+            attestation: Some(AttestationDocument::of(&device.attestation, digests)),
             group: device.group.clone(),
             key_origin: Some(device.key_origin),
             template: device.template.clone(),
             parameters: Some(device.parameters.clone()),
             settable_parameters: Some(device.settable_parameters.clone()),
+            restore: None,
         }
     }
 
@@ -140,11 +148,11 @@ impl Extension {
         if let Some(document) = self.attestation.as_ref().filter(|document| !shown(document)) {
             settings.attestation = Some(document.attestation()?);
         }
-        settings.group = self.group.clone().map(Some).or(settings.group.take());
+        settings.group = self.group.clone().map(Some).or_else(|| settings.group.take());
         settings.key_origin = self.key_origin.or(settings.key_origin);
-        settings.template = self.template.clone().map(Some).or(settings.template.take());
-        settings.parameters = self.parameters.clone().or(settings.parameters.take());
-        settings.settable_parameters = self.settable_parameters.clone().or(settings.settable_parameters.take());
+        settings.template = self.template.clone().map(Some).or_else(|| settings.template.take());
+        settings.parameters = self.parameters.clone().or_else(|| settings.parameters.take());
+        settings.settable_parameters = self.settable_parameters.clone().or_else(|| settings.settable_parameters.take());
         Ok(())
     }
 }

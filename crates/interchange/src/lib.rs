@@ -1,10 +1,33 @@
-//! How devices are written for other tools.
+//! How devices are written for other tools, and how the files of an import are read.
 //!
 //! The shapes are those of the identity registry of Azure IoT Hub (service REST API, version 2021-04-12), so that tools
-//! made for it can be used; what it has no word for stands beside it under `cvm`.
+//! made for it can be used; what it has no word for stands beside it under `cvm`. An import takes other files, too: see
+//! [`Format`]. Every file is read as a stream, and no record of it may be longer than [`MAX_RECORD`].
 
 mod authentication;
+mod columns;
+mod elements;
 mod extension;
+mod identity_line;
+mod lines;
+mod reader;
+mod records;
+mod restore;
+mod secure_element;
+mod spreadsheet;
+mod table;
+mod thing_line;
 
 pub use authentication::{Authentication, InvalidAuthentication, Keys, SymmetricKey, Thumbprints};
+pub use columns::{Column, ColumnMapping, InvalidColumns};
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
+pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};
+pub use lines::MAX_RECORD;
+pub use reader::{
+    DefaultProof, Defaults, Format, ImportLine, ImportReader, LineError, LineProblem, Options, UnreadableFile,
+};
+pub use restore::{CredentialDocument, InvalidRestore, ModuleDocument, RefusalDocument, Restore, UnsettledDocument};
+pub use secure_element::InvalidSecureElement;
+pub use spreadsheet::{SPREADSHEET_HEADER, spreadsheet_row};
+pub use table::InvalidRow;
+pub use thing_line::InvalidThingLine;

@@ -1,6 +1,8 @@
 use cvm_provisioning::{DeviceId, OperationError, RegistryError};
 
 use super::add::AddError;
+use super::import::ImportError;
+use crate::file::FileError;
 use crate::operation;
 use crate::registry::{self, NoTable};
 
@@ -10,6 +12,10 @@ use crate::registry::{self, NoTable};
 pub(crate) enum DeviceError {
     #[error(transparent)]
     Add(#[from] AddError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
     #[error(transparent)]
     NoTable(#[from] NoTable),
     #[error("device {id} is not in the registry")]
@@ -34,6 +40,8 @@ impl DeviceError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Add(error) => error.code(),
+            Self::File(_) => "file",
+            Self::Import(error) => error.code(),
             Self::NoTable(_) => "usage",
             Self::NotFound { .. } => "not-found",
             Self::Operation { source, .. } => operation::code(source),
@@ -45,6 +53,8 @@ impl DeviceError {
     pub(crate) fn advice(&self) -> String {
         match self {
             Self::Add(error) => error.advice(),
+            Self::File(error) => error.advice(),
+            Self::Import(error) => error.advice(),
             Self::NoTable(_) => NoTable::ADVICE.to_owned(),
             Self::NotFound { id } => {
                 format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
@@ -58,6 +68,7 @@ impl DeviceError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Add(error) => error.is_usage(),
+            Self::Import(error) => error.is_usage(),
             Self::NoTable(_) => true,
             _ => false,
         }

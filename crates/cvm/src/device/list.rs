@@ -16,6 +16,24 @@ use crate::table::Table;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ListArguments {
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// Stop after so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cvm device list
+  cvm device list --state quarantined
+  cvm device list --status disabled --limit 20
+  cvm device list --group berlin --changed-within 24h
+  cvm device list --output json | jq -r .deviceId";
+
+/// Which devices are meant.
+#[derive(Args, Debug)]
+pub(super) struct FilterArguments {
     /// Only devices in this state
     #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(|state| state.name())))]
     state: Option<String>,
@@ -31,18 +49,7 @@ pub(super) struct ListArguments {
     /// Only devices that changed in this time, such as 15m, 24h or 7d
     #[arg(long, value_name = "TIME")]
     changed_within: Option<TimeToLive>,
-    /// Stop after so many
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  cvm device list
-  cvm device list --state quarantined
-  cvm device list --status disabled --limit 20
-  cvm device list --group berlin --changed-within 24h
-  cvm device list --output json | jq -r .deviceId";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum StatusName {
@@ -62,7 +69,7 @@ pub(super) async fn run(
     let mut left = arguments.limit.unwrap_or(usize::MAX);
     let mut listed = 0_usize;
     let mut after = None;
-    let filter = arguments.filter();
+    let filter = arguments.filter.filter();
     while left > 0 {
         let page = operations.registry.list(&filter, after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
         let devices: Vec<&Device> = page.devices.iter().take(left).collect();
@@ -88,8 +95,8 @@ pub(super) async fn run(
     Ok(())
 }
 
-impl ListArguments {
-    fn filter(&self) -> DeviceFilter {
+impl FilterArguments {
+    pub(super) fn filter(&self) -> DeviceFilter {
         DeviceFilter {
             state: self.state.as_deref().and_then(State::from_name),
             enabled: self.status.map(|status| status == StatusName::Enabled),

@@ -10,6 +10,8 @@ mod delete;
 mod disable;
 mod enable;
 mod error;
+mod export;
+mod import;
 mod list;
 mod proof;
 mod renew;
@@ -40,6 +42,8 @@ enum DeviceVerb {
     Disable(disable::DisableArguments),
     Enable(enable::EnableArguments),
     Delete(delete::DeleteArguments),
+    Import(Box<import::ImportArguments>),
+    Export(export::ExportArguments),
     Approve(approve::ApproveArguments),
     Renew(renew::RenewArguments),
 }
@@ -63,6 +67,8 @@ pub(crate) async fn run(arguments: DeviceArguments, output: &Output) -> Result<(
         DeviceVerb::Disable(arguments) => disable::run(&arguments, &operations, output).await,
         DeviceVerb::Enable(arguments) => enable::run(&arguments, &operations, output).await,
         DeviceVerb::Delete(arguments) => delete::run(&arguments, &operations, output).await,
+        DeviceVerb::Import(arguments) => import::run(&arguments, &operations, output).await,
+        DeviceVerb::Export(arguments) => export::run(&arguments, &operations, output).await,
         DeviceVerb::Approve(arguments) => approve::run(&arguments, &operations, output).await,
         DeviceVerb::Renew(arguments) => renew::run(&arguments, &operations, output).await,
     }

@@ -6,6 +6,7 @@ mod authorities;
 mod ca;
 mod claim;
 mod device;
+mod import;
 mod iot;
 mod support;
 mod template;

@@ -1,0 +1,111 @@
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use cvm_interchange::{IdentityLine, SPREADSHEET_HEADER, spreadsheet_row};
+use cvm_provisioning::{Device, DeviceStore, Operations};
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use super::DeviceError;
+use super::list::FilterArguments;
+use crate::error::CommandError;
+use crate::file::{self, FileError};
+use crate::output::Output;
+use crate::progress::{Progress, Standing};
+
+/// Write devices out, for another registry, another tool or a spreadsheet
+///
+/// In JSON each device is one line, which `cvm device import` takes, and with `--restore` puts back as it was. No token
+/// is in it, only digests, and no private key. A table is for people: it has no digests, parameters or modules.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// How devices are written
+    #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+    format: ExportFormat,
+    /// Write to this file, with mode 0600, in the place of what may be there, once all devices are written
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Leave out the digests of tokens: whoever reads the export has new tokens made
+    #[arg(long)]
+    exclude_digests: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cvm device export --out devices.jsonl
+  cvm device export --group berlin --format csv > berlin.csv
+  cvm device export --exclude-digests | gzip > devices.jsonl.gz";
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum ExportFormat {
+    /// A line of JSON each
+    Json,
+    /// A table
+    Csv,
+}
+
+/// Items read at once: well below the megabyte that DynamoDB's Scan returns at most.
+const PAGE: u16 = 200;
+
+pub(super) async fn run(
+    arguments: &ExportArguments,
+    operations: &Operations<impl DeviceStore>,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let Some(path) = &arguments.out else {
+        let mut stdout = std::io::BufWriter::new(std::io::stdout());
+        write(arguments, operations, &mut stdout, output).await?;
+        return Ok(stdout.flush()?);
+    };
+    let failed = |source| DeviceError::File(FileError::Write { path: path.clone(), source });
+    let mut file = std::io::BufWriter::new(NamedTempFile::new_in(file::folder_of(path)).map_err(failed)?);
+    let devices = write(arguments, operations, &mut file, output).await?;
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    output.json(&json!({ "file": path.display().to_string(), "devices": devices }))?;
+    output.done(format_args!("{devices} devices are in {}", path.display()))?;
+    Ok(())
+}
+
+async fn write(
+    arguments: &ExportArguments,
+    operations: &Operations<impl DeviceStore>,
+    sink: &mut impl Write,
+    output: &Output,
+) -> Result<u64, CommandError> {
+    let filter = arguments.filter.filter();
+    let mut progress = Progress::start(output);
+    let (mut done, mut after) = (0, None);
+    if arguments.format == ExportFormat::Csv {
+        sink.write_all(SPREADSHEET_HEADER.as_bytes())?;
+    }
+    loop {
+        let page = operations.registry.list(&filter, after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
+        for device in &page.devices {
+            arguments.write_device(device, sink)?;
+        }
+        done += page.devices.len() as u64;
+        progress.tell(Standing { done, part: None })?;
+        after = page.next;
+        if after.is_none() {
+            return Ok(done);
+        }
+    }
+}
+
+impl ExportArguments {
+    fn write_device(&self, device: &Device, sink: &mut impl Write) -> std::io::Result<()> {
+        match self.format {
+            ExportFormat::Csv => sink.write_all(spreadsheet_row(device).as_bytes()),
+            ExportFormat::Json => {
+                serde_json::to_writer(&mut *sink, &IdentityLine::of(device, !self.exclude_digests))?;
+                sink.write_all(b"\n")
+            }
+        }
+    }
+}

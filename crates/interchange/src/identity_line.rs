@@ -1,0 +1,329 @@
+//! A line of an import or an export, as the identity registry's jobs write it to `devices.txt` (Azure IoT Hub
+//! developer guide, "Import and export IoT Hub device identities in bulk").
+
+use cvm_provisioning::{
+    Device, ETag, GenerationId, ImportEntry, ImportMode, InvalidDeviceId, InvalidETag, InvalidImportMode,
+    InvalidReason, InvalidRegistryName, InvalidScope, InvalidSettings, ModuleManager, ModuleSettings, ReasonText,
+    Scope, Settings, StatusSetting,
+};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::{Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys, Restore};
+
+/// The object as it is written. Fields that are not known are left alone: other tools add some.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct IdentityLine {
+    /// The device.
+    #[serde(alias = "deviceId")]
+    pub id: String,
+    /// The module on it, where the line is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module_id: Option<String>,
+    /// The state that it was in, or has to be in.
+    #[serde(alias = "etag", skip_serializing_if = "Option::is_none")]
+    pub e_tag: Option<String>,
+    /// What is to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub import_mode: Option<String>,
+    /// `enabled` or `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
+    /// How it proves itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+    /// What it can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// Its scope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_scope: Option<String>,
+    /// The scopes above it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_scopes: Option<Vec<String>>,
+    /// Who manages the module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
+    /// What the registry has no word for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cvm: Option<Extension>,
+    #[serde(rename = "twinETag", skip_serializing)]
+    twin_etag: Option<IgnoredAny>,
+    #[serde(skip_serializing)]
+    tags: Option<IgnoredAny>,
+    #[serde(skip_serializing)]
+    properties: Option<IgnoredAny>,
+}
+
+/// What a device can do.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Whether it is a gateway.
+    pub iot_edge: bool,
+}
+
+impl IdentityLine {
+    /// How a device is exported, with the digests of its tokens where `digests` says so: whoever reads the line creates
+    /// the device, or puts it back as it was.
+    pub fn of(device: &Device, digests: bool) -> Self {
+        let restore = Some(Box::new(Restore::of(device, digests)));
+        Self {
+            id: device.id.to_string(),
+            e_tag: Some(device.etag().to_string()),
+            status: Some(device.status.name().to_owned()),
+            status_reason: device.status.reason.as_ref().map(ToString::to_string),
+            authentication: Some(Authentication::of(&device.attestation, &Keys::default())),
+            capabilities: Some(Capabilities { iot_edge: device.hierarchy.edge }),
+            device_scope: device.hierarchy.scope.as_ref().map(ToString::to_string),
+            parent_scopes: Some(device.hierarchy.parents.iter().map(ToString::to_string).collect()),
+            cvm: Some(Extension { restore, ..Extension::of(device, digests) }),
+            ..Self::default()
+        }
+    }
+
+    /// What the line asks for, with the keys that were made for it: they are known to nobody yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidIdentityLine`].
+    pub fn entry(&self, default_mode: ImportMode) -> Result<(ImportEntry, Keys), InvalidIdentityLine> {
+        let mode = match self.import_mode.as_deref() {
+            None | Some("") => default_mode,
+            Some(mode) => mode.parse()?,
+        };
+        let (settings, keys) = match mode {
+            ImportMode::Delete | ImportMode::DeleteIfMatchETag => (Settings::default(), Keys::default()),
+            _ => self.settings(mode)?,
+        };
+        let module = self.module_id.as_ref().map(|id| {
+            let managed_by = self.managed_by.as_ref().filter(|name| !name.is_empty());
+            let managed_by = managed_by.map(|name| name.parse::<ModuleManager>()).transpose()?.map(Some);
+            Ok::<_, InvalidRegistryName>((
+                id.parse()?,
+                ModuleSettings { attestation: settings.attestation.clone(), managed_by },
+            ))
+        });
+        let etag = self.e_tag.as_ref().filter(|etag| !etag.is_empty());
+        let entry = ImportEntry {
+            id: self.id.parse()?,
+            module: module.transpose()?,
+            etag: etag.map(|etag| etag.parse::<ETag>()).transpose()?,
+            mode,
+            settings,
+        };
+        Ok((entry, keys))
+    }
+
+    /// The device as it was when it was exported, with the keys that were made for it where the export has none.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidIdentityLine`].
+    pub fn device(&self) -> Result<(Device, Keys), InvalidIdentityLine> {
+        let restore = self.cvm.as_ref().and_then(|cvm| cvm.restore.as_ref()).ok_or(InvalidIdentityLine::NoRestore)?;
+        let (entry, keys) = self.entry(ImportMode::Create)?;
+        if entry.module.is_some() {
+            return Err(InvalidIdentityLine::NoRestore);
+        }
+        let mut device = entry.settings.new_device(entry.id, GenerationId::new(0), restore.created_at)?;
+        restore.apply(&mut device)?;
+        Ok((device, keys))
+    }
+
+    /// Whether it says something of a twin, which is not kept here.
+    pub const fn has_twin(&self) -> bool {
+        self.twin_etag.is_some() || self.tags.is_some() || self.properties.is_some()
+    }
+
+    fn settings(&self, mode: ImportMode) -> Result<(Settings, Keys), InvalidIdentityLine> {
+        let mut settings = Settings {
+            status: self.status_setting()?,
+            edge: self.capabilities.map(|capabilities| capabilities.iot_edge),
+            scope: self.device_scope.as_deref().map(scope).transpose()?,
+            parents: match &self.parent_scopes {
+                Some(parents) => Some(parents.iter().map(|parent| parent.parse()).collect::<Result<_, _>>()?),
+                None => None,
+            },
+            ..Settings::default()
+        };
+        if let Some(cvm) = &self.cvm {
+            cvm.apply(&mut settings)?;
+        }
+        let creates =
+            matches!(mode, ImportMode::Create | ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag);
+        let Some(authentication) = self.authentication.as_ref().filter(|_| settings.attestation.is_none()) else {
+            return Ok((settings, Keys::default()));
+        };
+        let sent = authentication.symmetric_key.clone().unwrap_or_default();
+        let is_token = authentication.kind.as_deref().is_none_or(|kind| kind == "sas");
+        if !creates && is_token && sent.primary_key.is_none() && authentication.x509_thumbprint.is_none() {
+            // Keys that are not told stay as they are.
+            return Ok((settings, Keys::default()));
+        }
+        let (mut attestation, mut keys) = authentication.attestation(None)?;
+        let brought = |key: &Option<String>| key.as_ref().is_some_and(|key| !key.is_empty());
+        if brought(&sent.primary_key) {
+            keys.primary = None;
+            // A second key is made for whoever brings none at all, or asks for it.
+            if let (None, Some(cvm_provisioning::Attestation::Token { second, .. })) =
+                (&sent.secondary_key, &mut attestation)
+            {
+                (*second, keys.secondary) = (None, None);
+            }
+        }
+        if brought(&sent.secondary_key) {
+            keys.secondary = None;
+        }
+        settings.attestation = attestation;
+        Ok((settings, keys))
+    }
+
+    fn status_setting(&self) -> Result<Option<StatusSetting>, InvalidIdentityLine> {
+        let Some(status) = &self.status else { return Ok(None) };
+        let enabled = match status.to_ascii_lowercase().as_str() {
+            "enabled" => true,
+            "disabled" => false,
+            _ => return Err(InvalidIdentityLine::Status),
+        };
+        let reason = self.status_reason.as_ref().filter(|reason| !reason.is_empty());
+        let reason = reason.map(|reason| reason.parse::<ReasonText>()).transpose()?;
+        Ok(Some(StatusSetting { enabled, reason }))
+    }
+}
+
+/// An empty scope is none.
+fn scope(text: &str) -> Result<Option<Scope>, InvalidScope> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// Why a line cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidIdentityLine {
+    /// How it proves itself.
+    #[error(transparent)]
+    Authentication(#[from] InvalidAuthentication),
+    /// The entity tag.
+    #[error(transparent)]
+    ETag(#[from] InvalidETag),
+    /// What stands under `cvm`.
+    #[error(transparent)]
+    Extension(#[from] InvalidExtension),
+    /// The device's id.
+    #[error(transparent)]
+    Id(#[from] InvalidDeviceId),
+    /// What is to be done.
+    #[error(transparent)]
+    Mode(#[from] InvalidImportMode),
+    /// The module's id, or who manages it.
+    #[error(transparent)]
+    Name(#[from] InvalidRegistryName),
+    /// The line is to be put back as it was, and does not say how it was.
+    #[error("the line has no cvm.restore: only what `cvm device export` has written can be put back as it was")]
+    NoRestore,
+    /// The reason of the status.
+    #[error(transparent)]
+    Reason(#[from] InvalidReason),
+    /// What the service had made of it.
+    #[error(transparent)]
+    Restore(#[from] InvalidRestore),
+    /// A scope.
+    #[error(transparent)]
+    Scope(#[from] InvalidScope),
+    /// A device cannot be like that.
+    #[error(transparent)]
+    Settings(#[from] InvalidSettings),
+    /// The status.
+    #[error("status is enabled or disabled")]
+    Status,
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_provisioning::{Attestation, Denial, LastRefusal, Module, State, Unsettled};
+    use cvm_testkit::fixture::{TOKEN, csr, device, later, token};
+
+    use super::*;
+
+    fn line(json: &str) -> IdentityLine {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_another_hub_is_taken_with_its_keys() {
+        let json = format!(
+            r#"{{"id":"d1","eTag":"MA==","status":"Enabled","authentication":{{"symmetricKey":{{"primaryKey":"{TOKEN}"}}}},"twinETag":"AA==","tags":{{}},"properties":{{"desired":{{}}}}}}"#
+        );
+        let (entry, keys) = line(&json).entry(ImportMode::CreateOrUpdate).unwrap();
+        assert!(keys.primary.is_none() && keys.secondary.is_none(), "a key that was brought is not made");
+        let expected = Attestation::Token { digest: token().digest(), second: None, expires_at: None };
+        assert_eq!(entry.settings.attestation, Some(expected));
+        assert!(line(&json).has_twin());
+        assert_eq!((entry.id.as_str(), entry.mode), ("d1", ImportMode::CreateOrUpdate));
+    }
+
+    #[test]
+    fn an_update_without_keys_leaves_them() {
+        let json =
+            r#"{"id":"d1","importMode":"Update","authentication":{"type":"sas","symmetricKey":{"primaryKey":null}}}"#;
+        assert_eq!(line(json).entry(ImportMode::Create).unwrap().0.settings, Settings::default());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        for json in
+            [r#"{"id":"a","id":"b"}"#, r#"{"id":"a","deviceId":"b"}"#, r#"{"id":7}"#, "{", "[]", r#"{"id":"a"}x"#]
+        {
+            let read = serde_json::from_str::<IdentityLine>(json);
+            assert!(read.is_err() || read.unwrap().entry(ImportMode::Create).is_err(), "{json}");
+        }
+        for json in [
+            "{}",
+            r#"{"id":"a b"}"#,
+            r#"{"id":"a","importMode":"updateTwin"}"#,
+            r#"{"id":"a","status":"on"}"#,
+            r#"{"id":"a","eTag":"a b"}"#,
+            r#"{"id":"a","moduleId":""}"#,
+            r#"{"id":"a","authentication":{"type":"?"}}"#,
+        ] {
+            assert!(line(json).entry(ImportMode::Create).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_exported_device_is_put_back_as_it_was() {
+        let mut device = device("sn-1");
+        device.group = Some("berlin".parse().unwrap());
+        device.parameters.insert("Site".to_owned(), "a".to_owned());
+        device.disable(Some("lost".parse().unwrap()), later(5));
+        device.hierarchy.edge = true;
+        device.hierarchy.scope = Some(Scope::of_gateway(&device.id, device.generation));
+        let key = *csr("sn-1").key().fingerprint();
+        let module = Module::new(GenerationId::new(3), device.attestation.clone(), later(6));
+        device.put_module("camera".parse().unwrap(), module, later(6));
+        device.last_refusal = Some(LastRefusal { denial: Denial::Cloned, key, at: later(7) });
+        device.unsettled = Some(Unsettled { since: later(7), keys: [key].into() });
+        device.state = State::Quarantined;
+        let json = serde_json::to_string(&IdentityLine::of(&device, true)).unwrap();
+        assert_eq!(line(&json).device().unwrap().0, device, "{json}");
+        let imported = line(&json).entry(ImportMode::Create).unwrap().0.settings;
+        assert_eq!(imported.attestation, Some(device.attestation), "without restore it is an import like any other");
+    }
+
+    #[test]
+    fn an_export_without_digests_has_none() {
+        let mut device = device("sn-1");
+        let module = Module::new(GenerationId::new(3), device.attestation.clone(), later(6));
+        device.put_module("camera".parse().unwrap(), module, later(6));
+        let json = serde_json::to_string(&IdentityLine::of(&device, false)).unwrap();
+        assert!(!json.contains(&token().digest().to_string()), "{json}");
+        let (restored, keys) = line(&json).device().unwrap();
+        assert!(keys.primary.is_some(), "it has to prove itself with something");
+        assert!(restored.modules.values().all(|module| module.attestation == Attestation::Nothing));
+    }
+}
