@@ -29,7 +29,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     };
     let door = &door;
     let handle = async |batch: LambdaEvent<SqsEvent>| {
-        Ok::<_, lambda_runtime::Error>(work_off("jitr", batch, |message| admit(door, message)).await)
+        Ok::<_, lambda_runtime::Error>(work_off("jitr", batch, |message| Box::pin(admit(door, message))).await)
     };
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
