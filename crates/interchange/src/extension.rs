@@ -36,7 +36,7 @@ pub struct Extension {
 }
 
 /// An attestation in full. A digest is no secret that could be used, but nothing is lost either where it is left out.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AttestationDocument {
     /// `token`, `publicKey`, `certificate`, `ca`, `claim`, `trustedUser` or `nothing`.
@@ -140,11 +140,11 @@ impl Extension {
         if let Some(document) = self.attestation.as_ref().filter(|document| !shown(document)) {
             settings.attestation = Some(document.attestation()?);
         }
-        settings.group = self.group.clone().map(Some).or(settings.group.take());
+        settings.group = self.group.clone().map(Some).or_else(|| settings.group.take());
         settings.key_origin = self.key_origin.or(settings.key_origin);
-        settings.template = self.template.clone().map(Some).or(settings.template.take());
-        settings.parameters = self.parameters.clone().or(settings.parameters.take());
-        settings.settable_parameters = self.settable_parameters.clone().or(settings.settable_parameters.take());
+        settings.template = self.template.clone().map(Some).or_else(|| settings.template.take());
+        settings.parameters = self.parameters.clone().or_else(|| settings.parameters.take());
+        settings.settable_parameters = self.settable_parameters.clone().or_else(|| settings.settable_parameters.take());
         Ok(())
     }
 }
