@@ -2,6 +2,8 @@
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::builders::ProjectionBuilder;
@@ -9,7 +11,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
-use cvm_aws::{CERTIFICATE_INDEX, DynamoDbRegistry, TABLE_KEY, UNSETTLED_INDEX};
+use cvm_aws::{CERTIFICATE_INDEX, DynamoDbAuditTrail, DynamoDbRegistry, HOUR_INDEX, TABLE_KEY, UNSETTLED_INDEX};
 use cvm_testkit::{Effect, Fault, contract, scenario};
 use dynoxide::Database;
 use tokio::net::TcpListener;
@@ -47,6 +49,27 @@ async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("sleepers").await;
     scenario::vend::a_sleeper_harms_nobody(|| registry.clone()).await;
+}
+
+#[tokio::test]
+async fn what_an_operator_decides_holds_whatever_devices_do() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("decisions").await;
+    scenario::lifecycle::a_decision_in_the_middle_of_a_vend(|| registry.clone()).await;
+    scenario::lifecycle::a_decision_in_the_middle_of_a_first_connection(|| registry.clone()).await;
+    scenario::lifecycle::a_device_registered_again_is_another(|| registry.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disable_racing_fifty_vends_leaves_no_power() {
+    let database = LocalDynamoDb::start().await;
+    scenario::lifecycle::a_disable_racing_fifty_vends(database.registry("race").await).await;
+}
+
+#[tokio::test]
+async fn the_audit_trail_on_dynamodb_keeps_the_contract() {
+    let database = LocalDynamoDb::start().await;
+    contract::audit_trail(&database.audit_trail("trail").await).await;
 }
 
 /// A DynamoDB of this test's own.
@@ -95,6 +118,31 @@ impl LocalDynamoDb {
             .await
             .unwrap();
         DynamoDbRegistry::new(self.client.clone(), table)
+    }
+
+    async fn audit_trail(&self, table: &str) -> DynamoDbAuditTrail {
+        let attribute = |name| {
+            let attribute = AttributeDefinition::builder().attribute_name(name);
+            attribute.attribute_type(ScalarAttributeType::S).build().unwrap()
+        };
+        let key = |name, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
+        let hours = GlobalSecondaryIndex::builder()
+            .index_name(HOUR_INDEX)
+            .key_schema(key("hour", KeyType::Hash))
+            .key_schema(key("moment", KeyType::Range))
+            .projection(Projection::builder().projection_type(ProjectionType::All).build());
+        self.client
+            .create_table()
+            .table_name(table)
+            .set_attribute_definitions(Some(["deviceId", "moment", "hour"].map(attribute).to_vec()))
+            .key_schema(key("deviceId", KeyType::Hash))
+            .key_schema(key("moment", KeyType::Range))
+            .global_secondary_indexes(hours.build().unwrap())
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await
+            .unwrap();
+        DynamoDbAuditTrail::new(self.client.clone(), table, Duration::from_secs(86_400))
     }
 }
 

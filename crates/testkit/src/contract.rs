@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, CertificateId, CertificateOwner, Claim, Credential, Decision, Denial, Device,
-    DeviceFilter, GenerationId, GroupCredential, KeyFingerprint, KeyOrigin, Leftover, MadeOut, Proof, Refusal, Remains,
-    Reserve, Status, Timestamp, TrustedUser, TrustedUserClaim, Verdict,
+    Attempt, AttemptId, Attestation, AuditEntry, AuditQuery, AuditTrail, CertificateId, CertificateOwner, Claim,
+    Credential, Decision, Denial, Device, DeviceCounts, DeviceFilter, EnrolmentToken, GenerationId, GroupCredential,
+    Hierarchy, KeyFingerprint, KeyOrigin, Leftover, MadeOut, Module, Presence, Proof, Refusal, Remains, Reserve, State,
+    Status, ThingName, Timestamp, TrustedUser, TrustedUserClaim, UnsettledDevice, Verdict,
 };
 
 use crate::MemoryPlatform;
@@ -36,8 +37,11 @@ pub async fn registry<R: Registry>(registry: &R) {
     nobody_undoes_a_revocation_that_they_did_not_see(registry).await;
     a_user_has_so_many_claims_a_day(registry).await;
     a_place_is_kept_until_it_is_moved(registry).await;
-    // Claims, counters and places are there by now, and are no devices.
+    the_later_word_of_the_platform_counts(registry).await;
+    a_tombstone_is_kept_until_it_is_forgotten(registry).await;
+    // Claims, counters, places, presences and tombstones are there by now, and are no devices.
     a_list_has_every_device_once(registry).await;
+    a_filter_lets_through_what_it_says(registry, &cases).await;
 }
 
 /// Devices in every state there is, and attempts of every kind there is.
@@ -162,10 +166,34 @@ impl Cases {
             }),
             with(&|device| {
                 provision(device, &credential);
-                device.state = cvm_provisioning::State::Revoked;
+                device.state = State::Revoked;
             }),
             with(&|device| device.attestation = Attestation::Certificate { id: CertificateId::of(LEAF), second: None }),
             with(&|device| device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) }),
+            with(&|device| {
+                device.attestation =
+                    Attestation::Certificate { id: CertificateId::of(CA), second: Some(CertificateId::of(LEAF)) };
+            }),
+            with(&|device| device.attestation = Attestation::Ca { id: None }),
+            with(&|device| device.attestation = Attestation::Nothing),
+            with(&|device| {
+                let other = EnrolmentToken::generate().expect("there is randomness").digest();
+                device.attestation =
+                    Attestation::Token { digest: other, second: Some(token().digest()), expires_at: Some(later(500)) };
+                device.group = Some("berlin".parse().expect("a group"));
+                device.hierarchy = Hierarchy {
+                    edge: true,
+                    scope: Some("scope://own".parse().expect("a scope")),
+                    parents: vec!["scope://parent".parse().expect("a scope")],
+                };
+                let module = Module::new(GenerationId::new(3), device.attestation.clone(), later(1));
+                device.put_module("gateway".parse().expect("a module"), module, later(1));
+                let managed = Module {
+                    managed_by: Some("iotEdge".parse().expect("a manager")),
+                    ..Module::new(GenerationId::new(4), Attestation::Nothing, later(1))
+                };
+                device.put_module("other".parse().expect("a module"), managed, later(1));
+            }),
             with(&|device| device.attestation = Attestation::Claim { certificate: None }),
             with(&|device| device.attestation = Attestation::Claim { certificate: Some(CertificateId::of(CA)) }),
             with(&|device| device.attestation = Attestation::TrustedUser { claim: None }),
@@ -384,6 +412,139 @@ async fn a_list_has_every_device_once<R: Registry>(registry: &R) {
     }
     assert_eq!(seen.len(), 25);
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), 25);
+}
+
+async fn a_filter_lets_through_what_it_says<R: Registry>(registry: &R, cases: &Cases) {
+    let mut all = Vec::new();
+    for (number, device) in cases.devices.iter().enumerate() {
+        let group = (number % 2 == 0).then(|| "berlin".parse().expect("a group"));
+        let filtered = Device { id: id(&format!("filtered-{number}")), group, ..device.clone() };
+        put(registry, &filtered).await;
+        all.push(filtered);
+    }
+    let counted = registry.count().await.expect("the store answers");
+    let everything = DeviceFilter::default();
+    let filters = [
+        everything.clone(),
+        DeviceFilter { state: Some(State::Quarantined), ..everything.clone() },
+        DeviceFilter { enabled: Some(false), ..everything.clone() },
+        DeviceFilter { enabled: Some(true), group: "berlin".parse().ok(), ..everything.clone() },
+        DeviceFilter { template: "other".parse().ok(), ..everything.clone() },
+        DeviceFilter { changed_since: Some(later(1)), ..everything.clone() },
+    ];
+    for filter in filters {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = registry.list(&filter, after.as_ref(), 7).await.expect("the store answers");
+            assert!(page.devices.len() <= 7);
+            found.extend(page.devices);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(found.iter().all(|device| filter.admits(device)), "{filter:?}");
+        if filter == everything {
+            let mut counts = DeviceCounts::default();
+            found.iter().for_each(|device| counts.add(device.state, device.status.enabled));
+            assert_eq!(counted, counts);
+        }
+        let mut found: Vec<_> =
+            found.into_iter().filter(|device| device.id.as_str().starts_with("filtered-")).collect();
+        let mut expected: Vec<_> = all.iter().filter(|device| filter.admits(device)).cloned().collect();
+        found.sort_by(|one, other| one.id.cmp(&other.id));
+        expected.sort_by(|one, other| one.id.cmp(&other.id));
+        assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+async fn the_later_word_of_the_platform_counts<R: Registry>(registry: &R) {
+    let [here, gone] = [id("connected"), id("never-seen")];
+    let presence = |connected, order| Presence {
+        connected,
+        since: later(order),
+        order: order * 1_000,
+        client_id: "connected".to_owned(),
+        certificate: CertificateId::of(LEAF),
+    };
+    let before = registry.count_connected().await.expect("the store answers");
+    for (told, connected, expected) in [(5, true, 5), (5, true, 5), (4, false, 5), (6, false, 6), (7, true, 7)] {
+        registry.note_presence(&here, &presence(connected, told)).await.expect("the store answers");
+        let known = registry.presences(&[here.clone(), gone.clone()]).await.expect("the store answers");
+        assert_eq!(known.len(), 1);
+        assert_eq!(known[&here].order, expected * 1_000);
+    }
+    assert_eq!(registry.count_connected().await.expect("the store answers"), before + 1);
+}
+
+async fn a_tombstone_is_kept_until_it_is_forgotten<R: Registry>(registry: &R) {
+    let first = Device { group: "berlin".parse().ok(), ..device("buried") };
+    put(registry, &first).await;
+    let tombstone = first.clone().bury(later(1));
+    let foreign = Device { generation: GenerationId::new(8), ..first.clone() }.bury(later(1));
+    assert!(!registry.remove(&foreign, first.version, &origin()).await.expect("the store answers"), "another device");
+    assert!(registry.remove(&tombstone, first.version, &origin()).await.expect("the store answers"));
+    assert!(!registry.remove(&tombstone, first.version, &origin()).await.expect("the store answers"), "it is gone");
+    let find = async || registry.tombstone(&first.id, first.generation).await.expect("the store answers");
+    assert_eq!(find().await, Some(tombstone));
+    let deleted = UnsettledDevice { id: first.id.clone(), deleted: Some(first.generation) };
+    assert!(registry.unsettled(1_000).await.expect("the store answers").contains(&deleted));
+    let twin = Device { generation: GenerationId::new(9), ..first.clone() };
+    assert!(registry.add(&twin, &origin()).await.expect("the store answers"), "the id is free");
+    for _ in 0..2 {
+        registry.forget(&first.id, first.generation).await.expect("the store answers");
+        assert_eq!(find().await, None);
+    }
+    assert_eq!(stored(registry, &twin).await, twin);
+}
+
+/// Runs the contract of an audit trail over an empty one.
+pub async fn audit_trail<T: AuditTrail>(trail: &T) {
+    let entry = |number: u64, device: &str, at: Timestamp| AuditEntry {
+        id: format!("{number:04}"),
+        at,
+        device: id(device),
+        generation: Some(GenerationId::new(7)),
+        module: (number == 3).then(|| "module".parse().expect("a module")),
+        action: "refused".to_owned(),
+        reason: Some("wrong-proof".to_owned()),
+        key: Some(KeyFingerprint::of(b"key")),
+        certificate: Some(CertificateId::of(LEAF)),
+        thing: ThingName::try_from(device.to_owned()).ok(),
+        changed: vec!["group".to_owned()],
+        door: Some("vend".to_owned()),
+        request_id: Some("request".to_owned()),
+        source: Some("192.0.2.1".to_owned()),
+        actor: Some("anna".to_owned()),
+    };
+    // Two devices, three hours, and several entries in one second.
+    let all: Vec<_> =
+        (0..60).map(|number| entry(number, ["sn-1", "sn-2"][number as usize % 2], later(number / 7 * 1_200))).collect();
+    trail.append(&all).await.expect("the store answers");
+    trail.append(&all[..30]).await.expect("the store answers");
+    for (device, since, until) in [
+        (None, NOW, later(100_000)),
+        (Some("sn-1"), NOW, later(100_000)),
+        (None, later(1_200), later(3_600)),
+        (Some("sn-2"), later(1_201), later(3_601)),
+        (Some("sn-3"), NOW, later(100_000)),
+    ] {
+        let query = AuditQuery { device: device.map(id), since, until };
+        let mut expected: Vec<_> = all.iter().filter(|entry| since <= entry.at && entry.at < until).collect();
+        expected.retain(|entry| device.is_none_or(|device| entry.device == id(device)));
+        expected.reverse();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = trail.entries(&query, after.as_deref(), 4).await.expect("the store answers");
+            assert!(page.entries.len() <= 4);
+            found.extend(page.entries);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{query:?}");
+    }
 }
 
 /// Fifty callers for one device at once.

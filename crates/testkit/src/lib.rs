@@ -10,9 +10,11 @@ pub mod fixture;
 mod platform;
 mod registry;
 pub mod scenario;
+mod trail;
 
 pub use audit::MemoryAudit;
 pub use factory::Factory;
 pub use fault::{Effect, Fault, Faulty, Script};
 pub use platform::MemoryPlatform;
 pub use registry::MemoryRegistry;
+pub use trail::{MemoryBus, MemoryTrail};

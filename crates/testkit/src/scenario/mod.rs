@@ -11,6 +11,7 @@ use crate::{Faulty, MemoryAudit, MemoryPlatform, Script};
 
 pub mod claims;
 pub mod first_connect;
+pub mod lifecycle;
 pub mod reconcile;
 pub mod vend;
 

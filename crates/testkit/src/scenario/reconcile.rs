@@ -28,7 +28,7 @@ impl<R: Registry> World<R> {
     }
 
     /// Runs the reconciler as its schedule does, until nothing changes any more.
-    async fn settle(&self, from: Timestamp) -> Reconciled {
+    pub(super) async fn settle(&self, from: Timestamp) -> Reconciled {
         let mut total = Reconciled::default();
         for run in 0..3 {
             let now = from.after(Duration::from_secs(run * 300));
