@@ -29,6 +29,13 @@ struct Answer {
 }
 
 impl Answer {
+    /// The body, which is what the OpenAPI document says of it.
+    fn is(&self, name: &str) {
+        let document: Value = serde_json::from_str(include_str!("../../../schemas/registry.openapi.json")).unwrap();
+        let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": document["components"]});
+        jsonschema::validator_for(&schema).unwrap().validate(&self.body).unwrap();
+    }
+
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -95,6 +102,9 @@ async fn a_device_is_made_read_changed_and_deleted() {
     assert_eq!(read.body["authentication"]["symmetricKey"]["primaryKey"], Value::Null, "keys are shown once");
     assert_eq!(read.body["connectionStateUpdatedTime"], "0001-01-01T00:00:00Z");
     assert_eq!(api.send("GET", "/devices/sn-1", &[("if-none-match", &tag)], "").await.status, 304);
+
+    made.is("Device");
+    read.is("Device");
 
     // What was read is sent back, with one thing changed.
     let mut body = read.body;
@@ -181,6 +191,7 @@ async fn nobody_but_an_operator_is_let_in() {
 async fn threat_43_a_throttle_is_429_with_a_time() {
     let api = Api::new(&Script::fail(1, Fault::Throttle));
     let answer = api.get("/devices/sn-1").await;
+    answer.is("Failure");
     assert_eq!((answer.status, answer.header("iothub-errorcode")), (429, "ThrottlingException"));
     assert!((3..=12).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
 }
@@ -246,6 +257,7 @@ async fn of_many_at_once_each_is_done_by_itself() {
         {"id": "sn-1", "importMode": "updateIfMatchETag", "eTag": "other", "status": "disabled"},
     ]);
     let answer = api.post("/devices", mixed).await;
+    answer.is("BulkAnswer");
     assert_eq!((answer.status, &answer.body["isSuccessful"]), (400, &json!(false)));
     let errors = answer.body["errors"].as_array().unwrap();
     let codes: Vec<_> = errors.iter().map(|error| error["errorCode"].as_str().unwrap()).collect();
@@ -265,6 +277,7 @@ async fn a_module_is_made_read_changed_and_deleted() {
     api.put("/devices/sn-1", None, json!({})).await;
     assert_eq!(api.get(uri).await.header("iothub-errorcode"), "ModuleNotFound");
     let made = api.put(uri, None, json!({"moduleId": "m-1", "managedBy": "iotEdge"})).await;
+    made.is("Module");
     assert_eq!((made.status, &made.body["managedBy"]), (200, &json!("iotEdge")));
     assert_eq!(api.put(uri, None, json!({})).await.header("iothub-errorcode"), "ModuleAlreadyExistsOnDevice");
     let changed = api.put(uri, Some(made.header("etag")), json!({"managedBy": null})).await;
@@ -312,6 +325,8 @@ async fn the_trail_is_told_the_latest_first() {
     let told =
         |answer: &Answer| answer.body.as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect::<Vec<_>>();
     assert_eq!(told(&api.get("/audit?device=sn-1").await), ["entry-0", "entry-60"], "of the last day");
+    let newest = Answer { body: api.get("/audit").await.body[0].clone(), ..api.get("/audit").await };
+    newest.is("AuditEntry");
     let first = api.get("/audit?top=1&since=2027-01-01T00:00:00Z").await;
     let place = first.header("x-ms-continuation").replace('#', "%23");
     let rest = api.get(&format!("/audit?since=2027-01-01T00:00:00Z&continuation={place}")).await;
