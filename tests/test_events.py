@@ -94,6 +94,27 @@ CLAIM = {
     "wrong-content-type": {415},
 }
 
+# The registry's API. A device stands there before, where the request is for one that does.
+REGISTRY = {
+    "create": {200},
+    "jwt-operator": {200},
+    "update": {200},
+    "other-etag": {412},
+    "delete": {204},
+    "delete-without-etag": {400},
+    "unknown-device": {404},
+    "malformed-device-id": {400},
+    "nobody": {401},
+    "list": {200},
+    "bulk": {200},
+    "module": {200},
+    "query": {200},
+    "approve": {409},
+    "statistics": {200},
+    "audit": {200},
+}
+REGISTERED = {"update", "other-etag", "delete", "delete-without-etag", "module", "approve"}
+
 
 # --- vend ---
 
@@ -200,6 +221,18 @@ def test_a_trusted_user(stack: Stack, name):
         assert answer.json["deviceId"] == f"sample-claim-{name}"
 
 
+# --- registry ---
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_an_operator(stack: Stack, name):
+    if name in REGISTERED:
+        stack.device(f"sample-registry-{name}")
+    answer = stack.call("Registry", event("registry", name))
+    assert answer["statusCode"] in REGISTRY[name], answer
+    assert answer["headers"]["cache-control"] == "no-store"
+
+
 # --- all ---
 
 
@@ -213,6 +246,7 @@ def test_every_event_is_tested():
         "confirm": set(CONFIRM),
         "lifecycle": set(LIFECYCLE),
         "reconcile": {"schedule"},
+        "registry": set(REGISTRY),
     }
     assert {folder.name: {path.stem for path in folder.glob("*.json")} for folder in EVENTS.iterdir()} == tested
     assert {folder.name for folder in (ROOT / "functions").iterdir()} == set(tested)

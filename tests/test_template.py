@@ -37,6 +37,8 @@ ACTIONS = {
     | {"iot:ListThingPrincipals"}
     | RETIRE
     | LISTS,
+    "Registry": {"dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}
+    | {"dynamodb:Scan"},
 }
 # What takes no resource, or not always; and what the local AWS checks on "*" (see local_aws.py).
 ON_EVERYTHING = {ISSUE, *LISTS, "iot:AttachPolicy"}
@@ -49,6 +51,7 @@ VARIABLES = {
     "Claim": {"CLAIMS_PER_USER_PER_DAY", "FLEET_TEMPLATE", "IOT_ENDPOINT", "ROOT_CA_PEM"},
     "Confirm": set(),
     "Reconcile": set(),
+    "Registry": {"AUDIT_TABLE"},
 }
 
 

@@ -11,10 +11,17 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
+use axum::Extension;
+use axum::body::Body;
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::{HeaderValue, Request, StatusCode};
 use cvm_aws::{CERTIFICATE_INDEX, DynamoDbAuditTrail, DynamoDbRegistry, HOUR_INDEX, TABLE_KEY, UNSETTLED_INDEX};
-use cvm_testkit::{Effect, Fault, contract, scenario};
+use cvm_http::{Operator, Registry, registry_router};
+use cvm_provisioning::{Actor, Operations};
+use cvm_testkit::{Effect, Fault, MemoryTrail, contract, fixture, scenario};
 use dynoxide::Database;
 use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 
 #[tokio::test]
 async fn the_registry_on_dynamodb_keeps_the_contract() {
@@ -70,6 +77,30 @@ async fn a_disable_racing_fifty_vends_leaves_no_power() {
 async fn the_audit_trail_on_dynamodb_keeps_the_contract() {
     let database = LocalDynamoDb::start().await;
     contract::audit_trail(&database.audit_trail("trail").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_operators_with_one_entity_tag_one_wins() {
+    let database = LocalDynamoDb::start().await;
+    let operations = Operations { registry: database.registry("operators").await };
+    let served = Registry { operations, trail: MemoryTrail::default() };
+    let operator = Operator(Actor::new("anna").unwrap());
+    let router = registry_router(served, || fixture::NOW).layer(Extension(operator));
+    let put = |tag: Option<HeaderValue>, body: String| {
+        let mut request = Request::put("/devices/sn-1").body(Body::from(body)).unwrap();
+        request.headers_mut().extend(tag.map(|tag| (IF_MATCH, tag)));
+        tokio::spawn(router.clone().oneshot(request))
+    };
+    let made = put(None, "{}".to_owned()).await.unwrap().unwrap();
+    let mut tag = made.headers()[ETAG].clone();
+    for round in 0..10 {
+        let [one, other] = ["one", "other"]
+            .map(|who| put(Some(tag.clone()), format!(r#"{{"statusReason": "{who} in round {round}"}}"#)));
+        let (one, other) = (one.await.unwrap().unwrap(), other.await.unwrap().unwrap());
+        let (won, lost) = if one.status() == StatusCode::OK { (one, other) } else { (other, one) };
+        assert_eq!((won.status(), lost.status()), (StatusCode::OK, StatusCode::PRECONDITION_FAILED));
+        tag = won.headers()[ETAG].clone();
+    }
 }
 
 /// A DynamoDB of this test's own.

@@ -6,6 +6,7 @@ mod claim;
 mod door;
 mod media;
 mod problem;
+mod registry;
 mod request;
 mod vend;
 
@@ -13,4 +14,5 @@ pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
 pub use door::{Caller, Clock};
 pub use problem::Problem;
+pub use registry::{Operator, Registry, registry_router};
 pub use vend::{parse, router};

@@ -1,0 +1,66 @@
+//! What happens to every request before and after its own work: who made it, and what is said beside each answer.
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::middleware::Next;
+use axum::response::Response;
+use cvm_provisioning::{Actor, AttemptId, Origin, Timestamp};
+
+use super::failure::{Code, Failure};
+use crate::door::{Caller, Clock};
+
+/// The operator who made a request: an extension of the request, put there by whoever has checked it. A request without
+/// one is refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Operator(pub Actor);
+
+/// A request that was let in.
+#[derive(Clone, Debug)]
+pub(super) struct Admitted {
+    pub(super) origin: Origin,
+    pub(super) now: Timestamp,
+}
+
+/// The name of the door in audit records.
+const DOOR: &str = "registry";
+
+/// Lets operators in, and nobody else; finishes every answer.
+pub(super) async fn admit(
+    State(clock): State<Clock>,
+    caller: Option<Extension<Caller>>,
+    operator: Option<Extension<Operator>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let now = clock();
+    let tracking = AttemptId::random().unwrap_or(AttemptId::new(0));
+    let mut origin = caller.map(|extension| extension.0).unwrap_or_default().origin(DOOR, tracking);
+    let request_id = HeaderValue::try_from(&origin.request_id).ok();
+    let mut response = match operator {
+        Some(Extension(Operator(actor))) => {
+            origin.actor = Some(actor);
+            request.extensions_mut().insert(Admitted { origin, now });
+            next.run(request).await
+        }
+        None => {
+            let text = "sign the request, or send a token, as the operator of this service says";
+            Failure::new(Code::IotHubUnauthorizedAccess, text).answer(tracking, now)
+        }
+    };
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        let mut written = failure.answer(tracking, now);
+        // Such as Allow, beside 405.
+        for (name, value) in response.headers().iter().filter(|(name, _)| *name != "content-length") {
+            written.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        response = written;
+    }
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(request_id) = request_id {
+        headers.insert(HeaderName::from_static("x-request-id"), request_id);
+    }
+    response
+}

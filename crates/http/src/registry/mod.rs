@@ -1,0 +1,76 @@
+//! The registry for operators' tools, as the identity registry of Azure IoT Hub has it (service REST API, version
+//! 2021-04-12), with what that has no word for beside it.
+
+mod audit;
+mod bulk;
+mod call;
+mod conditions;
+mod devices;
+mod document;
+mod door;
+mod entry;
+mod failure;
+mod list;
+mod modules;
+mod statistics;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use cvm_provisioning::{AuditTrail, DeviceStore, Operations, Presences};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::call::MAX_BODY;
+pub use self::door::Operator;
+use self::failure::{Code, Failure};
+use crate::Clock;
+
+/// What operators' tools work on.
+#[derive(Clone, Debug)]
+pub struct Registry<R, T> {
+    /// The device registry and what is done with it.
+    pub operations: Operations<R>,
+    /// Where everything that happened is kept.
+    pub trail: T,
+}
+
+/// The router of the registry. Who asks is an [`Operator`] among the extensions of the request, put there by whoever has
+/// checked it; a request without one is refused.
+pub fn registry_router<R, T>(registry: Registry<R, T>, clock: Clock) -> Router
+where
+    R: DeviceStore + Presences + 'static,
+    T: AuditTrail + 'static,
+{
+    let device = get(Registry::<R, T>::read_device).put(Registry::<R, T>::put_device);
+    let module = get(Registry::<R, T>::read_module).put(Registry::<R, T>::put_module);
+    let devices = get(Registry::<R, T>::list_devices).post(Registry::<R, T>::import);
+    Router::new()
+        .route("/devices", devices.clone())
+        // Some tools have a slash at the end.
+        .route("/devices/", devices)
+        .route(
+            "/devices/{device}",
+            device.delete(Registry::<R, T>::delete_device).post(Registry::<R, T>::query_devices),
+        )
+        .route("/devices/{device}/approve", post(Registry::<R, T>::approve))
+        .route("/devices/{device}/renew", post(Registry::<R, T>::renew))
+        .route("/devices/{device}/modules", get(Registry::<R, T>::list_modules))
+        .route("/devices/{device}/modules/{module}", module.delete(Registry::<R, T>::delete_module))
+        .route("/statistics/devices", get(Registry::<R, T>::count_devices))
+        .route("/statistics/service", get(Registry::<R, T>::count_connected))
+        .route("/audit", get(Registry::<R, T>::audit))
+        .with_state(Arc::new(registry))
+        .method_not_allowed_fallback(async || {
+            Failure::new(Code::GenericMethodNotAllowed, "the header Allow says what can be done here")
+        })
+        .fallback(async || Failure::new(Code::GenericNotFound, "the registry is at /devices, /statistics and /audit"))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(|_| {
+            Failure::new(Code::ServerError, "report it with the x-request-id if it stays").into_response()
+        }))
+        .layer(from_fn_with_state(clock, door::admit))
+}

@@ -1,0 +1,334 @@
+//! The registry's API from the outside: what operators' tools send, and what they are answered.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CACHE_CONTROL, ETAG};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Extension, Router};
+use cvm_http::{Operator, Registry, registry_router};
+use cvm_provisioning::{
+    Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State,
+};
+use cvm_testkit::fixture::{NOW, device, id, later, origin};
+use cvm_testkit::{Fault, Faulty, MemoryRegistry, MemoryTrail, Script};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+/// The API over a registry in memory, as an operator has it.
+struct Api {
+    registry: MemoryRegistry,
+    trail: MemoryTrail,
+    router: Router,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    /// The body, which is what the OpenAPI document says of it.
+    fn is(&self, name: &str) {
+        let document: Value = serde_json::from_str(include_str!("../../../schemas/registry.openapi.json")).unwrap();
+        let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": document["components"]});
+        jsonschema::validator_for(&schema).unwrap().validate(&self.body).unwrap();
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Api {
+    fn new(script: &Script) -> Self {
+        let (registry, trail) = (MemoryRegistry::default(), MemoryTrail::default());
+        let faulty = Faulty { inner: registry.clone(), script: script.clone() };
+        let served = Registry { operations: Operations { registry: faulty }, trail: trail.clone() };
+        let operator = Operator(Actor::new("anna").unwrap());
+        let router = registry_router(served, || NOW).layer(Extension(operator));
+        Self { registry, trail, router }
+    }
+
+    async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        assert_eq!(headers[CACHE_CONTROL], "no-store");
+        assert!(headers.contains_key("x-request-id"));
+        let bytes = to_bytes(response.into_body(), 8 << 20).await.unwrap();
+        let body: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        if status.is_client_error() && body.get("isSuccessful").is_none() {
+            let code = headers["iothub-errorcode"].to_str().unwrap();
+            assert!(body["Message"].as_str().unwrap().starts_with(&format!("ErrorCode:{code};")));
+            assert!(body["ExceptionMessage"].as_str().unwrap().ends_with("-G:1-TimeStamp:01/15/2027 08:00:00"));
+        }
+        Answer { status: status.as_u16(), headers, body }
+    }
+
+    async fn get(&self, uri: &str) -> Answer {
+        self.send("GET", uri, &[], Body::empty()).await
+    }
+
+    async fn put(&self, uri: &str, if_match: Option<&str>, body: Value) -> Answer {
+        let headers: Vec<_> = if_match.iter().map(|tag| ("if-match", *tag)).collect();
+        self.send("PUT", uri, &headers, body.to_string()).await
+    }
+
+    async fn post(&self, uri: &str, body: Value) -> Answer {
+        self.send("POST", uri, &[("content-type", "application/json; charset=utf-8")], body.to_string()).await
+    }
+
+    async fn device(&self, name: &str) -> Device {
+        self.registry.find(&id(name)).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_made_read_changed_and_deleted() {
+    let api = Api::new(&Script::default());
+    let made = api.put("/devices/sn-1?api-version=2021-04-12", None, json!({"deviceId": "sn-1"})).await;
+    assert_eq!((made.status, &made.body["status"]), (200, &json!("enabled")));
+    assert!(made.body["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap().len() > 40);
+    let tag = made.header(ETAG.as_str()).to_owned();
+    assert_eq!(tag, format!("\"{}\"", made.body["etag"].as_str().unwrap()));
+    assert_eq!(api.put("/devices/sn-1", None, json!({})).await.header("iothub-errorcode"), "DeviceAlreadyExists");
+
+    let read = api.get("/devices/sn-1").await;
+    assert_eq!(read.body["authentication"]["symmetricKey"]["primaryKey"], Value::Null, "keys are shown once");
+    assert_eq!(read.body["connectionStateUpdatedTime"], "0001-01-01T00:00:00Z");
+    assert_eq!(api.send("GET", "/devices/sn-1", &[("if-none-match", &tag)], "").await.status, 304);
+
+    made.is("Device");
+    read.is("Device");
+
+    // What was read is sent back, with one thing changed.
+    let mut body = read.body;
+    body["status"] = json!("disabled");
+    body["statusReason"] = json!("stolen");
+    let before = api.device("sn-1").await;
+    let changed = api.put("/devices/sn-1", Some(&tag), body).await;
+    assert_eq!((changed.status, &changed.body["statusReason"]), (200, &json!("stolen")));
+    assert_eq!(api.device("sn-1").await.attestation, before.attestation);
+    assert_eq!(api.put("/devices/sn-1", Some(&tag), json!({"status": "enabled"})).await.status, 412);
+
+    let kept = api.put("/devices/sn-1", Some("*"), json!({"capabilities": {"iotEdge": true}})).await;
+    assert_eq!((&kept.body["status"], &kept.body["statusReason"]), (&json!("disabled"), &json!("stolen")));
+    assert_eq!(api.send("DELETE", "/devices/sn-1", &[], "").await.status, 400, "not without If-Match");
+    assert_eq!(api.send("DELETE", "/devices/sn-1", &[("if-match", &tag)], "").await.status, 412);
+    assert_eq!(api.send("DELETE", "/devices/sn-1", &[("if-match", "\"*\"")], "").await.status, 204);
+    assert_eq!(api.get("/devices/sn-1").await.header("iothub-errorcode"), "DeviceNotFound");
+    assert_eq!(api.put("/devices/sn-1", Some("*"), json!({})).await.status, 404);
+    let actors: Vec<_> = api.registry.take_writes().into_iter().map(|write| write.by.unwrap()).collect();
+    assert!(actors.iter().all(|by| by.door == "registry" && by.actor.as_ref().unwrap().as_str() == "anna"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_writers_with_one_entity_tag_one_wins() {
+    let api = Api::new(&Script::default());
+    for round in 0..50 {
+        let uri = format!("/devices/sn-{round}");
+        let tag = api.put(&uri, None, json!({})).await.header("etag").to_owned();
+        let write = |reason: &str| {
+            let request = Request::put(&uri).header("if-match", &tag);
+            let request = request.body(Body::from(json!({ "statusReason": reason }).to_string())).unwrap();
+            tokio::spawn(api.router.clone().oneshot(request))
+        };
+        let (one, other) = (write("one"), write("other"));
+        let mut statuses = [one.await.unwrap().unwrap(), other.await.unwrap().unwrap()].map(|answer| answer.status());
+        statuses.sort_unstable();
+        assert_eq!(statuses, [StatusCode::OK, StatusCode::PRECONDITION_FAILED]);
+    }
+}
+
+#[tokio::test]
+async fn threat_26_what_is_not_asked_for_is_refused_and_not_repeated() {
+    let script = Script::default();
+    let api = Api::new(&script);
+    for (method, uri, headers, body, status, code) in [
+        ("GET", "/devices/a%20secret", &[][..], "", 400, "ArgumentInvalid"),
+        ("GET", "/devices/%ff", &[], "", 400, "ArgumentInvalid"),
+        ("GET", "/devices?stat=enabled", &[], "", 400, "ArgumentInvalid"),
+        ("GET", "/devices?top=1&top=2", &[], "", 400, "ArgumentInvalid"),
+        ("GET", "/devices?top=1001", &[], "", 400, "ArgumentInvalid"),
+        ("GET", "/devices?changedSince=yesterday", &[], "", 400, "ArgumentInvalid"),
+        ("PUT", "/devices/sn-1", &[], r#"{"deviceId":"sn-2"}"#, 400, "ArgumentInvalid"),
+        ("PUT", "/devices/sn-1", &[], r#"{"status":"enabled","status":"disabled"}"#, 400, "ArgumentInvalid"),
+        ("PUT", "/devices/sn-1", &[], r#"{"status":"secret"}"#, 400, "ArgumentInvalid"),
+        ("PUT", "/devices/sn-1", &[("if-match", "*"), ("if-none-match", "*")], "{}", 400, "ArgumentInvalid"),
+        ("PUT", "/devices/sn-1", &[("content-type", "text/plain")], "{}", 415, "GenericUnsupportedMediaType"),
+        ("POST", "/devices/sn-1", &[], "{}", 405, "GenericMethodNotAllowed"),
+        ("PATCH", "/devices/sn-1", &[], "{}", 405, "GenericMethodNotAllowed"),
+        ("POST", "/devices/query", &[], r#"{"query":"SELECT secret FROM devices"}"#, 400, "ArgumentInvalid"),
+        ("GET", "/elsewhere", &[], "", 404, "GenericNotFound"),
+        ("GET", "/audit?since=2027-01-15T08:00:00Z&until=2027-01-15T08:00:00Z", &[], "", 400, "ArgumentInvalid"),
+    ] {
+        let answer = api.send(method, uri, headers, body.to_owned()).await;
+        assert_eq!((answer.status, answer.header("iothub-errorcode")), (status, code), "{method} {uri} {body}");
+        assert!(!answer.body.to_string().contains("secret"), "{}", answer.body);
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(api.send("PUT", "/devices/sn-1", &[], deep).await.status, 400);
+    assert_eq!(api.send("PUT", "/devices/sn-1", &[], "x".repeat(600_000)).await.status, 413);
+    assert_eq!(script.calls(), 0, "the registry was not asked");
+}
+
+#[tokio::test]
+async fn nobody_but_an_operator_is_let_in() {
+    let served =
+        Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
+    let request = Request::get("/devices").header("x-operator", "anna").body(Body::empty()).unwrap();
+    let response = registry_router(served, || NOW).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
+}
+
+#[tokio::test]
+async fn threat_43_a_throttle_is_429_with_a_time() {
+    let api = Api::new(&Script::fail(1, Fault::Throttle));
+    let answer = api.get("/devices/sn-1").await;
+    answer.is("Failure");
+    assert_eq!((answer.status, answer.header("iothub-errorcode")), (429, "ThrottlingException"));
+    assert!((3..=12).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
+}
+
+#[tokio::test]
+async fn a_list_goes_on_where_it_ended_and_can_be_filtered() {
+    let api = Api::new(&Script::default());
+    for number in 0..250 {
+        let group = if number % 2 == 0 { "even" } else { "odd" };
+        let body = json!({"cvm": {"group": group, "attestation": {"kind": "nothing"}}});
+        assert_eq!(api.put(&format!("/devices/sn-{number:03}"), None, body).await.status, 200);
+    }
+    assert_eq!(api.get("/devices").await.body.as_array().unwrap().len(), 250);
+    assert_eq!(api.get("/devices/?top=7").await.body.as_array().unwrap().len(), 7);
+    assert_eq!(api.get("/devices?group=odd&state=registered&status=enabled").await.body.as_array().unwrap().len(), 125);
+    assert_eq!(api.get("/devices?changedSince=2027-01-15T08:00:01Z").await.body, json!([]));
+    let (mut place, mut count) = (String::new(), 0);
+    loop {
+        let headers = [("x-ms-continuation", place.as_str()), ("x-ms-max-item-count", "100")];
+        let query = json!({"query": "SELECT * FROM devices"}).to_string();
+        let page = api.send("POST", "/devices/query", &headers, query).await;
+        count += page.body.as_array().unwrap().len();
+        place = page.header("x-ms-continuation").to_owned();
+        if place.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(count, 250);
+    let counts = api.get("/statistics/devices").await.body;
+    assert_eq!((&counts["totalDeviceCount"], &counts["disabledDeviceCount"]), (&json!(250), &json!(0)));
+}
+
+#[tokio::test]
+async fn what_was_said_of_an_earlier_device_says_nothing_of_this_one() {
+    let api = Api::new(&Script::default());
+    assert!(api.registry.add(&device("sn-1"), &origin()).await.unwrap());
+    let presence = |since| Presence {
+        connected: true,
+        since,
+        order: u64::try_from(since.seconds()).unwrap(),
+        client_id: "sn-1".to_owned(),
+        certificate: "ab".repeat(32).parse().unwrap(),
+    };
+    let earlier = NOW.before(std::time::Duration::from_secs(1));
+    for (since, state) in [(earlier, "Disconnected"), (later(1), "Connected")] {
+        api.registry.note_presence(&id("sn-1"), &presence(since)).await.unwrap();
+        assert_eq!(api.get("/devices/sn-1").await.body["connectionState"], state);
+        assert_eq!(api.get("/devices").await.body[0]["connectionState"], state);
+    }
+    assert_eq!(api.get("/statistics/service").await.body, json!({"connectedDeviceCount": 1}));
+}
+
+#[tokio::test]
+async fn of_many_at_once_each_is_done_by_itself() {
+    let api = Api::new(&Script::default());
+    let done = api.post("/devices", json!([{"id": "sn-1"}, {"id": "sn-1", "moduleId": "m-1"}])).await;
+    assert_eq!((done.status, done.body), (200, json!({"isSuccessful": true, "errors": [], "warnings": []})));
+    let mixed = json!([
+        {"id": "sn-1", "importMode": "create"},
+        {"id": "sn-2", "importMode": "Create", "tags": {"site": "berlin"}},
+        {"id": "no id"},
+        {"id": "sn-1", "importMode": "updateTwin"},
+        {"id": "sn-1", "importMode": "updateIfMatchETag", "eTag": "other", "status": "disabled"},
+    ]);
+    let answer = api.post("/devices", mixed).await;
+    answer.is("BulkAnswer");
+    assert_eq!((answer.status, &answer.body["isSuccessful"]), (400, &json!(false)));
+    let errors = answer.body["errors"].as_array().unwrap();
+    let codes: Vec<_> = errors.iter().map(|error| error["errorCode"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["DeviceAlreadyExists", "ArgumentInvalid", "ArgumentInvalid", "PreconditionFailed"]);
+    assert_eq!(errors[1]["deviceId"], "", "what is no id is not repeated");
+    assert_eq!(answer.body["warnings"][0]["deviceId"], "sn-2");
+    assert_eq!(api.get("/devices/sn-2").await.status, 200);
+    let many: Vec<_> = (0..101).map(|number| json!({"id": format!("x-{number}")})).collect();
+    assert_eq!(api.post("/devices", json!(many)).await.header("iothub-errorcode"), "TooManyDevices");
+}
+
+#[tokio::test]
+async fn a_module_is_made_read_changed_and_deleted() {
+    let api = Api::new(&Script::default());
+    let uri = "/devices/sn-1/modules/m-1";
+    assert_eq!(api.put(uri, None, json!({})).await.header("iothub-errorcode"), "DeviceNotFound");
+    api.put("/devices/sn-1", None, json!({})).await;
+    assert_eq!(api.get(uri).await.header("iothub-errorcode"), "ModuleNotFound");
+    let made = api.put(uri, None, json!({"moduleId": "m-1", "managedBy": "iotEdge"})).await;
+    made.is("Module");
+    assert_eq!((made.status, &made.body["managedBy"]), (200, &json!("iotEdge")));
+    assert_eq!(api.put(uri, None, json!({})).await.header("iothub-errorcode"), "ModuleAlreadyExistsOnDevice");
+    let changed = api.put(uri, Some(made.header("etag")), json!({"managedBy": null})).await;
+    assert_eq!((changed.status, &changed.body["managedBy"]), (200, &Value::Null));
+    assert_eq!(api.put(uri, Some(made.header("etag")), json!({})).await.status, 412);
+    assert_eq!(api.get("/devices/sn-1/modules").await.body[0]["moduleId"], "m-1");
+    assert_eq!(api.send("DELETE", uri, &[("if-match", "*")], "").await.status, 204);
+    assert_eq!(api.get("/devices/sn-1/modules").await.body, json!([]));
+}
+
+#[tokio::test]
+async fn a_person_decides_about_a_device_in_quarantine() {
+    let api = Api::new(&Script::default());
+    let waiting = Device { state: State::Quarantined, ..device("sn-1") };
+    assert!(api.registry.add(&waiting, &origin()).await.unwrap());
+    assert_eq!(api.post("/devices/sn-1/approve", json!({})).await.status, 400, "it has to be said");
+    let approved = api.post("/devices/sn-1/approve", json!({"keepCertificate": true})).await;
+    assert_eq!((approved.status, &approved.body["cvm"]["state"]), (200, &json!("provisioned")));
+    assert_eq!(api.post("/devices/sn-1/approve", json!({"keepCertificate": true})).await.status, 409);
+    assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.body["cvm"]["state"], "registered");
+    assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.status, 409);
+}
+
+#[tokio::test]
+async fn the_trail_is_told_the_latest_first() {
+    let api = Api::new(&Script::default());
+    let entry = |number: i64| AuditEntry {
+        id: format!("entry-{number}"),
+        at: cvm_provisioning::Timestamp::from_seconds(NOW.seconds() - number),
+        device: id("sn-1"),
+        generation: None,
+        module: None,
+        action: "created".to_owned(),
+        reason: None,
+        key: None,
+        certificate: None,
+        thing: None,
+        changed: Vec::new(),
+        door: Some("registry".to_owned()),
+        request_id: None,
+        source: None,
+        actor: Some("anna".to_owned()),
+    };
+    api.trail.append(&[entry(0), entry(60), entry(100_000)]).await.unwrap();
+    let told =
+        |answer: &Answer| answer.body.as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(told(&api.get("/audit?device=sn-1").await), ["entry-0", "entry-60"], "of the last day");
+    let newest = Answer { body: api.get("/audit").await.body[0].clone(), ..api.get("/audit").await };
+    newest.is("AuditEntry");
+    let first = api.get("/audit?top=1&since=2027-01-01T00:00:00Z").await;
+    let place = first.header("x-ms-continuation").replace('#', "%23");
+    let rest = api.get(&format!("/audit?since=2027-01-01T00:00:00Z&continuation={place}")).await;
+    assert_eq!((told(&first), told(&rest)), (vec![json!("entry-0")], vec![json!("entry-60"), json!("entry-100000")]));
+}

@@ -1,0 +1,21 @@
+//! The function's environment, read and cross-checked once, at the start.
+
+use cvm_lambda::{Environment, InvalidEnvironment};
+
+/// Everything the function is told by its environment.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    /// `AUDIT_TABLE`, the name of the DynamoDB table of the audit trail.
+    pub(crate) audit_table: String,
+    /// `DEVICE_TABLE`, the name of the DynamoDB table of the registry.
+    pub(crate) table: String,
+}
+
+impl Configuration {
+    pub(crate) fn read(environment: &Environment) -> Result<Self, InvalidEnvironment> {
+        Ok(Self {
+            audit_table: environment.required("AUDIT_TABLE")?.to_owned(),
+            table: environment.required("DEVICE_TABLE")?.to_owned(),
+        })
+    }
+}
