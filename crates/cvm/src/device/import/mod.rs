@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ use cvm_provisioning::{
 };
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+mod journal;
 
 use super::DeviceError;
 use crate::error::{CommandError, with_causes};
@@ -22,12 +26,14 @@ use crate::operation;
 use crate::output::Output;
 use crate::progress::{Progress, Standing};
 use crate::registry::{now, origin};
+use journal::{Journal, KeptTokens};
 
 /// Register, change or delete many devices from a file
 ///
 /// The file is a table in CSV, the identity registry's lines of JSON, AWS IoT bulk registration, or a manifest of
 /// Espressif's or Microchip's; the signatures of a manifest are not checked. A line that cannot be used is told and
-/// passed over. Run it again after a failure: what is done already is told as taken or unchanged.
+/// passed over. How far it has come is kept beside the file, in FILE.cvm-import: if it is cut off, run it again with
+/// --resume, and nothing is done twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArguments {
@@ -66,12 +72,16 @@ pub(super) struct ImportArguments {
     /// Check every line, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Go on with an import of this file that was cut off; give the same options and the same --tokens
+    #[arg(long, conflicts_with = "dry_run")]
+    resume: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cvm device import serials.csv --dry-run
   cvm device import serials.csv --tokens tokens.jsonl --errors bad.jsonl
+  cvm device import serials.csv --tokens tokens.jsonl --resume
   cvm device import serials.csv --proof claim --group berlin
   cvm device import list.csv --column device=SN --ignore-unknown-columns
   cvm device import devices.txt --tokens tokens.jsonl
@@ -90,13 +100,24 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<(), CommandError> {
     let mut reader = arguments.reader().map_err(DeviceError::from)?;
-    let mut files = Files::open(arguments).map_err(DeviceError::from)?;
+    let mut journal = arguments.journal().map_err(DeviceError::from)?;
+    let (mut files, kept) = Files::open(arguments).map_err(DeviceError::from)?;
     let by = origin();
     let mut progress = Progress::start(output);
-    let mut summary = Summary::default();
+    let begun = journal.as_ref().map(|journal| journal.entry.clone()).unwrap_or_default();
+    let (mut records, mut summary) = (begun.records, begun.summary);
+    if let Some(journal) = &mut journal {
+        journal.keep(records, &summary).map_err(DeviceError::from)?;
+    }
+    // What was through before is read over.
+    for passed in reader.by_ref().take(usize::try_from(records).unwrap_or(usize::MAX)) {
+        drop(passed);
+    }
+    let mut cut_off = arguments.resume.then_some(kept);
     loop {
         let mut lines = Vec::new();
         for read in reader.by_ref().take(BATCH) {
+            records += 1;
             match read {
                 Ok(line) => lines.push(line),
                 Err(error) if error.problem.is_of_the_file() => {
@@ -115,18 +136,32 @@ pub(super) async fn run(
             break;
         }
         summary.twins += lines.iter().filter(|line| line.twin).count() as u64;
-        import(arguments, operations, lines, &by, &mut files, &mut summary).await?;
+        let batch = Batch { lines, cut_off: cut_off.take() };
+        import(arguments, operations, batch, &by, &mut files, &mut summary).await?;
+        if let Some(journal) = &mut journal {
+            journal.keep(records, &summary).map_err(DeviceError::from)?;
+        }
         progress.tell(Standing { done: summary.lines(), part: None })?;
     }
     let elapsed = progress.finish();
+    if let Some(journal) = journal {
+        journal.end().map_err(DeviceError::from)?;
+    }
     summary.report(arguments, elapsed, output)
+}
+
+/// Lines that are worked on together.
+struct Batch {
+    lines: Vec<ImportLine>,
+    /// Of the batch that was cut off, some lines may be done; these are the tokens that they may have.
+    cut_off: Option<KeptTokens>,
 }
 
 /// Works off some lines.
 async fn import(
     arguments: &ImportArguments,
     operations: &Operations<impl DeviceStore>,
-    mut lines: Vec<ImportLine>,
+    Batch { mut lines, cut_off }: Batch,
     by: &Origin,
     files: &mut Files,
     summary: &mut Summary,
@@ -138,8 +173,19 @@ async fn import(
     let looks = lines.iter_mut().map(|line| leave_proof(operations, line));
     let looked: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
     looked.into_iter().collect::<Result<Vec<_>, _>>().map_err(DeviceError::Registry)?;
-    files.keep_tokens(&lines).map_err(DeviceError::from)?;
-    let writes = lines.iter().map(|line| async move { (line, write(operations, line, by).await) });
+    let mut on_disk = BTreeSet::new();
+    if let Some(kept) = &cut_off {
+        on_disk.extend(lines.iter_mut().filter_map(|line| kept.give(line).then_some(line.line)));
+    }
+    files.keep_tokens(lines.iter().filter(|line| !on_disk.contains(&line.line))).map_err(DeviceError::from)?;
+    let again = cut_off.is_some();
+    let writes = lines.iter().map(|line| async move {
+        let written = match write(operations, line, by).await {
+            Err(error) if again => was_done(operations, line).await.ok_or(error),
+            written => written,
+        };
+        (line, written)
+    });
     let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
     while let Some((line, result)) = written.next().await {
         match result {
@@ -157,6 +203,29 @@ async fn import(
         }
     }
     Ok(())
+}
+
+/// What was done with this line before the import was cut off, if the registry is as if it had been done.
+async fn was_done(operations: &Operations<impl DeviceStore>, line: &ImportLine) -> Option<Imported> {
+    let found = patiently(async || operations.registry.find(&line.entry.id).await).await.ok()?;
+    let deletes = matches!(line.entry.mode, ImportMode::Delete | ImportMode::DeleteIfMatchETag);
+    match (&line.entry.module, found) {
+        (None, None) => deletes.then_some(Imported::Deleted),
+        (Some((module, _)), Some(device)) if deletes => {
+            (!device.modules.contains_key(module)).then_some(Imported::Deleted)
+        }
+        (Some((module, settings)), Some(device)) => {
+            let there = device.modules.get(module)?;
+            let same = settings.attestation.as_ref().is_none_or(|attestation| *attestation == there.attestation);
+            same.then_some(Imported::Created)
+        }
+        (None, Some(device)) if !deletes => {
+            let mut set = device.clone();
+            line.entry.settings.clone().apply(&mut set, now()).ok()?;
+            (set == device).then_some(Imported::Created)
+        }
+        _ => None,
+    }
 }
 
 /// A device that is there keeps the proof that it has, and has no use for a token.
@@ -234,6 +303,14 @@ impl Backoff {
 }
 
 impl ImportArguments {
+    /// The journal; what comes through a pipe cannot be read again, and needs none.
+    fn journal(&self) -> Result<Option<Journal>, ImportError> {
+        if self.dry_run || self.file == Path::new("-") {
+            return if self.resume { Err(ImportError::Pipe) } else { Ok(None) };
+        }
+        Journal::open(&self.file, self.resume).map(Some)
+    }
+
     fn reader(&self) -> Result<ImportReader<Box<dyn BufRead>>, ImportError> {
         let failed = |source| ImportError::Read { path: self.file.clone(), source };
         let mut source: Box<dyn BufRead> = match self.file == Path::new("-") {
@@ -278,7 +355,7 @@ impl Files {
     /// Failures that are shown where no file takes them.
     const SHOWN: usize = 20;
 
-    fn open(arguments: &ImportArguments) -> Result<Self, ImportError> {
+    fn open(arguments: &ImportArguments) -> Result<(Self, KeptTokens), ImportError> {
         let create = |path: &PathBuf, new: bool| {
             let mut options = OpenOptions::new();
             options.write(true).create_new(new).create(true).truncate(!new);
@@ -287,17 +364,24 @@ impl Files {
             let file = options.open(path).map_err(|source| ImportError::Write { path: path.clone(), source })?;
             Ok::<_, ImportError>((path.clone(), file))
         };
-        let tokens = arguments.tokens.as_ref().filter(|_| !arguments.dry_run);
-        Ok(Self {
-            tokens: tokens.map(|path| create(path, true)).transpose()?,
-            errors: arguments.errors.as_ref().map(|path| create(path, false)).transpose()?,
-            shown: 0,
-        })
+        let mut kept = KeptTokens::default();
+        let tokens = match arguments.tokens.as_ref().filter(|_| !arguments.dry_run) {
+            Some(path) if arguments.resume && path.exists() => {
+                let failed = |source| ImportError::Read { path: path.clone(), source };
+                let (read, file) = KeptTokens::of(path).map_err(failed)?;
+                kept = read;
+                Some((path.clone(), file))
+            }
+            Some(path) => Some(create(path, true)?),
+            None => None,
+        };
+        let errors = arguments.errors.as_ref().map(|path| create(path, false)).transpose()?;
+        Ok((Self { tokens, errors, shown: 0 }, kept))
     }
 
     /// Puts the tokens that were made on the disk, before any device depends on one.
-    fn keep_tokens(&mut self, lines: &[ImportLine]) -> Result<(), ImportError> {
-        let made = lines.iter().filter(|line| line.keys.primary.is_some() || line.keys.secondary.is_some());
+    fn keep_tokens<'a>(&mut self, lines: impl Iterator<Item = &'a ImportLine>) -> Result<(), ImportError> {
+        let made = lines.filter(|line| line.keys.primary.is_some() || line.keys.secondary.is_some());
         let text: String = made
             .map(|ImportLine { line, entry, keys, .. }| {
                 let module = entry.module.as_ref().map(|(module, _)| module);
@@ -335,7 +419,7 @@ impl Files {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 struct Summary {
     checked: u64,
     created: u64,
@@ -390,12 +474,18 @@ impl Summary {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ImportError {
+    #[error("an earlier import of this file was cut off; {path} says how far it came", path = path.display())]
+    CutOff { path: PathBuf },
     #[error("{failed} lines failed")]
     Failed { failed: u64, file: Option<PathBuf> },
+    #[error("{path} is the journal of another file, or none", path = path.display())]
+    Journal { path: PathBuf },
     #[error(transparent)]
     Line(LineError),
     #[error("tokens are made for these devices, and there is no file to keep them in")]
     NoTokens,
+    #[error("what comes through a pipe cannot be gone on with")]
+    Pipe,
     #[error("{path} cannot be read", path = path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -407,18 +497,22 @@ pub(crate) enum ImportError {
 impl ImportError {
     pub(super) const fn code(&self) -> &'static str {
         match self {
+            Self::CutOff { .. } => "cut-off",
             Self::Failed { .. } => "lines-failed",
-            Self::Line(_) | Self::Read { .. } | Self::Write { .. } => "file",
-            Self::NoTokens => "usage",
+            Self::Journal { .. } | Self::Line(_) | Self::Read { .. } | Self::Write { .. } => "file",
+            Self::NoTokens | Self::Pipe => "usage",
             Self::Unreadable(_) => "format",
         }
     }
 
     pub(super) fn advice(&self) -> String {
         match self {
+            Self::CutOff { path } => format!("go on with --resume, or delete {} to begin anew", path.display()),
             Self::Failed { file: Some(file), .. } => format!("{} says which and why", file.display()),
             Self::Failed { file: None, .. } => "add --errors FILE to have them all in a file".to_owned(),
+            Self::Journal { path } => format!("delete {} to begin anew", path.display()),
             Self::NoTokens => "give --tokens FILE, or another --proof".to_owned(),
+            Self::Pipe => "write it to a file, and import that".to_owned(),
             Self::Unreadable(_) => "see `cvm device import --help` for --column, --format and the formats".to_owned(),
             Self::Line(_) | Self::Read { .. } => "check that it is the file you mean".to_owned(),
             Self::Write { .. } => "give a file that is not there yet, in a folder that you may write to".to_owned(),
@@ -426,6 +520,139 @@ impl ImportError {
     }
 
     pub(super) const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoTokens)
+        matches!(self, Self::NoTokens | Self::Pipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use clap::Parser;
+    use cvm_provisioning::{
+        Attestation, Device, DeviceCounts, DeviceFilter, EnrolmentToken, Page, TokenDigest, Tombstone,
+    };
+    use cvm_testkit::MemoryRegistry;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::output::Format as OutputFormat;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        import: ImportArguments,
+    }
+
+    /// A registry whose owner dies after so many writes, the last of which takes effect or does not.
+    struct Dying {
+        registry: MemoryRegistry,
+        left: AtomicUsize,
+        takes_effect: bool,
+    }
+
+    impl Dying {
+        async fn write(&self, write: impl Future<Output = Result<bool, RegistryError>>) -> Result<bool, RegistryError> {
+            let dead = || RegistryError::Unavailable { source: "dead".into() };
+            match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(1) if self.takes_effect => write.await.and(Err(dead())),
+                Ok(0 | 1) | Err(_) => Err(dead()),
+                Ok(_) => write.await,
+            }
+        }
+    }
+
+    impl DeviceStore for Dying {
+        async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
+            self.write(self.registry.add(device, by)).await
+        }
+
+        async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
+            self.registry.find(id).await
+        }
+
+        async fn list(
+            &self,
+            filter: &DeviceFilter,
+            after: Option<&DeviceId>,
+            limit: u16,
+        ) -> Result<Page, RegistryError> {
+            self.registry.list(filter, after, limit).await
+        }
+
+        async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+            self.write(self.registry.replace(device, version, by)).await
+        }
+
+        async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
+            self.write(self.registry.remove(tombstone, version, by)).await
+        }
+
+        async fn count(&self) -> Result<DeviceCounts, RegistryError> {
+            self.registry.count().await
+        }
+    }
+
+    const ROWS: usize = 2 * BATCH + 100;
+
+    /// Imports until the registry dies, then goes on to the end, and returns the tokens by device.
+    fn cut_off_after(writes: usize, takes_effect: bool, mode: &str) -> (MemoryRegistry, BTreeMap<String, TokenDigest>) {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, tokens] = ["serials.csv", "tokens.jsonl"].map(|name| folder.path().join(name));
+        let rows: String = (0..ROWS).map(|row| format!("sn-{row}\n")).collect();
+        fs::write(&file, format!("serial\n{rows}")).unwrap();
+        let arguments = |resume: &[&str]| {
+            let given = ["import", file.to_str().unwrap(), "--tokens", tokens.to_str().unwrap(), "--mode", mode];
+            Command::try_parse_from(given.iter().chain(resume)).unwrap().import
+        };
+        let output = Output::new(OutputFormat::Json);
+        let registry = MemoryRegistry::default();
+        let dying = Dying { registry: registry.clone(), left: writes.into(), takes_effect };
+        let first = run(&arguments(&[]), &Operations { registry: dying }, &output).now_or_never().unwrap();
+        assert!(first.is_err(), "{writes}");
+        let alive = Operations { registry: registry.clone() };
+        let begun_anew = run(&arguments(&[]), &alive, &output).now_or_never().unwrap().unwrap_err();
+        assert!(begun_anew.advice().contains("--resume"), "{}", begun_anew.advice());
+        // A line of the tokens that the machine had no time to finish.
+        let mut torn = OpenOptions::new().append(true).open(&tokens).unwrap();
+        torn.write_all(br#"{"line":99999,"tok"#).unwrap();
+        let resumed = run(&arguments(&["--resume"]), &alive, &output).now_or_never().unwrap();
+        assert!(resumed.is_ok(), "{writes}: {resumed:?}");
+        assert!(!folder.path().join("serials.csv.cvm-import").exists());
+        let kept = fs::read_to_string(&tokens).unwrap();
+        let kept = kept.lines().map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let token: EnrolmentToken = value["token"].as_str().unwrap().parse().unwrap();
+            (value["deviceId"].as_str().unwrap().to_owned(), token.digest())
+        });
+        let kept: Vec<_> = kept.collect();
+        assert_eq!(kept.len(), ROWS, "{writes}: each device has one token");
+        (registry, kept.into_iter().collect())
+    }
+
+    #[test]
+    fn threat_41_an_import_that_is_cut_off_anywhere_goes_on_and_does_nothing_twice() {
+        for mode in ["create", "createOrUpdate"] {
+            for boundary in [1, BATCH, 2 * BATCH, ROWS] {
+                for writes in boundary.saturating_sub(1)..=(boundary + 1).min(ROWS) {
+                    for takes_effect in [true, false] {
+                        if writes == 0 {
+                            continue;
+                        }
+                        let (registry, tokens) = cut_off_after(writes, takes_effect, mode);
+                        for (device, token) in tokens {
+                            let id = device.parse().unwrap();
+                            let stored = registry.find(&id).now_or_never().unwrap().unwrap().unwrap();
+                            assert_eq!(stored.version, 1, "{mode} {writes}: written once");
+                            let works =
+                                matches!(stored.attestation, Attestation::Token { digest, .. } if digest == token);
+                            assert!(works, "{mode} {writes} {takes_effect}: the token of {device} is its own");
+                        }
+                    }
+                }
+            }
+        }
     }
 }
