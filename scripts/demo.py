@@ -58,7 +58,8 @@ def main() -> None:
 
     outputs = aws.deploy()
     url = aws.api_url(outputs)
-    environment = aws.environment | {"CVM_TABLE": outputs["TableName"], "CVM_URL": url}
+    tables = {"CVM_AUDIT_TABLE": outputs["AuditTableName"], "CVM_TABLE": outputs["TableName"]}
+    environment = aws.environment | tables | {"CVM_URL": url}
     functions: dict[str, str] = {}
     for name in sorted(output for output in outputs if output.endswith("FunctionName")):
         functions |= aws.function_environment(outputs[name])

@@ -75,8 +75,8 @@ def main() -> None:
         f"""
 Deployed. Next, put a device on the allowlist and let it ask for its certificate:
 
-    export CVM_TABLE={deployed["TableName"]}
-    cvm device add my-device
+    export CVM_TABLE={deployed["TableName"]} CVM_AUDIT_TABLE={deployed["AuditTableName"]}
+    cvm device add my-device --token-out my-device.token
     cvm vend --url {deployed["ApiUrl"]} --device my-device --token-file my-device.token --out my-device"""
     )
 

@@ -105,7 +105,7 @@ impl Call {
     pub(super) fn moment(&self, name: &'static str) -> Result<Option<Timestamp>, Failure> {
         let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::from);
         let wanted = |_| Failure::argument(format!("{name} is a moment such as 2026-01-31T12:00:00Z (RFC 3339)"));
-        self.parameter(name).map(parse).transpose().map_err(wanted)
+        self.query.get(name).map(String::as_str).map(parse).transpose().map_err(wanted)
     }
 
     /// A header that is text, where it came.

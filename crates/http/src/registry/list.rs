@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use cvm_interchange::Keys;
@@ -51,7 +51,8 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         call.takes(&["continuation", "x-ms-continuation"])?;
         if call.device()?.as_str() != QUERY {
             // A device may be named like it, so that the address is one of a device for every other method.
-            return Err(Failure::new(Code::GenericMethodNotAllowed, "GET, PUT or DELETE a device"));
+            let failure = Failure::new(Code::GenericMethodNotAllowed, "GET, PUT or DELETE a device");
+            return Ok(([(ALLOW, HeaderValue::from_static("DELETE, GET, HEAD, PUT"))], failure).into_response());
         }
         let Query { query } = call.json()?;
         let words: Vec<_> = query.split_whitespace().map(str::to_ascii_lowercase).collect();
