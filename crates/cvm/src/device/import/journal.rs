@@ -66,7 +66,8 @@ impl Journal {
         self.entry.records = records;
         self.entry.summary = summary.clone();
         let failed = |source| ImportError::Write { path: self.path.clone(), source };
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let folder =
+            self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         let mut file = NamedTempFile::new_in(folder).map_err(failed)?;
         serde_json::to_writer(&mut file, &self.entry).map_err(|error| failed(error.into()))?;
         file.as_file().sync_all().map_err(failed)?;
