@@ -40,7 +40,7 @@ def test_the_sdk_of_aws_provisions_and_the_device_publishes(stack: Stack, shared
     item = until(lambda: stack.used(device_id), "a confirmation by the first connect")
     assert item["state"] == "provisioned"
     assert item["credential"]["certificateId"] == claimed.certificate_id
-    assert stack.audit("confirm", outcome="confirmed", device=device_id)
+    until(lambda: stack.audit("confirm", outcome="confirmed", device=device_id), "a record of the confirmation")
 
 
 def test_a_claim_may_be_limited_to_its_devices(stack: Stack, shared: Claim, device_id):
