@@ -69,7 +69,11 @@ impl Settings {
         if *edge && scope.is_none() {
             *scope = Some(Scope::of_gateway(&set.id, set.generation));
         }
-        set.attestation = self.attestation.unwrap_or(set.attestation);
+        set.attestation = match (self.attestation, set.attestation) {
+            // That a trusted user vouches is said again; the claim that one has at this moment stays.
+            (Some(Attestation::TrustedUser { claim: None }), there @ Attestation::TrustedUser { .. }) => there,
+            (said, there) => said.unwrap_or(there),
+        };
         set.key_origin = self.key_origin.unwrap_or(set.key_origin);
         set.template = self.template.unwrap_or(set.template);
         set.parameters = self.parameters.unwrap_or(set.parameters);
@@ -126,4 +130,72 @@ pub enum InvalidSettings {
     /// A key of ours for a device that would not have to prove anything to get it.
     #[error("the service makes a key only for a device that proves itself with an enrolment token")]
     ServiceKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TrustedUserClaim;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+    const LATER: Timestamp = Timestamp::from_seconds(1_800_000_060);
+
+    fn device(settings: Settings) -> Result<Device, InvalidSettings> {
+        settings.new_device("sn-1".parse().unwrap(), GenerationId::new(7), NOW)
+    }
+
+    #[test]
+    fn saying_the_same_again_is_no_change() {
+        let settings = Settings {
+            status: Some(StatusSetting { enabled: false, reason: "on hold".parse().ok() }),
+            group: Some("berlin".parse().ok()),
+            edge: Some(true),
+            ..Settings::default()
+        };
+        let made = device(settings.clone()).unwrap();
+        assert_eq!((made.version, made.status.enabled), (1, false));
+        assert!(made.hierarchy.scope.is_some(), "a gateway has a scope of its own");
+        let mut again = made.clone();
+        settings.apply(&mut again, LATER).unwrap();
+        assert_eq!(again, made);
+    }
+
+    #[test]
+    fn what_is_left_out_stays_and_one_write_is_one_version() {
+        let mut changed = device(Settings { group: Some("berlin".parse().ok()), ..Settings::default() }).unwrap();
+        let status = Some(StatusSetting { enabled: false, reason: None });
+        Settings { status, template: Some("cameras".parse().ok()), ..Settings::default() }
+            .apply(&mut changed, LATER)
+            .unwrap();
+        assert_eq!((changed.version, changed.status.since), (2, LATER));
+        assert_eq!(changed.group.map(String::from).as_deref(), Some("berlin"));
+    }
+
+    #[test]
+    fn a_claim_that_a_trusted_user_has_outlives_being_told_again_who_vouches() {
+        let vouched = Attestation::TrustedUser { claim: None };
+        let settings = Settings { attestation: Some(vouched), ..Settings::default() };
+        let mut claimed = device(settings.clone()).unwrap();
+        let certificate = "ab".repeat(32).parse().unwrap();
+        claimed.vouch(TrustedUserClaim { certificate, user: "anna".parse().unwrap(), expires_at: LATER }, NOW);
+        let before = claimed.clone();
+        settings.apply(&mut claimed, LATER).unwrap();
+        assert_eq!(claimed, before);
+    }
+
+    #[test]
+    fn what_no_device_can_be_is_refused_and_changes_nothing() {
+        let mut there = device(Settings::default()).unwrap();
+        let before = there.clone();
+        let parents = vec!["scope".parse().unwrap(); Hierarchy::MAX_PARENTS + 1];
+        let id = BTreeMap::from([("SerialNumber".to_owned(), "sn-2".to_owned())]);
+        for settings in [
+            Settings { key_origin: Some(KeyOrigin::Service), ..Settings::default() },
+            Settings { parents: Some(parents), ..Settings::default() },
+            Settings { parameters: Some(id), ..Settings::default() },
+        ] {
+            assert!(settings.apply(&mut there, LATER).is_err());
+            assert_eq!(there, before);
+        }
+    }
 }
