@@ -149,8 +149,9 @@ impl RegistryWrite {
         match (&self.before, &self.after) {
             (Some(before), Some(after)) => before.status.enabled != after.status.enabled,
             (Some(_), None) => true,
-            // It may have been imported as disabled, but has nothing yet that could be taken away.
-            (None, _) => false,
+            // A device that is put back from an export may have a certificate, and be disabled.
+            (None, Some(after)) => !after.status.enabled && after.credential.is_some(),
+            (None, None) => false,
         }
     }
 }

@@ -204,6 +204,15 @@ mod following_up {
     }
 
     #[tokio::test]
+    async fn a_device_put_back_as_disabled_has_no_certificate_in_power() {
+        let (world, writes) = disabled().await;
+        assert_eq!(world.platform.powerful().len(), 1, "nobody has followed it up yet");
+        let put_back = RegistryWrite { before: None, ..writes.last().unwrap().clone() };
+        lifecycle(&world, &Script::default(), MemoryBus::default()).follow_up(&[put_back], &origin()).await.unwrap();
+        assert!(world.platform.powerful().is_empty());
+    }
+
+    #[tokio::test]
     async fn where_it_gets_stuck_is_where_it_goes_on() {
         let (world, writes) = disabled().await;
         let last = writes.len() - 1;
