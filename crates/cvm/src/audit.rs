@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use cvm_aws::{Clients, DynamoDbAuditTrail};
+use cvm_interchange::AuditDocument;
 use cvm_provisioning::{AuditEntry, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
-use serde::Serialize;
 
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
@@ -109,7 +109,7 @@ pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<()
             output.headline(&table.header())?;
         }
         for (entry, row) in entries.iter().zip(&rows) {
-            output.json_line(&EntryView::from(entry))?;
+            output.json_line(&AuditDocument::from(entry))?;
             output.say(table.line(row))?;
         }
         listed += entries.len();
@@ -142,47 +142,4 @@ fn row(entry: &AuditEntry) -> [String; 7] {
         or_dash(entry.actor.as_deref().or(entry.source.as_deref())),
         entry.key.map_or_else(|| "-".to_owned(), |key| key.to_string()[..SHORT].to_owned()),
     ]
-}
-
-/// An entry in JSON. The names are a promise; every field is always there, `null` where it has nothing to say.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EntryView<'a> {
-    id: &'a str,
-    at: String,
-    device_id: &'a str,
-    generation: Option<String>,
-    module_id: Option<&'a str>,
-    action: &'a str,
-    reason: Option<&'a str>,
-    changed: &'a [String],
-    key: Option<String>,
-    certificate_id: Option<String>,
-    thing_name: Option<&'a str>,
-    door: Option<&'a str>,
-    request_id: Option<&'a str>,
-    source: Option<&'a str>,
-    actor: Option<&'a str>,
-}
-
-impl<'a> From<&'a AuditEntry> for EntryView<'a> {
-    fn from(entry: &'a AuditEntry) -> Self {
-        Self {
-            id: &entry.id,
-            at: entry.at.to_string(),
-            device_id: entry.device.as_str(),
-            generation: entry.generation.map(|generation| generation.to_string()),
-            module_id: entry.module.as_ref().map(|module| module.as_str()),
-            action: &entry.action,
-            reason: entry.reason.as_deref(),
-            changed: &entry.changed,
-            key: entry.key.map(|key| key.to_string()),
-            certificate_id: entry.certificate.map(|certificate| certificate.to_string()),
-            thing_name: entry.thing.as_ref().map(|thing| thing.as_str()),
-            door: entry.door.as_deref(),
-            request_id: entry.request_id.as_deref(),
-            source: entry.source.as_deref(),
-            actor: entry.actor.as_deref(),
-        }
-    }
 }

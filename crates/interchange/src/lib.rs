@@ -4,6 +4,7 @@
 //! made for it can be used; what it has no word for stands beside it under `cvm`. An import takes other files, too: see
 //! [`Format`]. Every file is read as a stream, and no record of it may be longer than [`MAX_RECORD`].
 
+mod audit_document;
 mod authentication;
 mod columns;
 mod elements;
@@ -18,6 +19,7 @@ mod spreadsheet;
 mod table;
 mod thing_line;
 
+pub use audit_document::AuditDocument;
 pub use authentication::{Authentication, InvalidAuthentication, Keys, SymmetricKey, Thumbprints};
 pub use columns::{Column, ColumnMapping, InvalidColumns};
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
