@@ -54,6 +54,13 @@ impl Presences for DynamoDbRegistry {
         Ok(known)
     }
 
+    async fn forget_presence(&self, device: &DeviceId) -> Result<(), RegistryError> {
+        let key = text(format!("{PREFIX}{device}"));
+        let delete = self.client.delete_item().table_name(&self.table).key(TABLE_KEY, key);
+        delete.send().await.map_err(registry_error)?;
+        Ok(())
+    }
+
     async fn count_connected(&self) -> Result<u64, RegistryError> {
         let mut pages = self
             .client

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Audit, AuditRecord, CertificateId, Certificates, Departures, Device, DeviceId, DeviceStore, GenerationId, Origin,
-    Outcome, Platform, PlatformError, RegistryError, Standing, State, Tombstone, Tombstones,
+    Outcome, Platform, PlatformError, Presences, RegistryError, Standing, State, Tombstone, Tombstones,
 };
 
 /// The enforcement, with what it needs.
@@ -39,7 +39,7 @@ pub enum EnforceError {
 
 impl<R, P, A> Enforce<'_, R, P, A>
 where
-    R: DeviceStore + Tombstones,
+    R: DeviceStore + Presences + Tombstones,
     P: Certificates + Departures + Platform,
     A: Audit,
 {
@@ -118,6 +118,7 @@ where
         let Some(credential) = &buried.credential else { return Ok(()) };
         // As long as somebody has the id, the thing is theirs.
         if self.registry.find(&buried.id).await?.is_none() {
+            self.registry.forget_presence(&buried.id).await?;
             self.platform.disconnect(credential.thing.as_str()).await?;
             if self.platform.remove_thing(&credential.thing).await? {
                 self.record(origin, &buried.id, Outcome::Departed { thing: &credential.thing });

@@ -5,8 +5,8 @@ use std::error::Error;
 
 use crate::{
     Actor, Audit, CertificateId, Certificates, Departures, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId,
-    KeyFingerprint, ModuleId, Notice, NoticeKind, Origin, Platform, PlatformError, RegistryError, RegistryWrite,
-    ThingName, Timestamp, Tombstones,
+    KeyFingerprint, ModuleId, Notice, NoticeKind, Origin, Platform, PlatformError, Presences, RegistryError,
+    RegistryWrite, ThingName, Timestamp, Tombstones,
 };
 
 /// The lifecycle of devices, with what it needs.
@@ -161,7 +161,7 @@ pub enum LifecycleError {
 
 impl<R, P, A, T, B> Lifecycle<R, P, A, T, B>
 where
-    R: DeviceStore + Tombstones,
+    R: DeviceStore + Presences + Tombstones,
     P: Certificates + Departures + Platform,
     A: Audit,
     T: AuditTrail,

@@ -170,6 +170,9 @@ pub trait Presences: Send + Sync {
         devices: &[DeviceId],
     ) -> impl Future<Output = Result<BTreeMap<DeviceId, Presence>, RegistryError>> + Send;
 
+    /// Forgets what was said of a device that is no more.
+    fn forget_presence(&self, device: &DeviceId) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
     /// How many devices are connected.
     fn count_connected(&self) -> impl Future<Output = Result<u64, RegistryError>> + Send;
 }

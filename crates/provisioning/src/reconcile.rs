@@ -12,8 +12,8 @@ use crate::confirm::disarm;
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, Credential, Cursors,
     Departures, Device, DeviceFilter, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId, Inventory, Origin,
-    Outcome, Platform, PlatformError, Proof, RegistryError, Reservation, Standing, State, ThingName, Timestamp,
-    Tombstones, Unsettled, UnsettledDevice,
+    Outcome, Platform, PlatformError, Presences, Proof, RegistryError, Reservation, Standing, State, ThingName,
+    Timestamp, Tombstones, Unsettled, UnsettledDevice,
 };
 
 /// The reconciler, with what it needs.
@@ -90,7 +90,7 @@ struct Leftovers {
 
 impl<R, P, A> Reconcile<R, P, A>
 where
-    R: CertificateIndex + Cursors + DeviceStore + Tombstones,
+    R: CertificateIndex + Cursors + DeviceStore + Presences + Tombstones,
     P: Departures + Inventory + Platform,
     A: Audit,
 {

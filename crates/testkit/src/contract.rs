@@ -475,6 +475,10 @@ async fn the_later_word_of_the_platform_counts<R: Registry>(registry: &R) {
         assert_eq!(known[&here].order, expected * 1_000);
     }
     assert_eq!(registry.count_connected().await.expect("the store answers"), before + 1);
+    for _ in 0..2 {
+        registry.forget_presence(&here).await.expect("the store answers");
+        assert!(registry.presences(std::slice::from_ref(&here)).await.expect("the store answers").is_empty());
+    }
 }
 
 async fn a_tombstone_is_kept_until_it_is_forgotten<R: Registry>(registry: &R) {

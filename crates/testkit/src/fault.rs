@@ -282,6 +282,10 @@ impl<T: Presences> Presences for Faulty<T> {
         self.registry_call(self.inner.presences(devices)).await
     }
 
+    async fn forget_presence(&self, device: &DeviceId) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.forget_presence(device)).await
+    }
+
     async fn count_connected(&self) -> Result<u64, RegistryError> {
         self.registry_call(self.inner.count_connected()).await
     }

@@ -200,6 +200,11 @@ impl Presences for MemoryRegistry {
         Ok(known.collect())
     }
 
+    async fn forget_presence(&self, device: &DeviceId) -> Result<(), RegistryError> {
+        self.rest().presences.remove(device);
+        Ok(())
+    }
+
     async fn count_connected(&self) -> Result<u64, RegistryError> {
         Ok(self.rest().presences.values().filter(|presence| presence.connected).count() as u64)
     }

@@ -119,6 +119,8 @@ pub async fn a_deletion_is_enforced_however_it_fails<R: Registry>(registry: impl
         for n in 1.. {
             let context = format!("{fault:?} at call {n}");
             let (world, certificate) = World::vended(registry()).await;
+            let confirm = world.confirm(&Script::default());
+            confirm.connected(&connection(&certificate, NAME, later(1))).await.expect("the services answer");
             let generation = world.delete().await;
             let script = Script::fail(n, fault);
             let first = script.run(world.enforce_deletion(&script, generation)).await;
@@ -129,6 +131,7 @@ pub async fn a_deletion_is_enforced_however_it_fails<R: Registry>(registry: impl
             world.enforce_deletion(&Script::default(), generation).await.expect("the services answer");
             assert_eq!(world.platform.standing(&certificate), None, "{context}");
             assert!(world.platform.things().is_empty(), "{context}");
+            assert_eq!(world.registry.count_connected().await.expect("the store answers"), 0, "{context}");
             let tombstone = world.registry.tombstone(&id(NAME), generation).await.expect("the store answers");
             assert_eq!(tombstone, None, "{context}");
         }
