@@ -1,0 +1,131 @@
+//! What attempts do to a device: they reserve it, commit, release it and are refused.
+
+use cvm_provisioning::{
+    Attempt, AttemptId, CertificateId, Credential, Decision, Denial, Leftover, Refusal, Remains, Reserve,
+};
+
+use super::cases::Cases;
+use super::{put, stored};
+use crate::fixture::{NOW, csr, device, id, later, origin};
+use crate::scenario::Registry;
+
+pub(super) async fn a_reservation_follows_the_decision<R: Registry>(registry: &R, cases: &Cases) {
+    for device in &cases.devices {
+        put(registry, device).await;
+        assert_eq!(stored(registry, device).await, *device, "what is stored is what was put there");
+        for attempt in &cases.attempts {
+            put(registry, device).await;
+            let mut expected = device.clone();
+            let reserve = match device.decide(attempt) {
+                Decision::Provision => {
+                    expected.reserve(attempt);
+                    Reserve::Held(expected.clone())
+                }
+                _ => Reserve::Refused(Some(device.clone())),
+            };
+            assert_eq!(registry.reserve(attempt).await.expect("the store answers"), reserve, "{attempt:?}");
+            assert_eq!(stored(registry, device).await, expected, "{attempt:?}");
+        }
+    }
+}
+
+pub(super) async fn a_reservation_made_twice_is_one<R: Registry>(registry: &R, cases: &Cases) {
+    let (device, attempt) = (&cases.devices[0], &cases.attempts[0]);
+    put(registry, device).await;
+    let first = registry.reserve(attempt).await.expect("the store answers");
+    assert_eq!(registry.reserve(attempt).await.expect("the store answers"), first, "its answer was lost");
+    let other = Attempt { id: AttemptId::new(99), ..attempt.clone() };
+    let refused = registry.reserve(&other).await.expect("the store answers");
+    assert!(matches!(refused, Reserve::Refused(Some(_))), "the same key in another attempt has to wait");
+}
+
+pub(super) async fn a_commit_is_the_holders<R: Registry>(registry: &R, cases: &Cases) {
+    let other = Credential { certificate: CertificateId::of(b"another"), ..cases.credential.clone() };
+    for device in &cases.devices {
+        let used = Credential { used_at: Some(later(2)), ..cases.credential.clone() };
+        for (owner, credential, remains) in [
+            (1, &cases.credential, Remains::Nothing),
+            (1, &other, Remains::Unsettled),
+            (1, &used, Remains::Unsettled),
+            (20, &other, Remains::Nothing),
+            (2, &cases.credential, Remains::Nothing),
+        ] {
+            put(registry, device).await;
+            let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
+            let mut expected = device.clone();
+            let outcome = expected.commit(attempt.id, credential.clone(), remains, attempt.now);
+            assert_eq!(registry.commit(&attempt, credential, remains).await.expect("the store answers"), outcome);
+            assert_eq!(stored(registry, device).await, expected, "{owner}");
+            if outcome.is_ok() {
+                let again = registry.commit(&attempt, credential, remains).await.expect("the store answers");
+                assert_eq!(again, Ok(()), "its answer was lost");
+                assert_eq!(stored(registry, device).await, expected);
+            }
+        }
+    }
+}
+
+pub(super) async fn a_release_is_the_holders<R: Registry>(registry: &R, cases: &Cases) {
+    let leftovers = [Leftover::Unknown, Leftover::Known(None), Leftover::Known(Some(cases.credential.clone()))];
+    for device in &cases.devices {
+        for left in &leftovers {
+            for (owner, remains) in
+                [(1, Remains::Nothing), (1, Remains::Unsettled), (20, Remains::Nothing), (2, Remains::Nothing)]
+            {
+                put(registry, device).await;
+                let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
+                let mut expected = device.clone();
+                expected.release(attempt.id, left.clone(), remains, attempt.now);
+                registry.release(&attempt, left, remains).await.expect("the store answers");
+                assert_eq!(stored(registry, device).await, expected, "{left:?}");
+            }
+        }
+    }
+}
+
+pub(super) async fn a_refusal_is_written_down<R: Registry>(registry: &R, cases: &Cases) {
+    for device in &cases.devices {
+        for denial in Denial::ALL {
+            // Which key was shown matters where there is a clone; elsewhere one is as good as two.
+            let keys = if denial == Denial::Cloned { 2 } else { 1 };
+            for attempt in &cases.attempts[..keys] {
+                put(registry, device).await;
+                let refusal = Refusal::new(denial, Some(device), attempt);
+                let mut expected = device.clone();
+                expected.refuse(&refusal);
+                registry.refuse(&device.id, &refusal, &origin()).await.expect("the store answers");
+                assert_eq!(stored(registry, device).await, expected, "{denial:?}");
+            }
+        }
+    }
+}
+
+pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cases: &Cases) {
+    let attempt = Attempt { device: id("nobody"), ..cases.attempts[0].clone() };
+    assert_eq!(registry.reserve(&attempt).await.expect("the store answers"), Reserve::Refused(None));
+    for denial in Denial::ALL {
+        let refusal = Refusal::new(denial, None, &attempt);
+        registry.refuse(&attempt.device, &refusal, &origin()).await.expect("the store answers");
+    }
+    assert!(registry.commit(&attempt, &cases.credential, Remains::Nothing).await.expect("the store answers").is_err());
+    registry.release(&attempt, &Leftover::Unknown, Remains::Nothing).await.expect("the store answers");
+    assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
+}
+
+/// Fifty callers for one device at once.
+pub async fn fifty_reservations_at_once<R: Registry + 'static>(registry: &R) {
+    put(registry, &device("contended")).await;
+    let csr = csr("contended");
+    let attempts = (1..=50).map(|number| crate::fixture::attempt("contended", number, &csr, NOW));
+    let tasks: Vec<_> = attempts
+        .map(|attempt| {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.reserve(&attempt).await })
+        })
+        .collect();
+    let mut held = 0;
+    for task in tasks {
+        held += usize::from(matches!(task.await.expect("no panic").expect("the store answers"), Reserve::Held(_)));
+    }
+    assert_eq!(held, 1);
+}
