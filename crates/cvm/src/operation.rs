@@ -4,24 +4,6 @@ use cvm_provisioning::{DeviceId, OperationError};
 
 use crate::registry;
 
-/// The stable word for it in JSON.
-pub(crate) const fn code(error: &OperationError) -> &'static str {
-    match error {
-        OperationError::Contended => "contended",
-        OperationError::Exists => "exists",
-        OperationError::ModuleExists => "module-exists",
-        OperationError::ModuleNotFound => "module-not-found",
-        OperationError::NotFound => "not-found",
-        OperationError::NotProvisioned(_) => "not-provisioned",
-        OperationError::NotQuarantined(_) => "not-quarantined",
-        OperationError::PreconditionFailed => "changed-since",
-        OperationError::Randomness => "randomness",
-        OperationError::Settings(_) => "settings",
-        OperationError::TooManyModules => "too-many-modules",
-        _ => "registry",
-    }
-}
-
 /// What to do next.
 pub(crate) fn advice(id: &DeviceId, error: &OperationError) -> String {
     match error {

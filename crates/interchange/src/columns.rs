@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// What a column holds.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Column {
@@ -89,22 +91,38 @@ impl Column {
 }
 
 /// What an operator says of a column that has another name: `device=SN`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ColumnMapping {
     column: Column,
     name: String,
+    text: String,
 }
 
 impl FromStr for ColumnMapping {
     type Err = InvalidColumns;
 
     fn from_str(text: &str) -> Result<Self, InvalidColumns> {
-        let (column, name) = text.split_once('=').ok_or(InvalidColumns::Mapping)?;
-        let column = Column::named(column).ok_or(InvalidColumns::Mapping)?;
+        let (known, name) = text.split_once('=').ok_or(InvalidColumns::Mapping)?;
+        let column = Column::named(known).ok_or(InvalidColumns::Mapping)?;
         if name.is_empty() {
             return Err(InvalidColumns::Mapping);
         }
-        Ok(Self { column, name: name.to_owned() })
+        Ok(Self { column, name: name.to_owned(), text: text.to_owned() })
+    }
+}
+
+impl TryFrom<String> for ColumnMapping {
+    type Error = InvalidColumns;
+
+    fn try_from(text: String) -> Result<Self, InvalidColumns> {
+        text.parse()
+    }
+}
+
+impl From<ColumnMapping> for String {
+    fn from(mapping: ColumnMapping) -> Self {
+        mapping.text
     }
 }
 

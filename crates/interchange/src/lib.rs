@@ -7,6 +7,7 @@
 mod audit_document;
 mod authentication;
 mod columns;
+mod counted;
 mod elements;
 mod extension;
 mod identity_line;
@@ -26,7 +27,8 @@ pub use extension::{AttestationDocument, Extension, InvalidExtension};
 pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};
 pub use lines::MAX_RECORD;
 pub use reader::{
-    DefaultProof, Defaults, Format, ImportLine, ImportReader, LineError, LineProblem, Options, UnreadableFile,
+    DefaultProof, Defaults, Format, ImportLine, ImportReader, InvalidDefaultProof, LineError, LineProblem, Options,
+    UnreadableFile,
 };
 pub use restore::{CredentialDocument, InvalidRestore, ModuleDocument, RefusalDocument, Restore, UnsettledDocument};
 pub use secure_element::InvalidSecureElement;

@@ -3,12 +3,18 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::{self, BufRead};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cvm_provisioning::{
     Attestation, CertificateId, Device, DeviceId, EnrolmentToken, GroupName, ImportEntry, ImportMode, TemplateName,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::columns::columns;
+use crate::counted::Counted;
 use crate::elements::Elements;
 use crate::lines::{BYTE_ORDER_MARK, Lines, Record};
 use crate::records::Records;
@@ -20,7 +26,8 @@ use crate::{
 };
 
 /// The formats of an import's file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// AWS IoT bulk registration: an object of parameters a line.
     Aws,
@@ -75,7 +82,8 @@ impl Format {
 }
 
 /// What is said for all lines that do not say it themselves.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Defaults {
     /// What is to be done; `None` is what the format says.
     pub mode: Option<ImportMode>,
@@ -87,8 +95,9 @@ pub struct Defaults {
     pub proof: DefaultProof,
 }
 
-/// How a new device proves itself whose line does not say so.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// How a new device proves itself whose line does not say so: `token`, `claim`, `trusted-user` or `ca=` and its id.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum DefaultProof {
     /// With a factory certificate of this CA.
     Ca(CertificateId),
@@ -101,10 +110,52 @@ pub enum DefaultProof {
     TrustedUser,
 }
 
+impl FromStr for DefaultProof {
+    type Err = InvalidDefaultProof;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDefaultProof> {
+        match text {
+            "claim" => Ok(Self::Claim),
+            "token" => Ok(Self::Token),
+            "trusted-user" => Ok(Self::TrustedUser),
+            _ => match text.strip_prefix("ca=").map(str::parse) {
+                Some(Ok(id)) => Ok(Self::Ca(id)),
+                _ => Err(InvalidDefaultProof),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for DefaultProof {
+    type Error = InvalidDefaultProof;
+
+    fn try_from(text: String) -> Result<Self, InvalidDefaultProof> {
+        text.parse()
+    }
+}
+
+impl From<DefaultProof> for String {
+    fn from(proof: DefaultProof) -> Self {
+        match proof {
+            DefaultProof::Ca(id) => format!("ca={id}"),
+            DefaultProof::Claim => "claim".to_owned(),
+            DefaultProof::Token => "token".to_owned(),
+            DefaultProof::TrustedUser => "trusted-user".to_owned(),
+        }
+    }
+}
+
+/// A text is no [`DefaultProof`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the proof is token, claim, trusted-user, or ca= and the id of a CA, 64 hexadecimal digits")]
+pub struct InvalidDefaultProof;
+
 /// How a file is to be read.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Options {
     /// What lines do not say.
+    #[serde(flatten)]
     pub defaults: Defaults,
     /// Columns of other names.
     pub columns: Vec<ColumnMapping>,
@@ -143,14 +194,15 @@ pub struct ImportReader<R> {
     /// The lines by the hash of what they are about; in bytes, because numbers would be padded.
     seen: HashMap<[u8; 8], [u8; 4]>,
     ended: bool,
+    bytes: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 enum Source<R> {
-    Json(Lines<R>),
-    Aws(Lines<R>),
-    Microchip(Elements<R>),
-    Table(Box<Records<R>>, Vec<Column>),
+    Json(Lines<Counted<R>>),
+    Aws(Lines<Counted<R>>),
+    Microchip(Elements<Counted<R>>),
+    Table(Box<Records<Counted<R>>>, Vec<Column>),
 }
 
 impl<R: BufRead> ImportReader<R> {
@@ -160,7 +212,8 @@ impl<R: BufRead> ImportReader<R> {
     ///
     /// [`UnreadableFile`].
     pub fn new(source: R, format: Format, options: Options) -> Result<Self, UnreadableFile> {
-        let mut source = source;
+        let bytes = Arc::default();
+        let mut source = Counted::new(source, Arc::clone(&bytes));
         if matches!(source.fill_buf()?, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
             return Err(UnreadableFile::Encoding);
         }
@@ -183,7 +236,12 @@ impl<R: BufRead> ImportReader<R> {
             }
         };
         let mode = options.defaults.mode.unwrap_or_else(|| format.default_mode());
-        Ok(Self { source, options, mode, hasher: RandomState::new(), seen: HashMap::new(), ended: false })
+        Ok(Self { source, options, mode, hasher: RandomState::new(), seen: HashMap::new(), ended: false, bytes })
+    }
+
+    /// How many bytes of the file have been read.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     fn read(&mut self) -> Result<Option<ImportLine>, LineError> {
@@ -325,7 +383,7 @@ fn identity(text: &[u8], line: u64, mode: ImportMode, restore: bool) -> Result<I
     Ok(ImportLine { keys, twin, ..ImportLine::of(line, entry) })
 }
 
-fn json<'a, T: serde::Deserialize<'a>>(text: &'a [u8]) -> Result<T, LineProblem> {
+fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, LineProblem> {
     // The words of serde_json may have a part of the line in them, and that may be a key.
     serde_json::from_slice(text).map_err(|error| LineProblem::Json { column: error.column() })
 }

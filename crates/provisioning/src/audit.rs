@@ -1,5 +1,8 @@
 use std::borrow::Cow;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::{CertificateId, DeviceId, KeyFingerprint, ThingName, TrustedUser};
 
 /// One decision: who, what, by which door, why, with which key.
@@ -38,8 +41,14 @@ impl Origin {
 }
 
 /// Who asked for a change: 1 to 256 printable ASCII characters, such as an ARN, the subject of a token or `user@host`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Actor(String);
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Actor(#[serde(deserialize_with = "actor_name")] String);
+
+fn actor_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = Actor::new(&String::deserialize(deserializer)?);
+    name.map(|Actor(name)| name).ok_or_else(|| D::Error::custom("an actor has a name"))
+}
 
 impl Actor {
     const MAX_LENGTH: usize = 256;

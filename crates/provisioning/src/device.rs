@@ -400,7 +400,8 @@ pub enum KeyOrigin {
 }
 
 /// How far a device's provisioning has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// On the allowlist, nothing else.
     Registered,

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     DeviceId, DeviceStore, ETag, ModuleId, ModuleSettings, OperationError, Operations, Origin, Precondition, Settings,
     Timestamp,
@@ -23,7 +25,8 @@ pub struct ImportEntry {
 }
 
 /// What is to be done with a device or a module of an import (Azure IoT Hub's `importMode`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum ImportMode {
     /// Register it; it is an error if it is there.
     Create,
@@ -74,6 +77,20 @@ impl FromStr for ImportMode {
     /// Reads a mode, in capitals or without: tools differ.
     fn from_str(text: &str) -> Result<Self, InvalidImportMode> {
         Self::ALL.into_iter().find(|mode| mode.name().eq_ignore_ascii_case(text)).ok_or(InvalidImportMode)
+    }
+}
+
+impl TryFrom<String> for ImportMode {
+    type Error = InvalidImportMode;
+
+    fn try_from(text: String) -> Result<Self, InvalidImportMode> {
+        text.parse()
+    }
+}
+
+impl From<ImportMode> for &'static str {
+    fn from(mode: ImportMode) -> Self {
+        mode.name()
     }
 }
 

@@ -73,6 +73,26 @@ pub enum OperationError {
     TooManyModules,
 }
 
+impl OperationError {
+    /// The stable word for it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Contended => "contended",
+            Self::Exists => "exists",
+            Self::ModuleExists => "module-exists",
+            Self::ModuleNotFound => "module-not-found",
+            Self::NotFound => "not-found",
+            Self::NotProvisioned(_) => "not-provisioned",
+            Self::NotQuarantined(_) => "not-quarantined",
+            Self::PreconditionFailed => "changed-since",
+            Self::Randomness => "randomness",
+            Self::Registry(_) => "registry",
+            Self::Settings(_) => "settings",
+            Self::TooManyModules => "too-many-modules",
+        }
+    }
+}
+
 impl<R: DeviceStore> Operations<R> {
     /// Lost races before a change is given up.
     const TRIES: usize = 8;

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Attempt, CertificateId, Claim, Credential, Csr, Device, DeviceId, GenerationId, GroupName, IssuedCertificate,
     IssuedClaim, Leftover, Origin, PolicyName, Presence, Refusal, RegisteredCertificate, Remains, ReservationLost,
@@ -93,7 +95,8 @@ pub trait DeviceStore: Send + Sync {
 }
 
 /// Which devices a list has. What is `None` lets every device through.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct DeviceFilter {
     /// Those in this state.
     pub state: Option<State>,

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cvm_bulk::{Fetched, Job, JobId, JobStore, ObjectError, ObjectPath, Objects};
 use cvm_provisioning::{
     Attempt, CertificateId, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, Claim, ClaimIssuer,
     ClaimStore, Credential, Csr, Cursors, Departures, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore,
@@ -172,6 +174,13 @@ impl<T> Faulty<T> {
         let broken = || PlatformError::Unavailable { action, source: "scripted".into() };
         let throttled = || PlatformError::Throttled { action, source: "scripted".into() };
         self.script.call(call, broken, throttled).await
+    }
+}
+
+impl<T> Faulty<T> {
+    async fn object_call<O>(&self, call: impl Future<Output = Result<O, ObjectError>>) -> Result<O, ObjectError> {
+        let broken = || ObjectError::Unavailable { source: "scripted".into() };
+        self.script.call(call, broken, broken).await
     }
 }
 
@@ -404,5 +413,69 @@ impl<T: Inventory> Inventory for Faulty<T> {
 impl<T: ClaimIssuer> ClaimIssuer for Faulty<T> {
     async fn issue_claim(&self, template: &TemplateName) -> Result<IssuedClaim, PlatformError> {
         self.platform_call(self.inner.issue_claim(template)).await
+    }
+}
+
+impl<T: JobStore> JobStore for Faulty<T> {
+    async fn create(&self, job: &Job) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.create(job)).await
+    }
+
+    async fn find(&self, id: JobId) -> Result<Option<Job>, RegistryError> {
+        self.registry_call(self.inner.find(id)).await
+    }
+
+    async fn replace(&self, job: &Job, version: u64) -> Result<bool, RegistryError> {
+        self.registry_call(self.inner.replace(job, version)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Job>, RegistryError> {
+        self.registry_call(self.inner.list()).await
+    }
+}
+
+impl<T: Objects> Objects for Faulty<T> {
+    async fn fetch(&self, object: &ObjectPath, etag: Option<&str>, file: &mut File) -> Result<Fetched, ObjectError> {
+        self.object_call(self.inner.fetch(object, etag, file)).await
+    }
+
+    async fn get(&self, object: &ObjectPath) -> Result<Option<Vec<u8>>, ObjectError> {
+        self.object_call(self.inner.get(object)).await
+    }
+
+    async fn put(&self, object: &ObjectPath, bytes: Vec<u8>) -> Result<(), ObjectError> {
+        self.object_call(self.inner.put(object, bytes)).await
+    }
+
+    async fn put_new(&self, object: &ObjectPath, bytes: Vec<u8>) -> Result<bool, ObjectError> {
+        self.object_call(self.inner.put_new(object, bytes)).await
+    }
+
+    async fn begin(&self, object: &ObjectPath, job: JobId) -> Result<String, ObjectError> {
+        self.object_call(self.inner.begin(object, job)).await
+    }
+
+    async fn part(
+        &self,
+        object: &ObjectPath,
+        upload: &str,
+        number: usize,
+        bytes: Vec<u8>,
+    ) -> Result<String, ObjectError> {
+        self.object_call(self.inner.part(object, upload, number, bytes)).await
+    }
+
+    async fn complete(
+        &self,
+        object: &ObjectPath,
+        upload: &str,
+        parts: &[String],
+        job: JobId,
+    ) -> Result<(), ObjectError> {
+        self.object_call(self.inner.complete(object, upload, parts, job)).await
+    }
+
+    async fn abort(&self, object: &ObjectPath, upload: &str) -> Result<(), ObjectError> {
+        self.object_call(self.inner.abort(object, upload)).await
     }
 }

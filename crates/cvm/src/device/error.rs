@@ -44,7 +44,7 @@ impl DeviceError {
             Self::Import(error) => error.code(),
             Self::NoTable(_) => "usage",
             Self::NotFound { .. } => "not-found",
-            Self::Operation { source, .. } => operation::code(source),
+            Self::Operation { source, .. } => source.code(),
             Self::Registry(_) => "registry",
         }
     }

@@ -1,9 +1,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use cvm_interchange::{IdentityLine, SPREADSHEET_HEADER, spreadsheet_row};
-use cvm_provisioning::{Device, DeviceStore, Operations};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use cvm_bulk::ExportFormat;
+use cvm_provisioning::{DeviceStore, Operations};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
@@ -23,8 +24,8 @@ use crate::progress::{Progress, Standing};
 pub(super) struct ExportArguments {
     #[command(flatten)]
     filter: FilterArguments,
-    /// How devices are written
-    #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+    /// How devices are written: json, a line each, or csv, a table
+    #[arg(long, value_parser = formats(), default_value = ExportFormat::Json.name())]
     format: ExportFormat,
     /// Write to this file, with mode 0600, in the place of what may be there, once all devices are written
     #[arg(long, value_name = "FILE")]
@@ -39,14 +40,6 @@ Examples:
   cvm device export --out devices.jsonl
   cvm device export --group berlin --format csv > berlin.csv
   cvm device export --exclude-digests | gzip > devices.jsonl.gz";
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum ExportFormat {
-    /// A line of JSON each
-    Json,
-    /// A table
-    Csv,
-}
 
 /// Items read at once: well below the megabyte that DynamoDB's Scan returns at most.
 const PAGE: u16 = 200;
@@ -81,13 +74,11 @@ async fn write(
     let filter = arguments.filter.filter();
     let mut progress = Progress::start(output);
     let (mut done, mut after) = (0, None);
-    if arguments.format == ExportFormat::Csv {
-        sink.write_all(SPREADSHEET_HEADER.as_bytes())?;
-    }
+    sink.write_all(arguments.format.header().as_bytes())?;
     loop {
         let page = operations.registry.list(&filter, after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
         for device in &page.devices {
-            arguments.write_device(device, sink)?;
+            arguments.format.write(device, !arguments.exclude_digests, sink)?;
         }
         done += page.devices.len() as u64;
         progress.tell(Standing { done, part: None })?;
@@ -98,14 +89,6 @@ async fn write(
     }
 }
 
-impl ExportArguments {
-    fn write_device(&self, device: &Device, sink: &mut impl Write) -> std::io::Result<()> {
-        match self.format {
-            ExportFormat::Csv => sink.write_all(spreadsheet_row(device).as_bytes()),
-            ExportFormat::Json => {
-                serde_json::to_writer(&mut *sink, &IdentityLine::of(device, !self.exclude_digests))?;
-                sink.write_all(b"\n")
-            }
-        }
-    }
+fn formats() -> impl TypedValueParser<Value = ExportFormat> {
+    PossibleValuesParser::new(ExportFormat::ALL.map(ExportFormat::name)).try_map(|name| name.parse())
 }

@@ -10,10 +10,12 @@ use crate::scenario::Registry;
 mod cases;
 mod claims;
 mod devices;
+mod jobs;
 mod reconciliation;
 mod reservations;
 mod trail;
 
+pub use self::jobs::job_store;
 pub use self::reservations::fifty_reservations_at_once;
 pub use self::trail::audit_trail;
 

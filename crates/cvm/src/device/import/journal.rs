@@ -1,16 +1,15 @@
 //! How far an import has come, beside its file, so that one that was cut off goes on where it was.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use cvm_provisioning::{Attestation, EnrolmentToken};
+use cvm_bulk::ImportStanding;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{ImportError, ImportLine, Summary};
+use super::ImportError;
 
 /// The journal of one import.
 #[derive(Debug)]
@@ -25,10 +24,11 @@ pub(super) struct Journal {
 pub(super) struct Entry {
     /// The file's length and the digest of its beginning: another file is not gone on with.
     source: String,
-    /// Records of the file that are through, whatever became of them.
-    pub(super) records: u64,
-    /// What became of them.
-    pub(super) summary: Summary,
+    #[serde(flatten)]
+    pub(super) standing: ImportStanding,
+    /// How many bytes of failed lines were written.
+    #[serde(default)]
+    pub(super) failures: u64,
 }
 
 impl Journal {
@@ -62,9 +62,9 @@ impl Journal {
     }
 
     /// Writes down how far it has come: the old words or the new ones, whenever the machine stops.
-    pub(super) fn keep(&mut self, records: u64, summary: &Summary) -> Result<(), ImportError> {
-        self.entry.records = records;
-        self.entry.summary = summary.clone();
+    pub(super) fn keep(&mut self, standing: &ImportStanding, failures: u64) -> Result<(), ImportError> {
+        self.entry.standing.clone_from(standing);
+        self.entry.failures = failures;
         let failed = |source| ImportError::Write { path: self.path.clone(), source };
         let folder =
             self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -83,54 +83,5 @@ impl Journal {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// The tokens that the batch which was cut off has on the disk already: devices may have got them.
-#[derive(Debug, Default)]
-pub(super) struct KeptTokens(BTreeMap<u64, Kept>);
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Kept {
-    line: u64,
-    token: Option<String>,
-    second_token: Option<String>,
-}
-
-impl KeptTokens {
-    /// Reads the file of tokens and makes it ready to be written on: the end of a line that was cut off goes.
-    pub(super) fn of(path: &Path) -> io::Result<(Self, File)> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let mut reader = BufReader::new(file);
-        let (mut kept, mut end, mut line) = (BTreeMap::new(), 0, String::new());
-        while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
-            end += line.len() as u64;
-            if let Ok(token) = serde_json::from_str::<Kept>(&line) {
-                kept.insert(token.line, token);
-            }
-            line.clear();
-        }
-        let mut file = reader.into_inner();
-        file.set_len(end)?;
-        file.seek(SeekFrom::End(0))?;
-        file.flush()?;
-        Ok((Self(kept), file))
-    }
-
-    /// Gives a line the tokens that were made for it before, and says whether there were any.
-    pub(super) fn give(&self, line: &mut ImportLine) -> bool {
-        let Some(kept) = self.0.get(&line.line) else { return false };
-        let token = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<EnrolmentToken>().ok());
-        let (Some(primary), secondary) = (token(&kept.token), token(&kept.second_token)) else { return false };
-        let attestation = match &mut line.entry.module {
-            Some((_, settings)) => &mut settings.attestation,
-            None => &mut line.entry.settings.attestation,
-        };
-        if let Some(Attestation::Token { digest, second, .. }) = attestation {
-            *digest = primary.digest();
-            *second = secondary.as_ref().map(EnrolmentToken::digest).or(*second);
-        }
-        true
     }
 }

@@ -1,0 +1,265 @@
+//! An import: the lines of a file, worked off a batch at a time.
+
+use std::collections::BTreeSet;
+use std::io::BufRead;
+
+use cvm_interchange::{ImportLine, ImportReader, Keys, LineError};
+use cvm_provisioning::{
+    DeviceId, DeviceStore, ImportMode, Imported, OperationError, Operations, Origin, RegistryError, Timestamp,
+};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+
+use crate::KeptTokens;
+use crate::patience::{Backoff, patiently};
+use crate::tokens::token_lines;
+
+/// Writes at once.
+const CONCURRENCY: usize = 32;
+
+/// An import, with what it needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Import<'a, R> {
+    /// The registry, and what is done with it.
+    pub operations: &'a Operations<R>,
+    /// Who asked for it.
+    pub by: &'a Origin,
+    /// What time it is.
+    pub clock: fn() -> Timestamp,
+    /// Whether lines are checked only.
+    pub dry_run: bool,
+}
+
+/// How far an import has come.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ImportStanding {
+    /// Records of the file that are through, whatever became of them.
+    pub records: u64,
+    /// What became of them.
+    pub summary: Summary,
+}
+
+/// What became of the lines of an import, in numbers.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Summary {
+    /// Those that can be imported, where they were checked only.
+    pub checked: u64,
+    /// Devices and modules that were registered.
+    pub created: u64,
+    /// Those that were set as their lines say.
+    pub updated: u64,
+    /// Those that were as their lines say already.
+    pub unchanged: u64,
+    /// Those that were deleted.
+    pub deleted: u64,
+    /// Lines that cannot be used, or whose change was refused.
+    pub failed: u64,
+    /// Lines with something of a twin, which is not kept here.
+    pub twins: u64,
+}
+
+impl Summary {
+    /// How many lines there were.
+    pub const fn lines(&self) -> u64 {
+        self.checked + self.created + self.updated + self.unchanged + self.deleted + self.failed
+    }
+
+    const fn count(&mut self, imported: Imported) {
+        match imported {
+            Imported::Created => self.created += 1,
+            Imported::Deleted => self.deleted += 1,
+            Imported::Unchanged => self.unchanged += 1,
+            Imported::Updated => self.updated += 1,
+        }
+    }
+}
+
+/// A line that was not imported, and why; its JSON is a line of the error report.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// The device that it is about, as far as that was understood.
+    pub device_id: Option<DeviceId>,
+    /// The stable word for the reason.
+    pub code: &'static str,
+    /// The reason.
+    pub message: String,
+}
+
+impl FailedLine {
+    fn unusable(LineError { line, device, problem }: LineError) -> Self {
+        Self { line, device_id: device, code: problem.code(), message: problem.to_string() }
+    }
+
+    fn refused(line: &ImportLine, error: &OperationError) -> Self {
+        Self { line: line.line, device_id: Some(line.entry.id.clone()), code: error.code(), message: error.to_string() }
+    }
+}
+
+/// What an import writes beside the registry.
+pub trait ImportFiles {
+    /// Why something cannot be written.
+    type Error;
+
+    /// Keeps lines of tokens that were made, for good, before any device depends on one.
+    fn keep_tokens(&mut self, lines: &str) -> impl Future<Output = Result<(), Self::Error>>;
+
+    /// Writes down a line that was not imported.
+    fn fail(&mut self, line: FailedLine) -> Result<(), Self::Error>;
+}
+
+/// Why an import cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError<E> {
+    /// The file cannot be read any further.
+    #[error(transparent)]
+    File(LineError),
+    /// What it writes beside the registry cannot be written.
+    #[error("the import's files")]
+    Files(E),
+    /// The registry did not do its part.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl<R: DeviceStore> Import<'_, R> {
+    /// Works off the next lines, `batch` at most, and says whether there were any.
+    ///
+    /// Of a batch that was cut off, some lines may be done already: `kept` are the tokens that they may have. Done again
+    /// like this, each device is written once and has the token that was kept for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportError`]; the batch is to be done again then, with what was kept for it.
+    pub async fn advance<F: ImportFiles>(
+        &self,
+        reader: &mut ImportReader<impl BufRead>,
+        batch: usize,
+        kept: Option<&KeptTokens>,
+        files: &mut F,
+        standing: &mut ImportStanding,
+    ) -> Result<bool, ImportError<F::Error>> {
+        let begun = standing.records;
+        let mut lines = Vec::new();
+        for read in reader.by_ref().take(batch) {
+            standing.records += 1;
+            match read {
+                Ok(line) => lines.push(line),
+                Err(error) if error.problem.is_of_the_file() => return Err(ImportError::File(error)),
+                Err(error) => {
+                    standing.summary.failed += 1;
+                    files.fail(FailedLine::unusable(error)).map_err(ImportError::Files)?;
+                }
+            }
+        }
+        standing.summary.twins += lines.iter().filter(|line| line.twin).count() as u64;
+        match self.dry_run {
+            true => standing.summary.checked += lines.len() as u64,
+            false => self.write_all(lines, kept, files, &mut standing.summary).await?,
+        }
+        Ok(standing.records > begun)
+    }
+
+    async fn write_all<F: ImportFiles>(
+        &self,
+        mut lines: Vec<ImportLine>,
+        kept: Option<&KeptTokens>,
+        files: &mut F,
+        summary: &mut Summary,
+    ) -> Result<(), ImportError<F::Error>> {
+        let looks = lines.iter_mut().map(|line| self.leave_proof(line));
+        let looked: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
+        looked.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut has_token = BTreeSet::new();
+        if let Some(kept) = kept {
+            has_token.extend(lines.iter_mut().filter_map(|line| kept.give(line).then_some(line.line)));
+        }
+        let tokens = token_lines(lines.iter().filter(|line| !has_token.contains(&line.line)));
+        if !tokens.is_empty() {
+            files.keep_tokens(&tokens).await.map_err(ImportError::Files)?;
+        }
+        let writes = lines.iter().map(|line| async move {
+            let written = match self.write(line).await {
+                Err(error) if kept.is_some() => self.was_done(line).await.ok_or(error),
+                written => written,
+            };
+            (line, written)
+        });
+        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
+        while let Some((line, result)) = written.next().await {
+            match result {
+                Ok(imported) => summary.count(imported),
+                Err(OperationError::Registry(error)) if !matches!(error, RegistryError::Corrupt { .. }) => {
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    summary.failed += 1;
+                    files.fail(FailedLine::refused(line, &error)).map_err(ImportError::Files)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A device that is there keeps the proof that it has, and has no use for a token.
+    async fn leave_proof(&self, line: &mut ImportLine) -> Result<(), RegistryError> {
+        let updates = matches!(line.entry.mode, ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag);
+        if !updates || !line.proof_if_new || line.device.is_some() {
+            return Ok(());
+        }
+        let id = line.entry.id.clone();
+        if patiently(async || self.operations.registry.find(&id).await).await?.is_some() {
+            line.entry.settings.attestation = None;
+            line.keys = Keys::default();
+        }
+        Ok(())
+    }
+
+    async fn write(&self, line: &ImportLine) -> Result<Imported, OperationError> {
+        let Self { operations, by, clock, .. } = self;
+        let mut waited = Backoff::new();
+        loop {
+            let result = match &line.device {
+                None => operations.import(&line.entry, by, clock()).await,
+                Some(device) => match operations.registry.add(device, by).await {
+                    Ok(true) => Ok(Imported::Created),
+                    Ok(false) if operations.registry.find(&device.id).await?.as_ref() == Some(&**device) => {
+                        Ok(Imported::Unchanged)
+                    }
+                    Ok(false) => Err(OperationError::Exists),
+                    Err(error) => Err(error.into()),
+                },
+            };
+            match result {
+                Err(OperationError::Registry(RegistryError::Throttled { .. })) if waited.pause().await => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// What was done with this line before the import was cut off, if the registry is as if it had been done.
+    async fn was_done(&self, line: &ImportLine) -> Option<Imported> {
+        let found = patiently(async || self.operations.registry.find(&line.entry.id).await).await.ok()?;
+        let deletes = matches!(line.entry.mode, ImportMode::Delete | ImportMode::DeleteIfMatchETag);
+        match (&line.entry.module, found) {
+            (None, None) => deletes.then_some(Imported::Deleted),
+            (Some((module, _)), Some(device)) if deletes => {
+                (!device.modules.contains_key(module)).then_some(Imported::Deleted)
+            }
+            (Some((module, settings)), Some(device)) => {
+                let there = device.modules.get(module)?;
+                let same = settings.attestation.as_ref().is_none_or(|attestation| *attestation == there.attestation);
+                same.then_some(Imported::Created)
+            }
+            (None, Some(device)) if !deletes => {
+                let mut set = device.clone();
+                line.entry.settings.clone().apply(&mut set, (self.clock)()).ok()?;
+                (set == device).then_some(Imported::Created)
+            }
+            _ => None,
+        }
+    }
+}
