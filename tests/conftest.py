@@ -7,7 +7,9 @@ import pytest
 import claims
 import local_aws
 from local_aws import ROOT
+from operators import Operator
 from stack import CVM, Stack
+from trusted_user import add_user
 
 FUNCTIONS = [folder.name for folder in (ROOT / "functions").iterdir()]
 BUILT = [*(ROOT / "target" / "lambda" / function / "bootstrap.zip" for function in FUNCTIONS), CVM, claims.PYTHON]
@@ -27,6 +29,13 @@ def stack(tmp_path_factory):
         yield Stack(aws, aws.deploy(**parameters), folder)
     finally:
         aws.stop()
+
+
+@pytest.fixture(scope="session")
+def operator(stack: Stack) -> Operator:
+    """Somebody who may ask everything of the registry's API."""
+    arn = stack.outputs["ClaimsArn"].removesuffix("POST/v1/claims")
+    return Operator(stack, add_user(stack.aws.client("iam"), "registry-operator", f"{arn}*"))
 
 
 @pytest.fixture

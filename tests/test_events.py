@@ -57,6 +57,9 @@ CONFIRM = {"connected": [], "delivered-twice": [], "not-a-certificate": [], "dis
 # What is told on the bus; of a record that cannot be read, that it is put aside.
 LIFECYCLE = ["created", "disabled", "deleted", "no-device", "unreadable"]
 
+# There is no such job, so that there is nothing to do; a record that cannot be read holds up no other.
+JOBS = ["written", "forgotten", "unreadable"]
+
 # The parameters that take the place of the device's; None is a no.
 HOOK = {
     "keys": {},
@@ -108,6 +111,8 @@ REGISTRY = {
     "list": {200},
     "bulk": {200},
     "module": {200},
+    "create-job": {200},
+    "jobs": {200},
     "query": {200},
     "approve": {409},
     "statistics": {200},
@@ -206,6 +211,14 @@ def test_a_write_to_the_registry(stack: Stack, name):
     assert stack.call("Lifecycle", event("lifecycle", name)) == {"batchItemFailures": []}
 
 
+# --- jobs ---
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_write_of_a_job(stack: Stack, name):
+    assert stack.call("Jobs", event("jobs", name)) == {"batchItemFailures": []}
+
+
 # --- claim ---
 
 
@@ -244,6 +257,7 @@ def test_every_event_is_tested():
         "pre-provisioning-hook": set(HOOK),
         "claim": set(CLAIM),
         "confirm": set(CONFIRM),
+        "jobs": set(JOBS),
         "lifecycle": set(LIFECYCLE),
         "reconcile": {"schedule"},
         "registry": set(REGISTRY),

@@ -1,48 +1,13 @@
 """The registry's API as an operator's tool uses it: signed requests through API Gateway, on the deployed stack."""
 
-import json
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
 from factory import status
-from local_aws import REGION
-from stack import Answer, Stack, lower, until
+from operators import Operator
+from stack import Stack, until
 from trusted_user import add_user
-
-
-class Operator:
-    """Somebody with a tool; a request without a signature is nobody's."""
-
-    def __init__(self, stack: Stack, credentials: Credentials | None) -> None:
-        self.stack = stack
-        self.credentials = credentials
-
-    def __call__(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
-        url = self.stack.aws.api_url(self.stack.outputs, path)
-        sent = b"" if body is None else json.dumps(body).encode()
-        names = {"content-type": "application/json"} | {name.replace("_", "-"): it for name, it in headers.items()}
-        request = AWSRequest(method, url, data=sent, headers=names)
-        if self.credentials:
-            SigV4Auth(self.credentials, "execute-api", REGION).add_auth(request)
-        asked = urllib.request.Request(url, data=sent or None, headers=dict(request.headers), method=method)
-        try:
-            with urllib.request.urlopen(asked, timeout=30) as done:
-                return Answer(done.status, lower(done.headers), done.read())
-        except urllib.error.HTTPError as refused:
-            return Answer(refused.code, lower(refused.headers), refused.read())
-
-
-@pytest.fixture(scope="module")
-def operator(stack: Stack) -> Operator:
-    arn = stack.outputs["ClaimsArn"].removesuffix("POST/v1/claims")
-    credentials = add_user(stack.aws.client("iam"), "registry-operator", f"{arn}*")
-    return Operator(stack, credentials)
 
 
 def test_a_device_lives_and_its_key_vends(stack: Stack, operator: Operator, device_id):

@@ -34,6 +34,9 @@ ACTIONS = {
     | {"iot:DeleteConnection", "iot:ListPrincipalThings", "iot:ListThingPrincipals"}
     | RETIRE
     | QUEUE,
+    "Jobs": STREAM
+    | {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "sqs:SendMessage"}
+    | {"s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"},
     "Lifecycle": STREAM
     | {"dynamodb:BatchWriteItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "events:PutEvents", "sqs:SendMessage"}
     | {"iot:DeleteConnection", "iot:DeleteThing", "iot:ListPrincipalThings", "iot:ListThingPrincipals"}
@@ -55,9 +58,10 @@ VARIABLES = {
     "Hook": {"CLIENT_ID", "FLEET_TEMPLATE", "PROVISIONING_TEMPLATE", "REFUSED_KEYS"},
     "Claim": {"CLAIMS_PER_USER_PER_DAY", "FLEET_TEMPLATE", "IOT_ENDPOINT", "ROOT_CA_PEM"},
     "Confirm": {"IOT_ENDPOINT"},
+    "Jobs": {"JOB_TABLE"},
     "Lifecycle": {"AUDIT_RETENTION_DAYS", "AUDIT_TABLE", "EVENT_BUS", "IOT_ENDPOINT"},
     "Reconcile": {"IOT_ENDPOINT"},
-    "Registry": {"AUDIT_TABLE"},
+    "Registry": {"AUDIT_TABLE", "JOB_BUCKET", "JOB_TABLE"},
 }
 
 
@@ -69,13 +73,18 @@ def test_threat_51_a_role_allows_the_calls_of_its_function_and_no_others(stack: 
 @pytest.mark.parametrize("function", ACTIONS)
 def test_threat_51_a_role_reaches_no_more_than_it_has_to(stack: Stack, function):
     describe = stack.aws.client("dynamodb").describe_table
-    tables = [describe(TableName=stack.outputs[name])["Table"]["TableArn"] for name in ("TableName", "AuditTableName")]
+    jobs = stack.aws.function_environment(stack.outputs["JobsFunctionName"])["JOB_TABLE"]
+    names = [stack.outputs["TableName"], stack.outputs["AuditTableName"], jobs]
+    tables = [describe(TableName=name)["Table"]["TableArn"] for name in names]
+    bucket = f"arn:aws:s3:::{stack.outputs['JobBucketName']}"
     for action, resource in allowed(stack, function):
         if action in ON_EVERYTHING:
             continue
         if action.startswith("dynamodb:"):
             parts = [table for table in tables if resource.startswith((f"{table}/index/", f"{table}/stream/"))]
             assert resource in tables or parts, action
+        elif action.startswith("s3:"):
+            assert resource in (bucket, f"{bucket}/*"), action
         else:
             assert resource.count(":") >= 5, f"{action} on {resource}"
 

@@ -69,6 +69,15 @@ impl Clients {
         Ok(aws_sdk_eventbridge::Client::new(&function_config("AWS_ENDPOINT_URL_EVENTBRIDGE")?))
     }
 
+    /// What a client of another service is made of, whose endpoint may be given by `endpoint` or by `AWS_ENDPOINT_URL`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAFunction`] when the environment is not a function's.
+    pub fn config_of_function(endpoint: &str) -> Result<SdkConfig, NotAFunction> {
+        function_config(endpoint)
+    }
+
     /// The client of DynamoDB alone, for a function that has no business with AWS IoT.
     ///
     /// # Errors

@@ -15,10 +15,13 @@ use axum::Extension;
 use axum::body::Body;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderValue, Request, StatusCode};
-use cvm_aws::{CERTIFICATE_INDEX, DynamoDbAuditTrail, DynamoDbRegistry, HOUR_INDEX, TABLE_KEY, UNSETTLED_INDEX};
-use cvm_http::{Operator, Registry, registry_router};
+use cvm_aws::{
+    CERTIFICATE_INDEX, DynamoDbAuditTrail, DynamoDbJobs, DynamoDbRegistry, HOUR_INDEX, JOB_KEY, TABLE_KEY,
+    UNSETTLED_INDEX,
+};
+use cvm_http::{Jobs, Operator, Registry, registry_router};
 use cvm_provisioning::{Actor, Operations};
-use cvm_testkit::{Effect, Fault, MemoryTrail, contract, fixture, scenario};
+use cvm_testkit::{Effect, Fault, MemoryJobs, MemoryTrail, contract, fixture, scenario};
 use dynoxide::Database;
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
@@ -79,13 +82,20 @@ async fn the_audit_trail_on_dynamodb_keeps_the_contract() {
     contract::audit_trail(&database.audit_trail("trail").await).await;
 }
 
+#[tokio::test]
+async fn the_jobs_on_dynamodb_keep_the_contract() {
+    let database = LocalDynamoDb::start().await;
+    contract::job_store(&database.jobs("jobs").await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_operators_with_one_entity_tag_one_wins() {
     let database = LocalDynamoDb::start().await;
     let operations = Operations { registry: database.registry("operators").await };
     let served = Registry { operations, trail: MemoryTrail::default() };
     let operator = Operator(Actor::new("anna").unwrap());
-    let router = registry_router(served, || fixture::NOW).layer(Extension(operator));
+    let jobs = Jobs { store: MemoryJobs::default(), bucket: "fleet".to_owned() };
+    let router = registry_router(served, jobs, || fixture::NOW).layer(Extension(operator));
     let put = |tag: Option<HeaderValue>, body: String| {
         let mut request = Request::put("/devices/sn-1").body(Body::from(body)).unwrap();
         request.headers_mut().extend(tag.map(|tag| (IF_MATCH, tag)));
@@ -149,6 +159,21 @@ impl LocalDynamoDb {
             .await
             .unwrap();
         DynamoDbRegistry::new(self.client.clone(), table)
+    }
+
+    async fn jobs(&self, table: &str) -> DynamoDbJobs {
+        let attribute = AttributeDefinition::builder().attribute_name(JOB_KEY).attribute_type(ScalarAttributeType::S);
+        let key = KeySchemaElement::builder().attribute_name(JOB_KEY).key_type(KeyType::Hash);
+        self.client
+            .create_table()
+            .table_name(table)
+            .attribute_definitions(attribute.build().unwrap())
+            .key_schema(key.build().unwrap())
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await
+            .unwrap();
+        DynamoDbJobs::new(self.client.clone(), table)
     }
 
     async fn audit_trail(&self, table: &str) -> DynamoDbAuditTrail {

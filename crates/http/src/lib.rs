@@ -14,5 +14,5 @@ pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
 pub use door::{Caller, Clock};
 pub use problem::Problem;
-pub use registry::{Operator, Registry, registry_router};
+pub use registry::{Jobs, Operator, Registry, registry_router};
 pub use vend::{parse, router};

@@ -6,12 +6,13 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Extension, Router};
-use cvm_http::{Operator, Registry, registry_router};
+use cvm_bulk::{JobStatus, JobStore as _, Work};
+use cvm_http::{Jobs, Operator, Registry, registry_router};
 use cvm_provisioning::{
     Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State,
 };
 use cvm_testkit::fixture::{NOW, device, id, later, origin};
-use cvm_testkit::{Fault, Faulty, MemoryRegistry, MemoryTrail, Script};
+use cvm_testkit::{Fault, Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -19,6 +20,7 @@ use tower::ServiceExt as _;
 struct Api {
     registry: MemoryRegistry,
     trail: MemoryTrail,
+    jobs: MemoryJobs,
     router: Router,
 }
 
@@ -47,8 +49,10 @@ impl Api {
         let faulty = Faulty { inner: registry.clone(), script: script.clone() };
         let served = Registry { operations: Operations { registry: faulty }, trail: trail.clone() };
         let operator = Operator(Actor::new("anna").unwrap());
-        let router = registry_router(served, || NOW).layer(Extension(operator));
-        Self { registry, trail, router }
+        let jobs = MemoryJobs::default();
+        let desk = Jobs { store: jobs.clone(), bucket: "fleet".to_owned() };
+        let router = registry_router(served, desk, || NOW).layer(Extension(operator));
+        Self { registry, trail, jobs, router }
     }
 
     async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
@@ -182,7 +186,8 @@ async fn nobody_but_an_operator_is_let_in() {
     let served =
         Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
     let request = Request::get("/devices").header("x-operator", "anna").body(Body::empty()).unwrap();
-    let response = registry_router(served, || NOW).oneshot(request).await.unwrap();
+    let jobs = Jobs { store: MemoryJobs::default(), bucket: "fleet".to_owned() };
+    let response = registry_router(served, jobs, || NOW).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
 }
@@ -331,4 +336,84 @@ async fn the_trail_is_told_the_latest_first() {
     let place = first.header("x-ms-continuation").replace('#', "%23");
     let rest = api.get(&format!("/audit?since=2027-01-01T00:00:00Z&continuation={place}")).await;
     assert_eq!((told(&first), told(&rest)), (vec![json!("entry-0")], vec![json!("entry-60"), json!("entry-100000")]));
+}
+
+#[tokio::test]
+async fn a_job_is_asked_for_read_listed_and_cancelled() {
+    let api = Api::new(&Script::default());
+    let import = json!({
+        "type": "import",
+        "inputBlobContainerUri": "s3://fleet/monday",
+        "inputBlobName": "serials.csv",
+        "outputBlobContainerUri": "s3://fleet/answers",
+        "storageAuthenticationType": "keyBased",
+        "cvm": {"format": "csv", "mode": "createorupdate", "group": "berlin", "proof": "claim", "columns": ["device=SN"]},
+    });
+    let made = api.post("/jobs/create", import).await;
+    made.is("Job");
+    assert_eq!((made.status, &made.body["status"], &made.body["progress"]), (200, &json!("enqueued"), &json!(0)));
+    assert_eq!(made.body["inputBlobName"], "monday/serials.csv");
+    let id = made.body["jobId"].as_str().unwrap();
+    assert_eq!(made.body["outputBlobContainerUri"], format!("s3://fleet/answers/{id}/"));
+    assert_eq!(made.body["cvm"]["createdBy"], "anna");
+    let [kept] = &api.jobs.list().await.unwrap()[..] else { panic!("one job") };
+    let Work::Import { request, .. } = &kept.work else { panic!("an import") };
+    assert_eq!(request.options.defaults.group.as_ref().map(ToString::to_string).as_deref(), Some("berlin"));
+
+    let export = json!({"type": "export", "excludeKeysInExport": true, "cvm": {"format": "csv", "status": "disabled"}});
+    let export = api.post("/jobs/create", export).await;
+    export.is("Job");
+    let other = export.body["jobId"].as_str().unwrap();
+    assert_eq!(export.body["outputBlobName"], format!("jobs/{other}/devices.txt"));
+    assert_eq!(api.get("/jobs").await.body.as_array().unwrap().len(), 2);
+
+    let uri = format!("/jobs/{id}");
+    for _ in 0..2 {
+        assert_eq!(api.send("DELETE", &uri, &[], "").await.status, 204);
+    }
+    let read = api.get(&uri).await;
+    read.is("Job");
+    assert_eq!((&read.body["status"], &read.body["endTimeUtc"]), (&json!("cancelled"), &json!("2027-01-15T08:00:00Z")));
+    let unknown = format!("/jobs/{}", "0".repeat(32));
+    for method in ["GET", "DELETE"] {
+        assert_eq!(api.send(method, &unknown, &[], "").await.header("iothub-errorcode"), "JobNotFound");
+    }
+}
+
+#[tokio::test]
+async fn a_job_reads_and_writes_the_bucket_of_the_jobs_and_no_other() {
+    let api = Api::new(&Script::default());
+    for (body, code) in [
+        (json!({"type": "import", "inputBlobContainerUri": "s3://other"}), "BlobContainerValidationError"),
+        (json!({"type": "export", "outputBlobContainerUri": "s3://fleet2/a"}), "BlobContainerValidationError"),
+        (json!({"type": "export", "outputBlobContainerUri": "https://fleet"}), "BlobContainerValidationError"),
+        (json!({"type": "import", "inputBlobName": "../devices.txt"}), "BlobContainerValidationError"),
+        (json!({"type": "import", "cvm": {"state": "registered"}}), "ArgumentInvalid"),
+        (json!({"type": "import", "cvm": {"restore": true, "mode": "create"}}), "ArgumentInvalid"),
+        (json!({"type": "import", "cvm": {"proof": "ca=1"}}), "ArgumentInvalid"),
+        (json!({"type": "export", "cvm": {"mode": "create"}}), "ArgumentInvalid"),
+        (json!({"type": "export", "cvm": {"changedSince": "yesterday"}}), "ArgumentInvalid"),
+        (json!({"type": "export", "includeConfigurations": true}), "ArgumentInvalid"),
+        (json!({"type": "restart"}), "ArgumentInvalid"),
+        (json!({}), "ArgumentInvalid"),
+    ] {
+        let answer = api.post("/jobs/create", body.clone()).await;
+        assert_eq!((answer.status, answer.header("iothub-errorcode")), (400, code), "{body}");
+    }
+    assert_eq!(api.jobs.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn only_so_many_jobs_wait_at_once() {
+    let api = Api::new(&Script::default());
+    for _ in 0..16 {
+        assert_eq!(api.post("/jobs/create", json!({"type": "import"})).await.status, 200);
+    }
+    let refused = api.post("/jobs/create", json!({"type": "import"})).await;
+    assert_eq!((refused.status, refused.header("iothub-errorcode")), (403, "JobQuotaExceeded"));
+    let mut job = api.jobs.list().await.unwrap().remove(0);
+    job.version = 2;
+    job.end(JobStatus::Completed, NOW);
+    assert!(api.jobs.replace(&job, 1).await.unwrap());
+    assert_eq!(api.post("/jobs/create", json!({"type": "import"})).await.status, 200);
 }

@@ -3,7 +3,9 @@
 mod environment;
 mod log;
 mod queue;
+mod time_left;
 
 pub use environment::{Environment, InvalidEnvironment};
 pub use log::{configured, start_log};
 pub use queue::{Message, Redeliver, work_off};
+pub use time_left::TimeLeft;

@@ -8,6 +8,8 @@ use cvm_provisioning::{Audit, AuditRecord, LogAudit, Origin, Outcome, Timestamp}
 use lambda_runtime::LambdaEvent;
 use serde::de::DeserializeOwned;
 
+use crate::TimeLeft;
+
 /// One event of a queue.
 #[derive(Debug)]
 pub struct Message<E> {
@@ -39,15 +41,12 @@ where
     E: DeserializeOwned,
     W: Future<Output = Result<(), Redeliver>>,
 {
-    // A deadline that was over before the invocation began is none: `cargo lambda watch` counts it from 1970.
-    let deadline = Some(batch.context.deadline()).filter(|deadline| *deadline > SystemTime::now());
+    let time = TimeLeft::of(&batch.context);
     let mut response = SqsBatchResponse::default();
     let mut go_on = true;
     for message in batch.payload.records {
         let id = message.message_id.unwrap_or_default();
-        let left = |deadline: SystemTime| deadline.duration_since(SystemTime::now()).unwrap_or_default();
-        let in_time = deadline.is_none_or(|deadline| left(deadline) > RESERVE);
-        go_on &= in_time;
+        go_on &= time.is_more_than(RESERVE);
         let done = match parse(message.body.as_deref().unwrap_or_default()) {
             _ if !go_on => false,
             Ok(event) => {

@@ -288,7 +288,7 @@ pub struct Page {
 #[non_exhaustive]
 pub enum RegistryError {
     /// An item is not what this version of cvm writes.
-    #[error("the registry item of device {device} cannot be read; was it written by a newer version?")]
+    #[error("the item of {device} in the registry cannot be read; was it written by a newer version?")]
     Corrupt {
         /// The item's key.
         device: String,

@@ -7,6 +7,10 @@ use cvm_lambda::{Environment, InvalidEnvironment};
 pub(crate) struct Configuration {
     /// `AUDIT_TABLE`, the name of the DynamoDB table of the audit trail.
     pub(crate) audit_table: String,
+    /// `JOB_BUCKET`, the name of the bucket that the files of imports and exports are in.
+    pub(crate) job_bucket: String,
+    /// `JOB_TABLE`, the name of the DynamoDB table of imports and exports.
+    pub(crate) job_table: String,
     /// `DEVICE_TABLE`, the name of the DynamoDB table of the registry.
     pub(crate) table: String,
 }
@@ -15,6 +19,8 @@ impl Configuration {
     pub(crate) fn read(environment: &Environment) -> Result<Self, InvalidEnvironment> {
         Ok(Self {
             audit_table: environment.required("AUDIT_TABLE")?.to_owned(),
+            job_bucket: environment.required("JOB_BUCKET")?.to_owned(),
+            job_table: environment.required("JOB_TABLE")?.to_owned(),
             table: environment.required("DEVICE_TABLE")?.to_owned(),
         })
     }

@@ -4,8 +4,8 @@ mod configuration;
 
 use std::time::{Duration, SystemTime};
 
-use cvm_aws::{Clients, DynamoDbAuditTrail, DynamoDbRegistry};
-use cvm_http::{Caller, Operator, Registry, registry_router};
+use cvm_aws::{Clients, DynamoDbAuditTrail, DynamoDbJobs, DynamoDbRegistry};
+use cvm_http::{Caller, Jobs, Operator, Registry, registry_router};
 use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::{Actor, Operations};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
@@ -23,9 +23,10 @@ async fn main() -> Result<(), lambda_http::Error> {
     let registry = Registry {
         operations: Operations { registry: DynamoDbRegistry::new(dynamodb.clone(), configuration.table) },
         // It is only read here, so that nothing has to be known of how long it is kept.
-        trail: DynamoDbAuditTrail::new(dynamodb, configuration.audit_table, Duration::ZERO),
+        trail: DynamoDbAuditTrail::new(dynamodb.clone(), configuration.audit_table, Duration::ZERO),
     };
-    let router = registry_router(registry, || SystemTime::now().into());
+    let jobs = Jobs { store: DynamoDbJobs::new(dynamodb, configuration.job_table), bucket: configuration.job_bucket };
+    let router = registry_router(registry, jobs, || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_operator(request)))).await
 }
 

@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use cvm_bulk::JobId;
 use cvm_provisioning::{DeviceId, ModuleId, Origin, Timestamp};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -77,6 +78,12 @@ impl Call {
         id.parse().map_err(|error| Failure::argument(format!("{error}")))
     }
 
+    /// The job that the address names.
+    pub(super) fn job(&self) -> Result<JobId, Failure> {
+        let id = self.path.get("job").map(String::as_str).unwrap_or_default();
+        id.parse().map_err(|error| Failure::argument(format!("{error}")))
+    }
+
     /// The body, which has to be JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         if self.headers.contains_key(CONTENT_TYPE) && !matches!(BodyType::of(&self.headers), Ok(BodyType::Json)) {
@@ -103,9 +110,7 @@ impl Call {
 
     /// A moment in the query, in the form of RFC 3339.
     pub(super) fn moment(&self, name: &'static str) -> Result<Option<Timestamp>, Failure> {
-        let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::from);
-        let wanted = |_| Failure::argument(format!("{name} is a moment such as 2026-01-31T12:00:00Z (RFC 3339)"));
-        self.query.get(name).map(String::as_str).map(parse).transpose().map_err(wanted)
+        self.query.get(name).map(|text| moment(name, text)).transpose()
     }
 
     /// A header that is text, where it came.
@@ -125,6 +130,12 @@ impl Call {
         let mut query = ["continuation", "x-ms-continuation"].into_iter().filter_map(|name| self.parameter(name));
         Ok(header.or_else(|| query.find(|place| !place.is_empty())))
     }
+}
+
+/// A moment in the form of RFC 3339; `name` is what it is asked for as.
+pub(super) fn moment(name: &'static str, text: &str) -> Result<Timestamp, Failure> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::from);
+    moment.map_err(|_| Failure::argument(format!("{name} is a moment such as 2026-01-31T12:00:00Z (RFC 3339)")))
 }
 
 /// How many items are asked for: as many as there may be, where nothing is said.

@@ -52,12 +52,18 @@ macro_rules! codes {
 codes! {
     /// What was sent is not what is taken.
     ArgumentInvalid = 400_004;
+    /// The container of a job is none, or none for jobs.
+    BlobContainerValidationError = 400_008;
     /// Nobody is known to have sent the request.
     IotHubUnauthorizedAccess = 401_002;
+    /// Too many jobs are not at their end.
+    JobQuotaExceeded = 403_003;
     /// There is nothing at this address.
     GenericNotFound = 404_000;
     /// There is no such device.
     DeviceNotFound = 404_001;
+    /// There is no such job.
+    JobNotFound = 404_002;
     /// There is no such module.
     ModuleNotFound = 404_010;
     /// The method is not allowed here.

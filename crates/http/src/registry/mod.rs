@@ -10,6 +10,7 @@ mod document;
 mod door;
 mod entry;
 mod failure;
+mod jobs;
 mod list;
 mod modules;
 mod statistics;
@@ -21,12 +22,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
+use cvm_bulk::JobStore;
 use cvm_provisioning::{AuditTrail, DeviceStore, Operations, Presences};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::call::MAX_BODY;
 pub use self::door::Operator;
 use self::failure::{Code, Failure};
+pub use self::jobs::Jobs;
 use crate::Clock;
 
 /// What operators' tools work on.
@@ -38,16 +41,22 @@ pub struct Registry<R, T> {
     pub trail: T,
 }
 
-/// The router of the registry. Who asks is an [`Operator`] among the extensions of the request, put there by whoever has
+/// The router of the registry, and of the jobs that work on it. Who asks is an [`Operator`] among the extensions of the request, put there by whoever has
 /// checked it; a request without one is refused.
-pub fn registry_router<R, T>(registry: Registry<R, T>, clock: Clock) -> Router
+pub fn registry_router<R, T, J>(registry: Registry<R, T>, jobs: Jobs<J>, clock: Clock) -> Router
 where
     R: DeviceStore + Presences + 'static,
     T: AuditTrail + 'static,
+    J: JobStore + 'static,
 {
     let device = get(Registry::<R, T>::read_device).put(Registry::<R, T>::put_device);
     let module = get(Registry::<R, T>::read_module).put(Registry::<R, T>::put_module);
     let devices = get(Registry::<R, T>::list_devices).post(Registry::<R, T>::import);
+    let jobs = Router::new()
+        .route("/jobs", get(Jobs::<J>::list))
+        .route("/jobs/create", post(Jobs::<J>::create))
+        .route("/jobs/{job}", get(Jobs::<J>::read).delete(Jobs::<J>::cancel))
+        .with_state(Arc::new(jobs));
     Router::new()
         .route("/devices", devices.clone())
         // Some tools have a slash at the end.
@@ -64,10 +73,13 @@ where
         .route("/statistics/service", get(Registry::<R, T>::count_connected))
         .route("/audit", get(Registry::<R, T>::audit))
         .with_state(Arc::new(registry))
+        .merge(jobs)
         .method_not_allowed_fallback(async || {
             Failure::new(Code::GenericMethodNotAllowed, "the header Allow says what can be done here")
         })
-        .fallback(async || Failure::new(Code::GenericNotFound, "the registry is at /devices, /statistics and /audit"))
+        .fallback(async || {
+            Failure::new(Code::GenericNotFound, "the registry is at /devices, /jobs, /statistics and /audit")
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(|_| {
             Failure::new(Code::ServerError, "report it with the x-request-id if it stays").into_response()
