@@ -122,6 +122,10 @@ async fn a_device_is_made_read_changed_and_deleted() {
 
     let kept = api.put("/devices/sn-1", Some("*"), json!({"capabilities": {"iotEdge": true}})).await;
     assert_eq!((&kept.body["status"], &kept.body["statusReason"]), (&json!("disabled"), &json!("stolen")));
+    let grouped = api.put("/devices/sn-1", Some("*"), json!({"cvm": {"group": "berlin", "template": "camera"}})).await;
+    assert_eq!((&grouped.body["cvm"]["group"], &grouped.body["cvm"]["template"]), (&json!("berlin"), &json!("camera")));
+    let alone = api.put("/devices/sn-1", Some("*"), json!({"cvm": {"group": null}})).await;
+    assert_eq!((&alone.body["cvm"]["group"], &alone.body["cvm"]["template"]), (&Value::Null, &json!("camera")));
     assert_eq!(api.send("DELETE", "/devices/sn-1", &[], "").await.status, 400, "not without If-Match");
     assert_eq!(api.send("DELETE", "/devices/sn-1", &[("if-match", &tag)], "").await.status, 412);
     assert_eq!(api.send("DELETE", "/devices/sn-1", &[("if-match", "\"*\"")], "").await.status, 204);

@@ -8,7 +8,7 @@ use cvm_provisioning::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Restore;
+use crate::{Restore, present};
 
 /// The object as it is written. What only the service sets is told and never taken.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -20,15 +20,15 @@ pub struct Extension {
     /// How it proves itself, in full; takes the place of `authentication`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attestation: Option<AttestationDocument>,
-    /// Its enrolment group, or batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<GroupName>,
+    /// Its enrolment group, or batch; `null` takes it away.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub group: Option<Option<GroupName>>,
     /// Whether its key may be made by the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_origin: Option<KeyOrigin>,
-    /// Its provisioning template.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub template: Option<TemplateName>,
+    /// Its provisioning template; `null` takes it away.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub template: Option<Option<TemplateName>>,
     /// Values of template parameters that the operator chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<BTreeMap<String, String>>,
@@ -129,9 +129,9 @@ impl Extension {
         Self {
             state: Some(device.state.name()),
             attestation: Some(AttestationDocument::of(&device.attestation, digests)),
-            group: device.group.clone(),
+            group: device.group.clone().map(Some),
             key_origin: Some(device.key_origin),
-            template: device.template.clone(),
+            template: device.template.clone().map(Some),
             parameters: Some(device.parameters.clone()),
             settable_parameters: Some(device.settable_parameters.clone()),
             restore: None,
@@ -148,9 +148,9 @@ impl Extension {
         if let Some(document) = self.attestation.as_ref().filter(|document| !shown(document)) {
             settings.attestation = Some(document.attestation()?);
         }
-        settings.group = self.group.clone().map(Some).or_else(|| settings.group.take());
+        settings.group = self.group.clone().or_else(|| settings.group.take());
         settings.key_origin = self.key_origin.or(settings.key_origin);
-        settings.template = self.template.clone().map(Some).or_else(|| settings.template.take());
+        settings.template = self.template.clone().or_else(|| settings.template.take());
         settings.parameters = self.parameters.clone().or_else(|| settings.parameters.take());
         settings.settable_parameters = self.settable_parameters.clone().or_else(|| settings.settable_parameters.take());
         Ok(())

@@ -12,6 +12,7 @@ mod elements;
 mod extension;
 mod identity_line;
 mod lines;
+mod present;
 mod reader;
 mod records;
 mod restore;
@@ -26,6 +27,7 @@ pub use columns::{Column, ColumnMapping, InvalidColumns};
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
 pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};
 pub use lines::MAX_RECORD;
+pub use present::present;
 pub use reader::{
     DefaultProof, Defaults, Format, ImportLine, ImportReader, InvalidDefaultProof, LineError, LineProblem, Options,
     UnreadableFile,

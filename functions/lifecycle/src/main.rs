@@ -6,10 +6,9 @@ use std::error::Error;
 
 use aws_lambda_events::event::dynamodb::EventRecord;
 use cvm_aws::{AwsIot, Clients, DynamoDbAuditTrail, DynamoDbRegistry, EventBridge, registry_write};
-use cvm_lambda::{Environment, configured, start_log};
+use cvm_lambda::{Environment, StreamAnswer, StreamBatch, configured, start_log};
 use cvm_provisioning::{Bus as _, Lifecycle, LogAudit, Origin, RegistryWrite};
 use lambda_runtime::{LambdaEvent, service_fn};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::configuration::Configuration;
@@ -29,33 +28,13 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         bus: EventBridge::new(configured(Clients::eventbridge_of_function())?, configuration.event_bus),
     };
     let lifecycle = &lifecycle;
-    let handle = async |event: LambdaEvent<Batch>| Box::pin(follow_up(lifecycle, event)).await;
+    let handle = async |event: LambdaEvent<StreamBatch>| Box::pin(follow_up(lifecycle, event)).await;
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
 
 type OnAws = Lifecycle<DynamoDbRegistry, AwsIot, LogAudit, DynamoDbAuditTrail, EventBridge>;
 
-/// A batch of the stream, each record read by itself, so that one that cannot be read holds up no other.
-#[derive(Deserialize)]
-struct Batch {
-    #[serde(rename = "Records")]
-    records: Vec<Value>,
-}
-
-/// What the stream is to deliver again: this record, and all after it.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    batch_item_failures: Vec<Failure>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Failure {
-    item_identifier: String,
-}
-
-async fn follow_up(lifecycle: &OnAws, event: LambdaEvent<Batch>) -> Result<Answer, lambda_runtime::Error> {
+async fn follow_up(lifecycle: &OnAws, event: LambdaEvent<StreamBatch>) -> Result<StreamAnswer, lambda_runtime::Error> {
     let origin = Origin::new("lifecycle", event.context.request_id);
     let mut writes = Vec::new();
     for record in event.payload.records {
@@ -68,13 +47,11 @@ async fn follow_up(lifecycle: &OnAws, event: LambdaEvent<Batch>) -> Result<Answe
             }
         }
     }
-    let Err(stuck) = lifecycle.follow_up(&writes, &origin).await else { return Ok(Answer::default()) };
+    let Err(stuck) = lifecycle.follow_up(&writes, &origin).await else { return Ok(StreamAnswer::default()) };
     let error: &dyn Error = &stuck.source;
     tracing::error!(index = stuck.index, error, "a write was not followed up; the stream tells it again");
     match writes.get(stuck.index) {
-        Some(write) if stuck.index > 0 => {
-            Ok(Answer { batch_item_failures: vec![Failure { item_identifier: write.id.clone() }] })
-        }
+        Some(write) if stuck.index > 0 => Ok(StreamAnswer::again_from(write.id.clone())),
         // Nothing was done: the whole batch comes again.
         _ => Err(Box::new(stuck)),
     }

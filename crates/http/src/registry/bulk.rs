@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use cvm_interchange::present;
 use cvm_provisioning::{
     DeviceId, DeviceStore, ETag, ImportEntry, ImportMode, ModuleId, ModuleManager, ModuleSettings, Settings,
 };
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Registry;
 use super::call::Call;
-use super::entry::{DeviceEntry, present};
+use super::entry::DeviceEntry;
 use super::failure::{Code, Failure};
 use super::modules::attestation;
 

@@ -1,8 +1,8 @@
 //! A device as operators' tools send it, alone or among others.
 
-use cvm_interchange::{AttestationDocument, Authentication, Extension, Keys};
+use cvm_interchange::{AttestationDocument, Authentication, Extension, Keys, present};
 use cvm_provisioning::{Attestation, Device, ReasonText, Scope, Settings, StatusSetting};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::failure::Failure;
 
@@ -101,11 +101,4 @@ fn says_what_is(extension: &Extension, known: Option<&Attestation>) -> bool {
         (Some(said), Some(known)) => *said == shown(known),
         _ => false,
     }
-}
-
-/// Tells `null`, which takes away, from what is left out.
-pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use cvm_interchange::{Authentication, Keys};
+use cvm_interchange::{Authentication, Keys, present};
 use cvm_provisioning::{
     Attestation, DeviceId, DeviceStore, ETag, Module, ModuleId, ModuleManager, ModuleSettings, OperationError,
     Precondition,
@@ -17,7 +17,6 @@ use super::Registry;
 use super::call::Call;
 use super::conditions::{self, Put};
 use super::document::{UNKNOWN_MOMENT, read, tagged};
-use super::entry::present;
 use super::failure::Failure;
 
 /// Lost races before a change is given up.
