@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
-use cvm_provisioning::{
-    AuditEntry, AuditPage, AuditQuery, AuditTrail, CertificateId, DeviceId, KeyFingerprint, ModuleId, RegistryError,
-    ThingName, Timestamp,
-};
-use serde::{Deserialize, Serialize};
+use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, RegistryError, Timestamp};
+use cvm_records::AuditEntryRecord;
 
 use crate::error::registry_error;
 use crate::registry::{seconds, text};
@@ -35,40 +32,6 @@ impl DynamoDbAuditTrail {
     pub fn new(client: Client, table: impl Into<String>, kept: Duration) -> Self {
         Self { client, table: table.into(), kept }
     }
-}
-
-/// An entry as an item. `moment` sorts it: the time as a number of fixed length, and the entry's own id.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EntryItem {
-    device_id: DeviceId,
-    moment: String,
-    hour: String,
-    at: Timestamp,
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    module_id: Option<ModuleId>,
-    action: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<KeyFingerprint>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_id: Option<CertificateId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    thing_name: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    changed: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    door: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<String>,
 }
 
 impl AuditTrail for DynamoDbAuditTrail {
@@ -200,56 +163,19 @@ fn hour_name(hour: i64) -> String {
     start.get(..13).unwrap_or(&start).to_owned()
 }
 
+/// An entry as an item. `moment` sorts it: the time as a number of fixed length, and the entry's own id.
 #[expect(clippy::expect_used, reason = "strings, numbers and lists of strings: all have a form")]
 fn to_item(entry: &AuditEntry, kept: Duration) -> HashMap<String, AttributeValue> {
-    let entry = entry.clone();
-    let forget_at = entry.at.after(kept);
-    let mut item: HashMap<String, AttributeValue> = serde_dynamo::to_item(EntryItem {
-        moment: place(&entry),
-        hour: hour_name(entry.at.seconds().div_euclid(HOUR)),
-        device_id: entry.device,
-        at: entry.at,
-        id: entry.id,
-        generation: entry.generation.map(|generation| generation.to_string()),
-        module_id: entry.module,
-        action: entry.action,
-        reason: entry.reason,
-        key: entry.key,
-        certificate_id: entry.certificate,
-        thing_name: entry.thing.map(|thing| thing.to_string()),
-        changed: entry.changed,
-        door: entry.door,
-        request_id: entry.request_id,
-        source: entry.source,
-        actor: entry.actor,
-    })
-    .expect("every field has a DynamoDB form");
-    item.insert("forgetAt".to_owned(), seconds(forget_at));
+    let item = serde_dynamo::to_item(AuditEntryRecord::from(entry));
+    let mut item: HashMap<String, AttributeValue> = item.expect("every field has a DynamoDB form");
+    item.insert("moment".to_owned(), text(place(entry)));
+    item.insert("hour".to_owned(), text(hour_name(entry.at.seconds().div_euclid(HOUR))));
+    item.insert("forgetAt".to_owned(), seconds(entry.at.after(kept)));
     item
 }
 
 fn from_item(item: HashMap<String, AttributeValue>) -> Result<AuditEntry, RegistryError> {
     let device = item.get("deviceId").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
-    let corrupt =
-        |source: Box<dyn std::error::Error + Send + Sync>| RegistryError::Corrupt { device: device.clone(), source };
-    let item: EntryItem = serde_dynamo::from_item(item).map_err(|error| corrupt(error.into()))?;
-    let generation = item.generation.map(|generation| generation.parse()).transpose();
-    let thing = item.thing_name.map(ThingName::try_from).transpose();
-    Ok(AuditEntry {
-        id: item.id,
-        at: item.at,
-        device: item.device_id,
-        generation: generation.map_err(|error| corrupt(Box::new(error)))?,
-        module: item.module_id,
-        action: item.action,
-        reason: item.reason,
-        key: item.key,
-        certificate: item.certificate_id,
-        thing: thing.map_err(|error| corrupt(Box::new(error)))?,
-        changed: item.changed,
-        door: item.door,
-        request_id: item.request_id,
-        source: item.source,
-        actor: item.actor,
-    })
+    let record = serde_dynamo::from_item::<_, AuditEntryRecord>(item).map_err(Into::into);
+    record.and_then(AuditEntry::try_from).map_err(|source| RegistryError::Corrupt { device, source })
 }

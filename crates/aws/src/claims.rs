@@ -8,42 +8,17 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, TransactWriteItem, Update};
 use cvm_provisioning::{
-    CertificateId, Claim, ClaimStore, Device, DeviceId, MadeOut, Origin, ReasonText, RegistryError, Status, Timestamp,
-    TrustedUser,
+    CertificateId, Claim, ClaimStore, Device, DeviceId, Origin, RegistryError, Status, Timestamp, TrustedUser,
 };
-use serde::{Deserialize, Serialize};
+use cvm_records::{ClaimRecord, ENABLED};
 
 use crate::changed_by::{CHANGED_BY, changed_by};
 use crate::error::registry_error;
-use crate::item::{self, ENABLED};
+use crate::item;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text};
 
 /// How long a trusted user's claim is kept after it has ended.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-
-/// A claim as an item, attribute by attribute.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ClaimItem {
-    device_id: String,
-    claim_certificate: CertificateId,
-    status: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_reason: Option<ReasonText>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_since: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    quota: Option<u64>,
-    #[serde(default)]
-    used: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    made_out_to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    made_out_for: Option<DeviceId>,
-    created_at: Timestamp,
-}
 
 impl ClaimStore for DynamoDbRegistry {
     async fn look_up(
@@ -255,50 +230,14 @@ fn claim_key(certificate: &CertificateId) -> String {
 
 #[expect(clippy::expect_used, reason = "strings and numbers: all have a form")]
 fn to_item(claim: &Claim) -> HashMap<String, AttributeValue> {
-    serde_dynamo::to_item(ClaimItem::from(claim)).expect("every field has a DynamoDB form")
+    let mut item: HashMap<_, _> =
+        serde_dynamo::to_item(ClaimRecord::from(claim)).expect("every field has a DynamoDB form");
+    item.insert(TABLE_KEY.to_owned(), text(claim_key(&claim.certificate)));
+    item
 }
 
 fn from_item(item: HashMap<String, AttributeValue>) -> Result<Claim, RegistryError> {
     let key = item.get(TABLE_KEY).and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
-    let read = serde_dynamo::from_item::<_, ClaimItem>(item).map_err(Into::into).and_then(Claim::try_from);
+    let read = serde_dynamo::from_item::<_, ClaimRecord>(item).map_err(Into::into).and_then(Claim::try_from);
     read.map_err(|source| RegistryError::Corrupt { device: key, source })
-}
-
-impl From<&Claim> for ClaimItem {
-    fn from(claim: &Claim) -> Self {
-        Self {
-            device_id: claim_key(&claim.certificate),
-            claim_certificate: claim.certificate,
-            status: claim.status.name().to_owned(),
-            status_reason: claim.status.reason.clone(),
-            status_since: Some(claim.status.since),
-            quota: claim.quota,
-            used: claim.used,
-            expires_at: claim.expires_at,
-            made_out_to: claim.made_out.as_ref().map(|made_out| made_out.user.to_string()),
-            made_out_for: claim.made_out.as_ref().map(|made_out| made_out.device.clone()),
-            created_at: claim.created_at,
-        }
-    }
-}
-
-impl TryFrom<ClaimItem> for Claim {
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn try_from(item: ClaimItem) -> Result<Self, Self::Error> {
-        let status = item::status(&item.status, item.status_reason, item.status_since.unwrap_or(item.created_at))?;
-        let made_out = match (item.made_out_to, item.made_out_for) {
-            (Some(user), Some(device)) => Some(MadeOut { user: user.parse()?, device }),
-            _ => None,
-        };
-        Ok(Self {
-            certificate: item.claim_certificate,
-            status,
-            quota: item.quota,
-            used: item.used,
-            expires_at: item.expires_at,
-            made_out,
-            created_at: item.created_at,
-        })
-    }
 }

@@ -8,6 +8,7 @@ use cvm_provisioning::{
     Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Origin, Page, RegistryError, State,
     Tombstone, Tombstones,
 };
+use cvm_records::ENABLED;
 use futures_util::future::try_join_all;
 
 use crate::changed_by::{CHANGED_BY, changed_by};
@@ -169,7 +170,7 @@ impl DynamoDbRegistry {
             let item = item.map_err(registry_error)?;
             let word = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str);
             if let Some(state) = word("state").and_then(State::from_name) {
-                counts.add(state, word("status") == Some(item::ENABLED));
+                counts.add(state, word("status") == Some(ENABLED));
             }
         }
         Ok(counts)
@@ -224,7 +225,7 @@ fn with_filter(mut scan: ScanFluentBuilder, filter: &DeviceFilter) -> ScanFluent
     let DeviceFilter { state, enabled, group, template, changed_since } = filter;
     let required = [
         state.map(|state| ("state", "=", text(state.name()))),
-        enabled.map(|enabled| ("status", if enabled { "=" } else { "<>" }, text(item::ENABLED))),
+        enabled.map(|enabled| ("status", if enabled { "=" } else { "<>" }, text(ENABLED))),
         group.as_ref().map(|group| ("enrolmentGroup", "=", text(group))),
         template.as_ref().map(|template| ("template", "=", text(template))),
         changed_since.map(|since| ("updatedAt", ">=", number(since.seconds()))),

@@ -2,7 +2,6 @@
 //!
 //! Clients are made once, by [`Clients`], and borrowed from then on.
 
-mod attestation_item;
 mod audit_trail;
 mod certificate_authorities;
 mod certificates;
@@ -18,7 +17,6 @@ mod index;
 mod iot_events;
 mod item;
 mod job_store;
-mod module_item;
 mod platform;
 mod presence;
 mod registry;

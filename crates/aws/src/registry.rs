@@ -13,11 +13,11 @@ use cvm_provisioning::{
     Attempt, Credential, Decision, Denial, Device, DeviceId, GroupCredential, Leftover, Origin, Refusal, RegistryError,
     Remains, ReservationLost, Reservations, Reserve, State, Timestamp,
 };
+use cvm_records::{CA, CERTIFICATE, ENABLED, PUBLIC_KEY, TOKEN};
 
-use crate::attestation_item::{CA, CERTIFICATE, PUBLIC_KEY, TOKEN};
 use crate::changed_by::changed_by;
 use crate::error::registry_error;
-use crate::item::{self, ENABLED};
+use crate::item;
 
 /// The name of the table's partition key; there is no sort key.
 pub const TABLE_KEY: &str = "deviceId";

@@ -60,6 +60,12 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// What is kept of a write, in its order.
+    pub fn of(write: &RegistryWrite) -> Vec<Self> {
+        let notices = write.notices().into_iter().enumerate();
+        notices.map(|(number, notice)| Self::new(write, number, notice)).collect()
+    }
+
     /// What is kept of `notice`, number `number` of those that `write` means.
     fn new(write: &RegistryWrite, number: usize, notice: Notice) -> Self {
         let by = write.by.as_ref();
@@ -175,13 +181,7 @@ where
     /// [`Stuck`], with the first write that is to be followed up again.
     pub async fn follow_up(&self, writes: &[RegistryWrite], origin: &Origin) -> Result<(), Stuck> {
         let stuck = |index| move |source: LifecycleError| Stuck { index, source };
-        let entries: Vec<_> = writes
-            .iter()
-            .flat_map(|write| {
-                let notices = write.notices().into_iter().enumerate();
-                notices.map(|(number, notice)| AuditEntry::new(write, number, notice)).collect::<Vec<_>>()
-            })
-            .collect();
+        let entries: Vec<_> = writes.iter().flat_map(AuditEntry::of).collect();
         // The log has refusals and what became of attempts already, from the doors; what operators did is only here.
         for entry in entries.iter().filter(|entry| is_an_operators(&entry.action)) {
             tracing::info!(

@@ -1,4 +1,4 @@
-//! An attestation, attribute by attribute: in the item of a device, and in the map of a module.
+//! An attestation, field by field: among those of a device, and of a module.
 
 use std::error::Error;
 
@@ -6,21 +6,21 @@ use cvm_provisioning::{Attestation, CertificateId, KeyFingerprint, Timestamp, To
 use serde::{Deserialize, Serialize};
 
 /// The value of `attestation` for [`Attestation::Token`].
-pub(crate) const TOKEN: &str = "token";
+pub const TOKEN: &str = "token";
 /// The value of `attestation` for [`Attestation::PublicKey`].
-pub(crate) const PUBLIC_KEY: &str = "publicKey";
+pub const PUBLIC_KEY: &str = "publicKey";
 /// The value of `attestation` for [`Attestation::Certificate`].
-pub(crate) const CERTIFICATE: &str = "certificate";
+pub const CERTIFICATE: &str = "certificate";
 /// The value of `attestation` for [`Attestation::Ca`].
-pub(crate) const CA: &str = "ca";
+pub const CA: &str = "ca";
 const CLAIM: &str = "claim";
 const TRUSTED_USER: &str = "trustedUser";
 const NOTHING: &str = "nothing";
 
-/// The attributes; in the item of a device they stand among the others.
+/// The fields; in the record of a device they stand among the others.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct AttestationItem {
+pub(crate) struct AttestationRecord {
     pub(crate) attestation: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_digest: Option<TokenDigest>,
@@ -40,7 +40,7 @@ pub(crate) struct AttestationItem {
     pub(crate) vouched_until: Option<Timestamp>,
 }
 
-impl From<&Attestation> for AttestationItem {
+impl From<&Attestation> for AttestationRecord {
     fn from(attestation: &Attestation) -> Self {
         let of = |kind: &str| Self { attestation: kind.to_owned(), ..Self::default() };
         match attestation {
@@ -67,10 +67,10 @@ impl From<&Attestation> for AttestationItem {
     }
 }
 
-impl TryFrom<AttestationItem> for Attestation {
+impl TryFrom<AttestationRecord> for Attestation {
     type Error = Box<dyn Error + Send + Sync>;
 
-    fn try_from(item: AttestationItem) -> Result<Self, Self::Error> {
+    fn try_from(item: AttestationRecord) -> Result<Self, Self::Error> {
         let claim = match (item.attested_by, item.vouched_by, item.vouched_until) {
             (Some(certificate), Some(user), Some(expires_at)) => {
                 Some(TrustedUserClaim { certificate, user: user.parse()?, expires_at })

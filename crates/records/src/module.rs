@@ -1,31 +1,31 @@
-//! A module, as a map in the item of its device.
+//! A module, as a map in the record of its device.
 
 use std::error::Error;
 
 use cvm_provisioning::{Module, ModuleManager, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::attestation_item::AttestationItem;
+use crate::attestation::AttestationRecord;
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ModuleItem {
+pub(crate) struct ModuleRecord {
     generation: String,
     version: u64,
     #[serde(flatten)]
-    attestation: AttestationItem,
+    attestation: AttestationRecord,
     #[serde(skip_serializing_if = "Option::is_none")]
     managed_by: Option<ModuleManager>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
-impl From<&Module> for ModuleItem {
+impl From<&Module> for ModuleRecord {
     fn from(module: &Module) -> Self {
         Self {
             generation: module.generation.to_string(),
             version: module.version,
-            attestation: AttestationItem::from(&module.attestation),
+            attestation: AttestationRecord::from(&module.attestation),
             managed_by: module.managed_by.clone(),
             created_at: module.created_at,
             updated_at: module.updated_at,
@@ -33,10 +33,10 @@ impl From<&Module> for ModuleItem {
     }
 }
 
-impl TryFrom<ModuleItem> for Module {
+impl TryFrom<ModuleRecord> for Module {
     type Error = Box<dyn Error + Send + Sync>;
 
-    fn try_from(item: ModuleItem) -> Result<Self, Self::Error> {
+    fn try_from(item: ModuleRecord) -> Result<Self, Self::Error> {
         Ok(Self {
             generation: item.generation.parse()?,
             version: item.version,

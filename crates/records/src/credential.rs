@@ -1,0 +1,68 @@
+//! The certificate of a device, and what was handed out with it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use cvm_provisioning::{
+    CertificateId, Credential, GroupCredential, InvalidGroupCredential, KeyFingerprint, ThingName, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// The credential, as a map in the record of its device. When it was first used stands in that one.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialRecord {
+    certificate_id: CertificateId,
+    certificate_arn: String,
+    certificate_pem: String,
+    key: KeyFingerprint,
+    key_made_here: bool,
+    not_after: Timestamp,
+    issued_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrolled_with: Option<String>,
+    thing_name: String,
+    configuration: BTreeMap<String, String>,
+}
+
+pub(crate) fn group(text: Option<&str>) -> Result<Option<GroupCredential>, InvalidGroupCredential> {
+    text.map(str::parse).transpose()
+}
+
+impl From<&Credential> for CredentialRecord {
+    fn from(credential: &Credential) -> Self {
+        let credential = credential.clone();
+        Self {
+            certificate_id: credential.certificate,
+            certificate_arn: credential.certificate_name,
+            certificate_pem: credential.pem,
+            key: credential.key,
+            key_made_here: credential.key_made_here,
+            not_after: credential.not_after,
+            issued_at: credential.issued_at,
+            enrolled_with: credential.group.map(|group| group.to_string()),
+            thing_name: credential.thing.to_string(),
+            configuration: credential.configuration,
+        }
+    }
+}
+
+impl TryFrom<CredentialRecord> for Credential {
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn try_from(record: CredentialRecord) -> Result<Self, Self::Error> {
+        Ok(Self {
+            certificate: record.certificate_id,
+            certificate_name: record.certificate_arn,
+            pem: record.certificate_pem,
+            key: record.key,
+            key_made_here: record.key_made_here,
+            not_after: record.not_after,
+            issued_at: record.issued_at,
+            used_at: None,
+            group: group(record.enrolled_with.as_deref())?,
+            thing: ThingName::try_from(record.thing_name)?,
+            configuration: record.configuration,
+        })
+    }
+}
