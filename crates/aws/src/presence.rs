@@ -3,24 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
-use cvm_provisioning::{CertificateId, DeviceId, Presence, Presences, RegistryError, Timestamp};
-use serde::{Deserialize, Serialize};
+use cvm_provisioning::{DeviceId, Presence, Presences, RegistryError};
+use cvm_records::PresenceRecord;
 
 use crate::error::registry_error;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, text, written};
 
 const PREFIX: &str = "presence/";
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PresenceItem {
-    device_id: String,
-    connected: bool,
-    since: Timestamp,
-    order: u64,
-    client_id: String,
-    certificate: CertificateId,
-}
 
 impl Presences for DynamoDbRegistry {
     async fn note_presence(&self, device: &DeviceId, presence: &Presence) -> Result<(), RegistryError> {
@@ -81,21 +70,14 @@ impl Presences for DynamoDbRegistry {
 
 #[expect(clippy::expect_used, reason = "strings, numbers and a boolean: all have a form")]
 fn to_item(device: &DeviceId, presence: &Presence) -> HashMap<String, AttributeValue> {
-    let item = PresenceItem {
-        device_id: format!("{PREFIX}{device}"),
-        connected: presence.connected,
-        since: presence.since,
-        order: presence.order,
-        client_id: presence.client_id.clone(),
-        certificate: presence.certificate,
-    };
-    serde_dynamo::to_item(item).expect("every field has a DynamoDB form")
+    let item = serde_dynamo::to_item(PresenceRecord::from(presence));
+    let mut item: HashMap<_, _> = item.expect("every field has a DynamoDB form");
+    item.insert(TABLE_KEY.to_owned(), text(format!("{PREFIX}{device}")));
+    item
 }
 
 /// An item that is none of ours says nothing.
 fn from_item(item: HashMap<String, AttributeValue>) -> Option<(DeviceId, Presence)> {
-    let item: PresenceItem = serde_dynamo::from_item(item).ok()?;
-    let device = item.device_id.strip_prefix(PREFIX)?.parse().ok()?;
-    let PresenceItem { connected, since, order, client_id, certificate, .. } = item;
-    Some((device, Presence { connected, since, order, client_id, certificate }))
+    let device = item.get(TABLE_KEY)?.as_s().ok()?.strip_prefix(PREFIX)?.parse().ok()?;
+    Some((device, serde_dynamo::from_item::<_, PresenceRecord>(item).ok()?.into()))
 }

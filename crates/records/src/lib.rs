@@ -8,6 +8,7 @@ mod credential;
 mod device;
 mod module;
 mod origin;
+mod presence;
 mod status;
 
 pub use attestation::{CA, CERTIFICATE, PUBLIC_KEY, TOKEN};
@@ -16,4 +17,5 @@ pub use claim::ClaimRecord;
 pub use credential::CredentialRecord;
 pub use device::DeviceRecord;
 pub use origin::OriginRecord;
+pub use presence::PresenceRecord;
 pub use status::ENABLED;

@@ -16,7 +16,7 @@ mod reservations;
 mod trail;
 
 pub use self::jobs::job_store;
-pub use self::reservations::fifty_reservations_at_once;
+pub use self::reservations::{fifty_reservations_at_once, one_reservation_by_many_servers};
 pub use self::trail::audit_trail;
 
 const LEAF: &[u8] = b"a factory certificate";

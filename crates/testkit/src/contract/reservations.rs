@@ -114,11 +114,17 @@ pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cas
 
 /// Fifty callers for one device at once.
 pub async fn fifty_reservations_at_once<R: Registry + 'static>(registry: &R) {
-    put(registry, &device("contended")).await;
+    one_reservation_by_many_servers(std::slice::from_ref(registry)).await;
+}
+
+/// Fifty callers for one device at once, by several servers that share one store.
+pub async fn one_reservation_by_many_servers<R: Registry + 'static>(registries: &[R]) {
+    put(&registries[0], &device("contended")).await;
     let csr = csr("contended");
     let attempts = (1..=50).map(|number| crate::fixture::attempt("contended", number, &csr, NOW));
     let tasks: Vec<_> = attempts
-        .map(|attempt| {
+        .zip(registries.iter().cycle())
+        .map(|(attempt, registry)| {
             let registry = registry.clone();
             tokio::spawn(async move { registry.reserve(&attempt).await })
         })

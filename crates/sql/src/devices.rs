@@ -1,0 +1,100 @@
+//! The item of a device, read and written inside a transaction.
+
+use cvm_provisioning::{AuditEntry, Device, DeviceId, Origin, RegistryWrite};
+use cvm_records::DeviceRecord;
+
+use crate::audit_trail;
+use crate::connection::{Connection, Row, Value};
+use crate::error::SqlError;
+
+/// The device, as it is for as long as the transaction lasts.
+pub(crate) fn lock(connection: &mut dyn Connection, id: &DeviceId) -> Result<Option<Device>, SqlError> {
+    let end = connection.for_update();
+    let rows = connection.query(&format!("SELECT record FROM devices WHERE id = ?{end}"), &[id.as_str().into()])?;
+    rows.first().map(|row| device(row, id.as_str())).transpose()
+}
+
+/// The device in the first column of a row.
+pub(crate) fn device(row: &Row, key: &str) -> Result<Device, SqlError> {
+    let record = serde_json::from_str::<DeviceRecord>(row.text(0)?).map_err(Into::into);
+    record.and_then(Device::try_from).map_err(|source| SqlError::Corrupt { key: key.to_owned(), source })
+}
+
+/// The record of a device.
+pub(crate) fn record(device: &Device) -> Result<String, SqlError> {
+    serde_json::to_string(&DeviceRecord::from(device)).map_err(|error| SqlError::Failed(error.into()))
+}
+
+/// Registers a device, whose id has to be free.
+pub(crate) fn insert(connection: &mut dyn Connection, device: &Device, by: &Origin) -> Result<(), SqlError> {
+    write(
+        connection,
+        "INSERT INTO devices (version, state, enabled, device_group, template, certificate, unsettled_since, updated_at, \
+         record, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        device,
+    )?;
+    tell(connection, None, Some(device), by)
+}
+
+/// Puts `after` in the place of `before`, which the transaction has locked; nothing is written where they are equal.
+pub(crate) fn update(
+    connection: &mut dyn Connection,
+    before: Device,
+    after: &Device,
+    by: &Origin,
+) -> Result<(), SqlError> {
+    if before == *after {
+        return Ok(());
+    }
+    write(
+        connection,
+        "UPDATE devices SET version = ?, state = ?, enabled = ?, device_group = ?, template = ?, certificate = ?, \
+         unsettled_since = ?, updated_at = ?, record = ? WHERE id = ?",
+        after,
+    )?;
+    tell(connection, Some(before), Some(after), by)
+}
+
+/// Deletes a device that the transaction has locked.
+pub(crate) fn delete(connection: &mut dyn Connection, device: Device, by: &Origin) -> Result<(), SqlError> {
+    connection.execute("DELETE FROM devices WHERE id = ?", &[device.id.as_str().into()])?;
+    tell(connection, Some(device), None, by)
+}
+
+fn write(connection: &mut dyn Connection, statement: &str, device: &Device) -> Result<(), SqlError> {
+    let certificate = device.indexed_certificate().map(|certificate| certificate.to_string());
+    let group = device.group.as_ref().map(ToString::to_string);
+    let template = device.template.as_ref().map(ToString::to_string);
+    let record = record(device)?;
+    let values = [
+        Value::Integer(device.version.cast_signed()),
+        device.state.name().into(),
+        Value::Integer(device.status.enabled.into()),
+        group.as_ref().into(),
+        template.as_ref().into(),
+        certificate.as_ref().into(),
+        device.unsettled.as_ref().map(|unsettled| unsettled.since.seconds()).into(),
+        Value::Integer(device.updated_at.seconds()),
+        (&record).into(),
+        device.id.as_str().into(),
+    ];
+    connection.execute(statement, &values).map(|_| ())
+}
+
+/// Writes down what happened, in the same transaction.
+fn tell(
+    connection: &mut dyn Connection,
+    before: Option<Device>,
+    after: Option<&Device>,
+    by: &Origin,
+) -> Result<(), SqlError> {
+    let Some(device) = after.or(before.as_ref()) else { return Ok(()) };
+    // One write of a device is one version of it; its end has the version after the last one.
+    let version = device.version + u64::from(after.is_none());
+    let id = format!("{}-{version:010}", device.generation);
+    let write = RegistryWrite { id, at: device.updated_at, by: Some(by.clone()), before, after: after.cloned() };
+    for entry in AuditEntry::of(&write) {
+        audit_trail::append(connection, &entry)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What can go wrong with a database, and what it means to the domain.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use cvm_provisioning::RegistryError;
+
+/// A transaction that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SqlError {
+    /// Another transaction was in the way: the same again may go through.
+    #[error("another transaction was in the way")]
+    Contended(#[source] Box<dyn Error + Send + Sync>),
+    /// What is stored is not what this version writes.
+    #[error("the record of {key} cannot be read")]
+    Corrupt {
+        /// Whose it is.
+        key: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A column has another type than it was made with.
+    #[error("column {column} of an answer has another type than it should have")]
+    Column {
+        /// Its number, from 0.
+        column: usize,
+    },
+    /// The database did not do it, or cannot be reached.
+    #[error("the database did not do it")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// Too much waits to be done.
+    #[error("too much waits for the database")]
+    Overloaded,
+    /// The thread that works on the database has ended.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl From<SqlError> for RegistryError {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Corrupt { key, source } => Self::Corrupt { device: key, source },
+            SqlError::Contended(_) | SqlError::Overloaded => Self::Throttled { source: error.into() },
+            SqlError::Column { .. } | SqlError::Failed(_) | SqlError::Closed => {
+                Self::Unavailable { source: error.into() }
+            }
+        }
+    }
+}
+
+/// Why a database cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another server has it.
+    #[error("another server works on {path}; end that one first, or give this one a folder of its own", path = path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder or a file in it.
+    #[error("{path} cannot be opened for writing", path = path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was written by a later version.
+    #[error(
+        "the database has schema {found}, and this version knows {known} at most; use the version that wrote it, or a later one"
+    )]
+    Newer {
+        /// The schema that it has.
+        found: i64,
+        /// The latest that is known here.
+        known: i64,
+    },
+    /// The database did not do what it was asked.
+    #[error("the database cannot be opened")]
+    Database {
+        /// What it said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The address of a MySQL database is none.
+    #[error("the address of the database is mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Address {
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl From<SqlError> for OpenError {
+    fn from(error: SqlError) -> Self {
+        Self::Database { source: error.into() }
+    }
+}

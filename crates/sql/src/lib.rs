@@ -1,0 +1,26 @@
+//! The device registry on a database of one's own: SQLite in a folder, or MySQL or MariaDB for several servers.
+//!
+//! Every change is one transaction: the item is read, changed by the domain's own rules, and written with what happened,
+//! so that the audit trail knows of every change that there is. The statements are the same for both databases; what
+//! differs is in [`sqlite`], [`mysql`] and the schema.
+
+mod audit_trail;
+mod claims;
+mod connection;
+mod device_store;
+mod devices;
+mod error;
+mod index;
+mod mysql;
+mod places;
+mod presence;
+mod queue;
+mod registry;
+mod reservations;
+mod schema;
+mod sqlite;
+mod tombstones;
+
+pub use audit_trail::{BrokenChain, Verified};
+pub use error::OpenError;
+pub use registry::SqlRegistry;

@@ -1,0 +1,31 @@
+//! Where jobs that are done a piece at a time have got to.
+
+use cvm_provisioning::{Cursors, RegistryError};
+
+use crate::SqlRegistry;
+
+impl Cursors for SqlRegistry {
+    async fn place(&self, name: &str) -> Result<Option<String>, RegistryError> {
+        let name = name.to_owned();
+        self.read(move |connection| {
+            let rows = connection.query("SELECT place FROM places WHERE name = ?", &[(&name).into()])?;
+            rows.first().map(|row| row.text(0).map(str::to_owned)).transpose()
+        })
+        .await
+    }
+
+    async fn move_to(&self, name: &str, place: Option<&str>) -> Result<(), RegistryError> {
+        let (name, place) = (name.to_owned(), place.map(str::to_owned));
+        self.write(move |connection| {
+            let moved = match &place {
+                Some(place) => {
+                    let values = [(&name).into(), place.into()];
+                    connection.execute("REPLACE INTO places (name, place) VALUES (?, ?)", &values)
+                }
+                None => connection.execute("DELETE FROM places WHERE name = ?", &[(&name).into()]),
+            };
+            moved.map(|_| ())
+        })
+        .await
+    }
+}

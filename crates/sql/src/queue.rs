@@ -1,0 +1,57 @@
+//! Work for the threads that have the connections, and its answers.
+
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use tokio::sync::oneshot;
+
+use crate::connection::Connection;
+use crate::error::SqlError;
+
+/// What waits for a database at most; more is turned away, so that nobody waits for what comes too late.
+pub(crate) const WAITING: usize = 4_096;
+
+/// Something to be done in a transaction, and to be answered when that is on the disk.
+pub(crate) trait Work: Send {
+    /// Does it. It may be done more than once, each time after the transaction of the time before was taken back.
+    fn run(&mut self, connection: &mut dyn Connection) -> Result<(), SqlError>;
+
+    /// Answers, after the transaction; an error takes the place of what [`Work::run`] said.
+    fn answer(self: Box<Self>, outcome: Result<(), SqlError>);
+}
+
+struct Pending<T, F> {
+    work: F,
+    result: Option<T>,
+    answer: oneshot::Sender<Result<T, SqlError>>,
+}
+
+impl<T, F> Work for Pending<T, F>
+where
+    T: Send,
+    F: FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send,
+{
+    fn run(&mut self, connection: &mut dyn Connection) -> Result<(), SqlError> {
+        self.result = None;
+        self.result = Some((self.work)(connection)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), SqlError>) {
+        let Self { result, answer, .. } = *self;
+        // Whoever asked may be gone; what was done is done.
+        let _ = answer.send(outcome.and_then(|()| result.ok_or(SqlError::Closed)));
+    }
+}
+
+/// Has the work done by whoever takes it from the queue.
+pub(crate) async fn submit<T: Send + 'static>(
+    queue: &SyncSender<Box<dyn Work>>,
+    work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
+) -> Result<T, SqlError> {
+    let (answer, answered) = oneshot::channel();
+    queue.try_send(Box::new(Pending { work, result: None, answer })).map_err(|error| match error {
+        TrySendError::Full(_) => SqlError::Overloaded,
+        TrySendError::Disconnected(_) => SqlError::Closed,
+    })?;
+    answered.await.map_err(|_| SqlError::Closed)?
+}

@@ -1,0 +1,67 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use cvm_provisioning::RegistryError;
+
+use crate::connection::Connection;
+use crate::error::{OpenError, SqlError};
+use crate::mysql::MySql;
+use crate::queue::submit;
+use crate::sqlite::Sqlite;
+
+/// The device registry on SQLite or on MySQL. Clones share the database.
+#[derive(Clone, Debug)]
+pub struct SqlRegistry {
+    database: Arc<Database>,
+}
+
+#[derive(Debug)]
+enum Database {
+    MySql(MySql),
+    Sqlite(Sqlite),
+}
+
+impl SqlRegistry {
+    /// The registry in a folder of its own, made where it is not there. No other server may have it open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn in_folder(folder: &Path) -> Result<Self, OpenError> {
+        Ok(Self { database: Arc::new(Database::Sqlite(Sqlite::open(folder)?)) })
+    }
+
+    /// The registry on a MySQL or MariaDB at `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, which any number of servers may
+    /// share.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn on_mysql(address: &str) -> Result<Self, OpenError> {
+        Ok(Self { database: Arc::new(Database::MySql(MySql::open(address)?)) })
+    }
+
+    /// Does this in one transaction that writes, and returns when it is on the disk.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let queue = match &*self.database {
+            Database::MySql(mysql) => &mysql.work,
+            Database::Sqlite(sqlite) => &sqlite.writes,
+        };
+        Ok(submit(queue, work).await?)
+    }
+
+    /// Does this in one transaction that only reads.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let queue = match &*self.database {
+            Database::MySql(mysql) => &mysql.work,
+            Database::Sqlite(sqlite) => &sqlite.reads,
+        };
+        Ok(submit(queue, work).await?)
+    }
+}

@@ -1,0 +1,80 @@
+//! The schema and its versions.
+
+use crate::connection::{Connection, Value};
+use crate::error::{OpenError, SqlError};
+
+/// The statements of each version after the one before it.
+const VERSIONS: [&str; 1] = [include_str!("../schema/0001.sql")];
+
+/// Which database it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Dialect {
+    MySql,
+    Sqlite,
+}
+
+impl Dialect {
+    /// The statement with what this database calls the names in capitals.
+    fn speak(self, statement: &str) -> String {
+        let words = match self {
+            // Names of up to 256 characters are told apart by every one of their bytes.
+            Self::MySql => [
+                (" NAME", " VARCHAR(256) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
+                (" DOCUMENT", " MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
+                (" SEQUENCE", " BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY"),
+                (" OPTIONS", " ENGINE=InnoDB ROW_FORMAT=DYNAMIC"),
+            ],
+            Self::Sqlite => [
+                (" NAME", " TEXT"),
+                (" DOCUMENT", " TEXT"),
+                (" SEQUENCE", " INTEGER PRIMARY KEY AUTOINCREMENT"),
+                (" OPTIONS", " STRICT"),
+            ],
+        };
+        let mut spoken = words.iter().fold(statement.to_owned(), |text, (word, own)| text.replace(word, own));
+        if self == Self::Sqlite {
+            spoken = spoken.replace("BIGINT", "INTEGER");
+        }
+        // An index has those rows alone that have a value, where the database can do that.
+        match spoken.split_once(" PRESENT(") {
+            Some((index, column)) if self == Self::Sqlite => {
+                format!("{index} WHERE {} IS NOT NULL", column.trim_end_matches(')'))
+            }
+            Some((index, _)) => index.to_owned(),
+            None => spoken,
+        }
+    }
+}
+
+/// Brings the database to the latest version; one that is later than that is refused.
+pub(crate) fn migrate(connection: &mut impl Connection, dialect: Dialect) -> Result<(), OpenError> {
+    let known = VERSIONS.len() as i64;
+    let table = "CREATE TABLE IF NOT EXISTS meta (name NAME NOT NULL PRIMARY KEY, value BIGINT NOT NULL) OPTIONS";
+    connection.execute(&dialect.speak(table), &[])?;
+    let found = match connection.query("SELECT value FROM meta WHERE name = 'schema'", &[])?.first() {
+        Some(row) => row.integer(0)?,
+        None => 0,
+    };
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    for (version, statements) in (1..).zip(VERSIONS).skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+        for statement in split(statements) {
+            run(connection, &dialect.speak(&statement))?;
+        }
+        connection.execute("REPLACE INTO meta (name, value) VALUES ('schema', ?)", &[Value::Integer(version)])?;
+    }
+    Ok(())
+}
+
+fn run(connection: &mut impl Connection, statement: &str) -> Result<(), SqlError> {
+    connection.execute(statement, &[]).map(|_| ())
+}
+
+/// The statements, without their comments.
+fn split(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("--"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let statements = text.split(';').map(str::trim).filter(|statement| !statement.is_empty());
+    statements.map(str::to_owned).collect()
+}

@@ -1,0 +1,208 @@
+//! SQLite: one connection writes, and many changes share one write to the disk; others read beside it.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{ErrorCode, OpenFlags, ToSql, params_from_iter};
+
+use crate::connection::{Cell, Connection, Row, Value};
+use crate::error::{OpenError, SqlError};
+use crate::queue::{WAITING, Work};
+use crate::schema::{self, Dialect};
+
+/// Changes that share one write to the disk, at most.
+const GROUP: usize = 256;
+/// Connections that read.
+const READERS: usize = 2;
+/// Statements that are kept prepared for each connection.
+const PREPARED: usize = 128;
+
+/// An open database: where its work goes.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    pub(crate) writes: SyncSender<Box<dyn Work>>,
+    pub(crate) reads: SyncSender<Box<dyn Work>>,
+    /// Held for as long as the database is open.
+    _lock: File,
+}
+
+impl Sqlite {
+    /// Opens the database in a folder, which is made where it is not there.
+    pub(crate) fn open(folder: &Path) -> Result<Self, OpenError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Folder { path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        let lock_path = folder.join("registry.lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(failed(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: lock_path }),
+            Err(TryLockError::Error(source)) => return Err(OpenError::Folder { path: lock_path, source }),
+        }
+        let path = folder.join("registry.sqlite");
+        let mut writer = connect(&path)?;
+        schema::migrate(&mut SqliteConnection(&writer), Dialect::Sqlite)?;
+        // From now on a name that the schema does not have is an error and no text.
+        writer.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
+        let (writes, write_queue) = sync_channel(WAITING);
+        spawn("registry-writer", move || write(&writer, &write_queue))?;
+        let (reads, read_queue) = sync_channel(WAITING);
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        for _ in 0..READERS {
+            let reader = connect(&path)?;
+            reader.pragma_update(None, "query_only", true).map_err(open_error)?;
+            let queue = Arc::clone(&read_queue);
+            spawn("registry-reader", move || read(&reader, &queue))?;
+        }
+        Ok(Self { writes, reads, _lock: lock })
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(|_| ()).map_err(|source| OpenError::Database { source: source.into() })
+}
+
+fn connect(path: &PathBuf) -> Result<rusqlite::Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(open_error)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(open_error)?;
+    // Written ahead, and on the disk before anybody is answered (sqlite.org, "PRAGMA synchronous").
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(open_error)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(open_error)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    Ok(connection)
+}
+
+fn open_error(error: rusqlite::Error) -> OpenError {
+    OpenError::Database { source: error.into() }
+}
+
+/// Takes what waits, does it in one transaction, and answers when that is on the disk. What comes in the meantime waits
+/// for the next one: the busier it is, the more share one write.
+fn write(connection: &rusqlite::Connection, queue: &Receiver<Box<dyn Work>>) {
+    while let Ok(first) = queue.recv() {
+        let mut group = vec![(first, Ok(()))];
+        group.extend(queue.try_iter().take(GROUP - 1).map(|work| (work, Ok(()))));
+        let done = in_transaction(connection, |connection| {
+            for (work, outcome) in &mut group {
+                *outcome = in_savepoint(connection, |connection| work.run(connection))?;
+            }
+            Ok(())
+        });
+        let lost = done.err().map(|error| Arc::new(error) as Arc<dyn std::error::Error + Send + Sync>);
+        for (work, outcome) in group {
+            work.answer(match &lost {
+                None => outcome,
+                Some(error) => Err(SqlError::Failed(Arc::clone(error).to_string().into())),
+            });
+        }
+    }
+}
+
+fn read(connection: &rusqlite::Connection, queue: &Mutex<Receiver<Box<dyn Work>>>) {
+    loop {
+        let work = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(mut work) = work else { return };
+        let outcome = (|| {
+            connection.execute_batch("BEGIN").map_err(sql_error)?;
+            let outcome = work.run(&mut SqliteConnection(connection));
+            connection.execute_batch("COMMIT").map_err(sql_error)?;
+            outcome
+        })();
+        work.answer(outcome);
+    }
+}
+
+fn in_transaction(
+    connection: &rusqlite::Connection,
+    work: impl FnOnce(&rusqlite::Connection) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(sql_error)?;
+    let done = work(connection).and_then(|()| connection.execute_batch("COMMIT").map_err(sql_error));
+    if done.is_err() && !connection.is_autocommit() {
+        // Where this fails too, the next BEGIN says so.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+/// What fails takes back its own changes and leaves those of the others. The outer error is of the database itself.
+fn in_savepoint(
+    connection: &rusqlite::Connection,
+    work: impl FnOnce(&mut SqliteConnection<'_>) -> Result<(), SqlError>,
+) -> Result<Result<(), SqlError>, SqlError> {
+    connection.prepare_cached("SAVEPOINT work").and_then(|mut begin| begin.execute([])).map_err(sql_error)?;
+    let outcome = work(&mut SqliteConnection(connection));
+    if outcome.is_err() {
+        connection.execute_batch("ROLLBACK TO work").map_err(sql_error)?;
+    }
+    connection.prepare_cached("RELEASE work").and_then(|mut end| end.execute([])).map_err(sql_error)?;
+    Ok(outcome)
+}
+
+struct SqliteConnection<'a>(&'a rusqlite::Connection);
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+impl Connection for SqliteConnection<'_> {
+    fn query(&mut self, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
+        let mut statement = self.0.prepare_cached(statement).map_err(sql_error)?;
+        let columns = statement.column_count();
+        let mut found = statement.query(params_from_iter(values)).map_err(sql_error)?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next().map_err(sql_error)? {
+            let cells = (0..columns).map(|column| {
+                Ok(match row.get_ref(column).map_err(sql_error)? {
+                    ValueRef::Null => Cell::Null,
+                    ValueRef::Integer(number) => Cell::Integer(number),
+                    ValueRef::Text(text) => {
+                        let text = str::from_utf8(text).map_err(|_| SqlError::Column { column })?;
+                        Cell::Text(text.to_owned())
+                    }
+                    _ => return Err(SqlError::Column { column }),
+                })
+            });
+            rows.push(Row(cells.collect::<Result<_, SqlError>>()?));
+        }
+        Ok(rows)
+    }
+
+    fn execute(&mut self, statement: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
+        let mut statement = self.0.prepare_cached(statement).map_err(sql_error)?;
+        let rows = statement.execute(params_from_iter(values)).map_err(sql_error)?;
+        Ok(rows as u64)
+    }
+
+    fn for_update(&self) -> &'static str {
+        // Only one connection writes.
+        ""
+    }
+
+    fn chain(&self) -> i64 {
+        0
+    }
+}
+
+fn sql_error(error: rusqlite::Error) -> SqlError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqlError::Contended(error.into()),
+        _ => SqlError::Failed(error.into()),
+    }
+}

@@ -1,0 +1,65 @@
+//! The registry on MySQL or MariaDB: the same contract and scenarios as on SQLite, by several servers at once.
+//!
+//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_5` of the server
+//! that `CVM_TEST_MYSQL` names, such as `mysql://USER:PASSWORD@HOST:3306`; those have to be empty.
+
+#![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use cvm_sql::SqlRegistry;
+use cvm_testkit::{Effect, Fault, contract, scenario};
+
+use self::mariadb::MariaDb;
+
+mod mariadb;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_registry_on_mysql_keeps_the_contract() {
+    let server = MariaDb::start();
+    contract::registry(&server.registry(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_trail_on_mysql_keeps_the_contract() {
+    let server = MariaDb::start();
+    contract::audit_trail(&server.registry(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_07_fifty_callers_at_once_get_one_certificate() {
+    let server = MariaDb::start();
+    let registry = server.registry(2);
+    contract::fifty_reservations_at_once(&registry).await;
+    scenario::vend::fifty_callers_with_one_key(registry.clone()).await;
+    scenario::vend::fifty_callers_with_fifty_keys(registry).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
+    let server = MariaDb::start();
+    let registry = server.registry(3);
+    scenario::vend::fault_matrix(|| registry.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_11_a_claim_counts_and_blocks_nobody_and_a_clone_claims_nothing() {
+    let server = MariaDb::start();
+    let registry = server.registry(4);
+    scenario::claims::a_clone_claims_nothing(registry.clone()).await;
+    scenario::claims::the_first_to_connect_stays(registry.clone()).await;
+    scenario::reconcile::fault_matrix(|| registry.clone(), &[Fault::Error(Effect::After)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_start_at_once_make_one_schema_and_share_one_registry() {
+    let server = MariaDb::start();
+    let address = server.address(5);
+    let opened: Vec<_> = (0..4)
+        .map(|_| {
+            let address = address.clone();
+            std::thread::spawn(move || SqlRegistry::on_mysql(&address).unwrap())
+        })
+        .collect();
+    let servers: Vec<_> = opened.into_iter().map(|opened| opened.join().unwrap()).collect();
+    contract::one_reservation_by_many_servers(&servers).await;
+    assert!(matches!(servers[0].verify_trail().await.unwrap(), cvm_sql::Verified::Whole { .. }));
+}
