@@ -47,10 +47,10 @@ impl SqlRegistry {
         work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         let queue = match &*self.database {
-            Database::MySql(mysql) => &mysql.work,
-            Database::Sqlite(sqlite) => &sqlite.writes,
+            Database::MySql(mysql) => Some(&mysql.work),
+            Database::Sqlite(sqlite) => sqlite.writes(),
         };
-        Ok(submit(queue, work).await?)
+        Ok(submit(queue.ok_or(SqlError::Closed)?, work).await?)
     }
 
     /// Does this in one transaction that only reads.
@@ -59,9 +59,9 @@ impl SqlRegistry {
         work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         let queue = match &*self.database {
-            Database::MySql(mysql) => &mysql.work,
-            Database::Sqlite(sqlite) => &sqlite.reads,
+            Database::MySql(mysql) => Some(&mysql.work),
+            Database::Sqlite(sqlite) => sqlite.reads(),
         };
-        Ok(submit(queue, work).await?)
+        Ok(submit(queue.ok_or(SqlError::Closed)?, work).await?)
     }
 }

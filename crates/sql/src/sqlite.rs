@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -22,13 +22,20 @@ const READERS: usize = 2;
 /// Statements that are kept prepared for each connection.
 const PREPARED: usize = 128;
 
-/// An open database: where its work goes.
+/// An open database.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
-    pub(crate) writes: SyncSender<Box<dyn Work>>,
-    pub(crate) reads: SyncSender<Box<dyn Work>>,
-    /// Held for as long as the database is open.
+    queues: Option<Queues>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held until the last thread is at its end.
     _lock: File,
+}
+
+/// Where the work goes.
+#[derive(Debug)]
+struct Queues {
+    writes: SyncSender<Box<dyn Work>>,
+    reads: SyncSender<Box<dyn Work>>,
 }
 
 impl Sqlite {
@@ -48,27 +55,46 @@ impl Sqlite {
             Err(TryLockError::Error(source)) => return Err(OpenError::Folder { path: lock_path, source }),
         }
         let path = folder.join("registry.sqlite");
-        let mut writer = connect(&path)?;
-        schema::migrate(&mut SqliteConnection(&writer), Dialect::Sqlite)?;
-        // From now on a name that the schema does not have is an error and no text.
-        writer.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
+        let writer = connect(&path)?;
+        migrate(&writer)?;
         let (writes, write_queue) = sync_channel(WAITING);
-        spawn("registry-writer", move || write(&writer, &write_queue))?;
+        let mut threads = vec![spawn("registry-writer", move || write(&writer, &write_queue))?];
         let (reads, read_queue) = sync_channel(WAITING);
         let read_queue = Arc::new(Mutex::new(read_queue));
         for _ in 0..READERS {
             let reader = connect(&path)?;
             reader.pragma_update(None, "query_only", true).map_err(open_error)?;
             let queue = Arc::clone(&read_queue);
-            spawn("registry-reader", move || read(&reader, &queue))?;
+            threads.push(spawn("registry-reader", move || read(&reader, &queue))?);
         }
-        Ok(Self { writes, reads, _lock: lock })
+        Ok(Self { queues: Some(Queues { writes, reads }), threads, _lock: lock })
+    }
+
+    /// Where work goes that writes.
+    pub(crate) fn writes(&self) -> Option<&SyncSender<Box<dyn Work>>> {
+        self.queues.as_ref().map(|queues| &queues.writes)
+    }
+
+    /// Where work goes that only reads.
+    pub(crate) fn reads(&self) -> Option<&SyncSender<Box<dyn Work>>> {
+        self.queues.as_ref().map(|queues| &queues.reads)
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+/// What was taken on is done, before anybody else may have the folder.
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.queues = None;
+        for thread in self.threads.drain(..) {
+            // One that panicked has nothing left to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map(|_| ()).map_err(|source| OpenError::Database { source: source.into() })
+    spawned.map_err(|source| OpenError::Database { source: source.into() })
 }
 
 fn connect(path: &PathBuf) -> Result<rusqlite::Connection, OpenError> {
@@ -80,6 +106,13 @@ fn connect(path: &PathBuf) -> Result<rusqlite::Connection, OpenError> {
     connection.pragma_update(None, "synchronous", "FULL").map_err(open_error)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(connection)
+}
+
+/// All of it or nothing, whenever the machine stops.
+fn migrate(connection: &rusqlite::Connection) -> Result<(), OpenError> {
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(open_error)?;
+    schema::migrate(&mut SqliteConnection(connection), Dialect::Sqlite)?;
+    connection.execute_batch("COMMIT").map_err(open_error)
 }
 
 fn open_error(error: rusqlite::Error) -> OpenError {

@@ -2,7 +2,9 @@
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use cvm_sql::SqlRegistry;
+use cvm_provisioning::{AuditQuery, AuditTrail as _, DeviceStore as _};
+use cvm_sql::{OpenError, SqlRegistry, Verified};
+use cvm_testkit::fixture::{NOW, device, later, origin};
 use cvm_testkit::{Fault, contract, scenario};
 use tempfile::TempDir;
 
@@ -58,4 +60,75 @@ async fn threat_45_the_reconciler_removes_what_attempts_left_and_nothing_else() 
     let (_folder, registry) = registry();
     scenario::reconcile::fault_matrix(|| registry.clone(), &[Fault::Throttle]).await;
     scenario::reconcile::a_reservation_is_confirmed_or_released(|| registry.clone()).await;
+}
+
+#[tokio::test]
+async fn threat_39_a_second_server_on_one_folder_is_refused() {
+    let (folder, registry) = registry();
+    let second = SqlRegistry::in_folder(folder.path());
+    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
+    drop(registry);
+    SqlRegistry::in_folder(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_refused_and_left_alone() {
+    let (folder, registry) = registry();
+    drop(registry);
+    let change = |version: i64| {
+        let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+        file.execute("UPDATE meta SET value = ?1 WHERE name = 'schema'", [version]).unwrap();
+    };
+    change(1_000);
+    let opened = SqlRegistry::in_folder(folder.path());
+    assert!(matches!(opened, Err(OpenError::Newer { found: 1_000, .. })), "{opened:?}");
+    change(1);
+    SqlRegistry::in_folder(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn threat_40_a_trail_that_was_changed_anywhere_is_told() {
+    for (tampered, change) in [
+        (false, "UPDATE devices SET updated_at = 0"),
+        (true, "UPDATE entries SET document = replace(document, 'created', 'deleted') WHERE sequence = 3"),
+        (true, "UPDATE entries SET hash = (SELECT hash FROM entries WHERE sequence = 2) WHERE sequence = 3"),
+        (true, "DELETE FROM entries WHERE sequence = 1"),
+        (true, "DELETE FROM entries WHERE sequence = 3"),
+        (true, "DELETE FROM entries WHERE sequence = (SELECT MAX(sequence) FROM entries)"),
+        (true, "DELETE FROM entries"),
+        (true, "DELETE FROM chains"),
+        (true, "UPDATE chains SET length = length - 1"),
+        (true, "UPDATE entries SET chain = 7 WHERE sequence = (SELECT MAX(sequence) FROM entries)"),
+    ] {
+        let (folder, registry) = registry();
+        for number in 0..5 {
+            assert!(registry.add(&device(&format!("sn-{number}")), &origin()).await.unwrap());
+        }
+        let whole = registry.verify_trail().await.unwrap();
+        assert!(matches!(&whole, Verified::Whole { entries: 5, ends } if ends.len() == 1), "{whole:?}");
+        drop(registry);
+        let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+        assert!(file.execute(change, []).unwrap() > 0, "{change}");
+        drop(file);
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        let seen = registry.verify_trail().await.unwrap();
+        assert_eq!(matches!(seen, Verified::Broken(_)), tampered, "{change}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_happened_is_written_with_every_change() {
+    let (_folder, registry) = registry();
+    let made = device("sn-1");
+    assert!(registry.add(&made, &origin()).await.unwrap());
+    assert!(!registry.add(&made, &origin()).await.unwrap());
+    let mut disabled = made.clone();
+    disabled.disable(None, later(1));
+    assert!(registry.replace(&disabled, made.version, &origin()).await.unwrap());
+    assert!(registry.remove(&disabled.clone().bury(later(2)), disabled.version, &origin()).await.unwrap());
+    let query = AuditQuery { device: None, since: NOW, until: later(10) };
+    let page = registry.entries(&query, None, 10).await.unwrap();
+    let actions: Vec<_> = page.entries.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["deleted", "disabled", "created"]);
+    assert!(page.entries.iter().all(|entry| entry.door.as_deref() == Some("test")));
 }

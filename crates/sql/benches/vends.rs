@@ -1,0 +1,128 @@
+//! What the database takes of a vend: a reservation and its commit, by many callers at once, beside so many devices.
+//!
+//!     cargo bench -p cvm-sql --bench vends                         # 100,000 devices
+//!     cargo bench -p cvm-sql --bench vends -- 1000000
+//!
+//! It prints how many a second, how long one took, and what the database has grown to.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails is seen at once")]
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cvm_provisioning::{Credential, Csr, DeviceStore as _, Platform as _, Remains, Reservations as _, Reserve};
+use cvm_sql::SqlRegistry;
+use cvm_testkit::MemoryPlatform;
+use cvm_testkit::fixture::{NOW, attempt, csr, device, origin};
+
+const DEVICES: usize = 100_000;
+const VENDS: usize = 50_000;
+const CALLERS: usize = 64;
+
+#[tokio::main]
+async fn main() {
+    // Cargo itself gives `--bench`.
+    let devices = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(DEVICES);
+    let folder = tempfile::tempdir().unwrap();
+    let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+    let filled = each(devices, {
+        let registry = registry.clone();
+        move |number| {
+            let registry = registry.clone();
+            async move { assert!(registry.add(&device(&name(number)), &origin()).await.unwrap()) }
+        }
+    })
+    .await;
+    tell("register", &filled);
+    // One key and one certificate for all: what the database takes is measured, and nothing else.
+    let key = Arc::new(csr("bench"));
+    let credential = Arc::new(credential(&key).await);
+    // Devices from all over the registry.
+    let step = (devices / VENDS).max(1);
+    let vended = each(VENDS.min(devices), move |number| {
+        let (registry, key, credential) = (registry.clone(), Arc::clone(&key), Arc::clone(&credential));
+        async move {
+            let attempt = attempt(&name(number * step), number as u128 + 1, &key, NOW);
+            assert!(matches!(registry.reserve(&attempt).await.unwrap(), Reserve::Held(_)));
+            registry.commit(&attempt, &credential, Remains::Nothing).await.unwrap().unwrap();
+        }
+    })
+    .await;
+    tell("vend", &vended);
+    let size: u64 = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    println!("{:>9}: {} MB for {devices} devices", "database", size / 1_000_000);
+}
+
+fn name(number: usize) -> String {
+    // Serial numbers do not come in their order.
+    format!("SN-{:08}", number.wrapping_mul(7_919) % 100_000_000)
+}
+
+async fn credential(csr: &Csr) -> Credential {
+    let issued = MemoryPlatform::default().issue(csr).await.unwrap();
+    Credential {
+        certificate: *issued.certificate.id(),
+        certificate_name: issued.name,
+        pem: issued.certificate.pem().to_owned(),
+        key: *csr.key().fingerprint(),
+        key_made_here: false,
+        not_after: issued.certificate.not_after().into(),
+        issued_at: NOW,
+        used_at: None,
+        group: None,
+        thing: "bench".to_owned().try_into().unwrap(),
+        configuration: Default::default(),
+    }
+}
+
+struct Measured {
+    elapsed: Duration,
+    each: Vec<Duration>,
+}
+
+fn tell(what: &str, measured: &Measured) {
+    let Measured { elapsed, each } = measured;
+    let part = |part: usize| each[(each.len() - 1) * part / 1_000].as_secs_f64() * 1_000.0;
+    let rate = each.len() as f64 / elapsed.as_secs_f64();
+    println!(
+        "{what:>9}: {} in {:.1} s, {rate:.0} a second, p50 {:.2} ms, p99 {:.2} ms",
+        each.len(),
+        elapsed.as_secs_f64(),
+        part(500),
+        part(990)
+    );
+}
+
+/// Does something for each number below `count`, by [`CALLERS`] at once.
+async fn each<F>(count: usize, work: impl Fn(usize) -> F + Clone + Send + 'static) -> Measured
+where
+    F: Future<Output = ()> + Send,
+{
+    let next = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (next, work) = (Arc::clone(&next), work.clone());
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return took;
+                    }
+                    let began = Instant::now();
+                    work(number).await;
+                    took.push(began.elapsed());
+                }
+            })
+        })
+        .collect();
+    let mut each = Vec::with_capacity(count);
+    for caller in callers {
+        each.extend(caller.await.unwrap());
+    }
+    each.sort_unstable();
+    Measured { elapsed: began.elapsed(), each }
+}

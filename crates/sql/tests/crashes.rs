@@ -1,0 +1,205 @@
+//! SQLite when the process, or the disk under it, comes to a sudden end.
+//!
+//! The process that dies is this test program itself, started once more for [`storm`] alone.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cvm_provisioning::{Attempt, CertificateId, DeviceStore as _, RefusedKeys, State, Vend};
+use cvm_sql::{SqlRegistry, Verified};
+use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
+use cvm_testkit::{MemoryAudit, MemoryPlatform};
+
+const FOLDER: &str = "CVM_STORM_FOLDER";
+const ROUND: &str = "CVM_STORM_ROUND";
+/// Times that the process is killed.
+const ROUNDS: u64 = 60;
+/// Devices that ask at once.
+const CALLERS: usize = 16;
+
+fn vend(registry: &SqlRegistry) -> Vend<SqlRegistry, MemoryPlatform, MemoryAudit> {
+    Vend {
+        registry: registry.clone(),
+        platform: MemoryPlatform::default(),
+        audit: MemoryAudit::default(),
+        templates: templates(),
+        refused_keys: RefusedKeys::default(),
+    }
+}
+
+/// Not a test: vends to devices that nobody had before, until it is killed, and says what it handed out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it is started by the others, and killed"]
+async fn storm() {
+    let (Some(folder), Ok(round)) = (std::env::var_os(FOLDER), std::env::var(ROUND)) else { return };
+    let registry = SqlRegistry::in_folder(Path::new(&folder)).unwrap();
+    let vend = Arc::new(vend(&registry));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (registry, vend, round) = (registry.clone(), Arc::clone(&vend), round.clone());
+            tokio::spawn(async move {
+                for number in 0_u128.. {
+                    let name = format!("sn-{round}-{caller}-{number}");
+                    // A disk that is full refuses; the others go on.
+                    let Ok(true) = registry.add(&device(&name), &origin()).await else { continue };
+                    let Ok(vended) = vend.vend(request(&name, number + 1, Some(&csr(&name)), NOW)).await else {
+                        continue;
+                    };
+                    // One write, so that no line is cut in two.
+                    let line = format!("handed-out {name} {}\n", vended.credential.certificate);
+                    std::io::stdout().write_all(line.as_bytes()).unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+/// A storm in a process of its own.
+fn start(folder: &Path, round: u64, limit_blocks: Option<u64>) -> Child {
+    let program = std::env::current_exe().unwrap();
+    let mut command = match limit_blocks {
+        None => Command::new(program),
+        // Files may have so many blocks of 512 bytes; more is an error and no signal.
+        Some(blocks) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]).arg(program);
+            shell
+        }
+    };
+    command
+        .args(["storm", "--exact", "--ignored", "--nocapture"])
+        .env(FOLDER, folder)
+        .env(ROUND, round.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Reads what is handed out until there are so many, and kills it then and there; what it said until its end counts.
+fn kill_after(mut child: Child, lines: u64) -> BTreeMap<String, CertificateId> {
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    let mut seen = 0;
+    while seen < lines && said.read_line(&mut text).unwrap() > 0 {
+        seen += u64::from(text.lines().last().unwrap_or_default().starts_with("handed-out"));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    said.read_to_string(&mut text).unwrap();
+    handed_out(&text)
+}
+
+fn handed_out(text: &str) -> BTreeMap<String, CertificateId> {
+    let words = text.lines().filter_map(|line| line.strip_prefix("handed-out ")?.split_once(' '));
+    words.map(|(name, certificate)| (name.to_owned(), certificate.parse().unwrap())).collect()
+}
+
+/// What was handed out is recorded, and the trail is whole.
+async fn is_recorded(registry: &SqlRegistry, given: &BTreeMap<String, CertificateId>) {
+    for (name, certificate) in given {
+        let stored = registry.find(&id(name)).await.unwrap().unwrap();
+        assert_eq!(stored.state, State::Provisioned, "{name}");
+        assert_eq!(stored.credential.unwrap().certificate, *certificate, "{name}");
+    }
+    let trail = registry.verify_trail().await.unwrap();
+    assert!(matches!(trail, Verified::Whole { .. }), "{trail:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = BTreeMap::new();
+    let mut unfinished = 0;
+    for round in 0..ROUNDS {
+        // Always the same numbers, and no two of them alike.
+        let lines = 1 + round * 7 % 31;
+        all.extend(kill_after(start(folder.path(), round, None), lines));
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        is_recorded(&registry, &all).await;
+        // Whoever got no answer asks again, when the lease of the attempt that died has run out, and gets one.
+        let retries = vend(&registry);
+        let mut after = None;
+        loop {
+            let page = registry.list(&Default::default(), after.as_ref(), 500).await.unwrap();
+            for open in page.devices.iter().filter(|device| device.state != State::Provisioned) {
+                unfinished += 1;
+                let name = open.id.as_str();
+                let again = request(name, 1_000_000, Some(&csr(name)), NOW.after(Attempt::LEASE));
+                let vended = retries.vend(again).await.unwrap();
+                all.insert(name.to_owned(), vended.credential.certificate);
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        is_recorded(&registry, &all).await;
+    }
+    assert!(unfinished > ROUNDS as usize, "{unfinished} attempts were cut off, which is none of the moments meant");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_35_a_page_that_was_torn_costs_what_was_not_answered_and_no_more() {
+    for torn in [1_u64, 100, 4_000, 9_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let given = kill_after(start(folder.path(), 0, None), 40);
+        let mut log = File::options().read(true).write(true).open(folder.path().join("registry.sqlite-wal")).unwrap();
+        let length = log.metadata().unwrap().len();
+        log.seek(SeekFrom::Start(length.saturating_sub(torn))).unwrap();
+        log.write_all(&vec![0xa5; usize::try_from(torn.min(length)).unwrap()]).unwrap();
+        drop(log);
+        // The disk has lost what it said was written, so that the last answers may be lost; what is there is whole.
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        let trail = registry.verify_trail().await.unwrap();
+        assert!(matches!(trail, Verified::Whole { entries, .. } if entries > 0), "{torn}: {trail:?}");
+        let mut kept = 0;
+        for name in given.keys() {
+            let stored = registry.find(&id(name)).await.unwrap();
+            kept += usize::from(stored.is_some_and(|device| device.credential.is_some()));
+        }
+        assert!(kept > 0, "{torn}: all was lost");
+        assert!(registry.add(&device("after"), &origin()).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_34_a_disk_that_is_full_refuses_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    // A third of a megabyte for each file: the log of the database runs into it.
+    let mut child = start(folder.path(), 0, Some(700));
+    let mut said = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        text
+    });
+    let log = folder.path().join("registry.sqlite-wal");
+    let mut sizes = Vec::new();
+    // Until the log does not grow any more.
+    while sizes.len() < 200 && !(sizes.len() > 20 && sizes.iter().rev().take(20).all(|size| Some(size) == sizes.last()))
+    {
+        std::thread::sleep(Duration::from_millis(25));
+        sizes.push(fs::metadata(&log).map_or(0, |log| log.len()));
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it goes on, and refuses");
+    assert!((300_000..=700 * 512).contains(sizes.last().unwrap()), "the log ran into the limit: {sizes:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let given = handed_out(&reader.join().unwrap());
+    assert!(!given.is_empty());
+    let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+    is_recorded(&registry, &given).await;
+    assert!(registry.add(&device("after"), &origin()).await.unwrap());
+}
