@@ -97,7 +97,7 @@ impl AwsIot {
 }
 
 impl Platform for AwsIot {
-    async fn issue(&self, csr: &Csr) -> Result<IssuedCertificate, PlatformError> {
+    async fn issue(&self, csr: &Csr, _: &ThingName) -> Result<IssuedCertificate, PlatformError> {
         self.make(csr, true).await
     }
 

@@ -17,7 +17,7 @@ use aws_sdk_iot::types::{
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use cvm_aws::{CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration};
-use cvm_provisioning::{Certificate, CertificateId, Platform, PlatformError, Timestamp};
+use cvm_provisioning::{Certificate, CertificateId, PlatformError, Timestamp};
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::csr;
 

@@ -8,7 +8,7 @@ use aws_sdk_iot::types::CertificateStatus;
 use aws_sdk_iot::types::error::{CertificateStateException, ResourceNotFoundException};
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use cvm_aws::AwsIot;
-use cvm_provisioning::{CertificateId, IssuedCertificate, Platform, PlatformError};
+use cvm_provisioning::{CertificateId, IssuedCertificate, PlatformError};
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::csr;
 

@@ -64,7 +64,7 @@ async fn a_certificate_is_made_active_from_the_csr_as_it_was_read() {
             CreateCertificateFromCsrOutput::builder().certificate_arn(ARN).certificate_pem(pem.clone()).build()
         });
     let platform = AwsIot::new(mock_client!(aws_sdk_iot, [&create]));
-    let made = platform.issue(&key).await.unwrap();
+    let made = platform.issue(&key, &"sn-1".to_owned().try_into().unwrap()).await.unwrap();
     assert_eq!(made, IssuedCertificate { name: ARN.to_owned(), ..issued });
     assert_eq!(create.num_calls(), 1);
 }

@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 struct Answering(IssuedCertificate);
 
 impl Platform for Answering {
-    async fn issue(&self, _: &Csr) -> Result<IssuedCertificate, PlatformError> {
+    async fn issue(&self, _: &Csr, _: &ThingName) -> Result<IssuedCertificate, PlatformError> {
         Ok(self.0.clone())
     }
 

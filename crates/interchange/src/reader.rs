@@ -481,7 +481,6 @@ pub enum UnreadableFile {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::Platform as _;
     use cvm_testkit::MemoryPlatform;
     use cvm_testkit::fixture::csr;
     use proptest::prelude::*;

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{Attempt, Certificate, CertificateId, GroupCredential, KeyFingerprint, Resources, ThingName, Timestamp};
@@ -84,7 +85,8 @@ pub struct RegisteredCertificate {
 }
 
 /// Whether the platform lets a certificate in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Yes.
     Active,

@@ -94,9 +94,9 @@ pub use operations::{ModuleSettings, OperationError, Operations, Precondition};
 pub use pem::BadPem;
 pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
-    Audit, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, ClaimIssuer, ClaimStore, Cursors,
-    Departures, DeviceCounts, DeviceFilter, DeviceStore, Inventory, InventoryPage, Page, Platform, PlatformError,
-    Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
+    Audit, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary, Certificates, ClaimIssuer,
+    ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore, Inventory, InventoryPage, LedgerEntry,
+    Page, Platform, PlatformError, Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
 pub use presence::Presence;

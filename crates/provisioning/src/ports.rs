@@ -314,8 +314,12 @@ pub enum RegistryError {
 /// A certificate can do something when it is active, has a policy and is attached to a thing; policies grant rights to
 /// *the attached thing* only, so that a certificate without one is powerless.
 pub trait Platform: Send + Sync {
-    /// Has a certificate made for the CSR's key. Asking twice makes two.
-    fn issue(&self, csr: &Csr) -> impl Future<Output = Result<IssuedCertificate, PlatformError>> + Send;
+    /// Has a certificate made for the CSR's key and for this thing, to which it is not attached yet. Asking twice makes two.
+    fn issue(
+        &self,
+        csr: &Csr,
+        thing: &ThingName,
+    ) -> impl Future<Output = Result<IssuedCertificate, PlatformError>> + Send;
 
     /// Makes the thing, or makes sure that the one there is what it should be.
     fn ensure_thing(&self, thing: &Thing) -> impl Future<Output = Result<(), PlatformError>> + Send;
@@ -476,6 +480,54 @@ pub enum PlatformError {
         /// What happened.
         source: Box<dyn Error + Send + Sync>,
     },
+}
+
+/// The certificates that a platform of one's own has issued, and how they stand.
+pub trait CertificateLedger: Send + Sync {
+    /// Enters a certificate; one that is there already stays as it is.
+    fn enter(&self, entry: &LedgerEntry) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// What is known of a certificate.
+    fn entry(&self, id: &CertificateId) -> impl Future<Output = Result<Option<LedgerEntry>, RegistryError>> + Send;
+
+    /// The certificates that were made for this thing.
+    fn entries_of(&self, thing: &ThingName) -> impl Future<Output = Result<Vec<LedgerEntry>, RegistryError>> + Send;
+
+    /// Writes how a certificate stands from this moment on. One that is revoked stays so.
+    fn set_standing(
+        &self,
+        id: &CertificateId,
+        standing: Standing,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// The certificates of this issuer that nobody may let in, and that end after this moment.
+    fn without_power(
+        &self,
+        issuer: &str,
+        ends_after: Timestamp,
+    ) -> impl Future<Output = Result<Vec<LedgerEntry>, RegistryError>> + Send;
+}
+
+/// A certificate that a platform of one's own has issued.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LedgerEntry {
+    /// Which.
+    pub id: CertificateId,
+    /// The key id of the CA that issued it, in hexadecimal digits.
+    pub issuer: String,
+    /// Its serial number there, in hexadecimal digits.
+    pub serial: String,
+    /// The certificate in PEM.
+    pub pem: String,
+    /// The thing that it was made for.
+    pub thing: ThingName,
+    /// The last moment of its validity.
+    pub not_after: Timestamp,
+    /// Whether it is to be let in.
+    pub standing: Standing,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Where audit records go.

@@ -297,7 +297,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
 
     /// Has a certificate made, and looks at it before anything is done with it.
     async fn issue(&self, csr: &Csr, attempt: &Attempt, resources: &Resources) -> Result<Credential, PlatformError> {
-        let issued = self.platform.issue(csr).await?;
+        let issued = self.platform.issue(csr, &resources.thing.name).await?;
         if let Err(defect) = issued.certificate.lint(csr.key().fingerprint()) {
             self.platform.retire(&resources.thing.name, &issued.name).await?;
             return Err(PlatformError::Defective { source: defect.into() });

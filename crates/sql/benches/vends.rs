@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cvm_provisioning::{Credential, Csr, DeviceStore as _, Platform as _, Remains, Reservations as _, Reserve};
+use cvm_provisioning::{Credential, Csr, DeviceStore as _, Remains, Reservations as _, Reserve};
 use cvm_sql::SqlRegistry;
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{NOW, attempt, csr, device, origin};

@@ -52,6 +52,27 @@ CREATE TABLE places (
   place DOCUMENT NOT NULL
 ) OPTIONS;
 
+-- The certificates that our own CA has issued.
+CREATE TABLE certificates (
+  id NAME NOT NULL PRIMARY KEY,
+  issuer NAME NOT NULL,
+  thing NAME NOT NULL,
+  -- Whether it is in a revocation list: 0 or 1.
+  powerless BIGINT NOT NULL,
+  not_after BIGINT NOT NULL,
+  record DOCUMENT NOT NULL
+) OPTIONS;
+CREATE INDEX certificates_by_thing ON certificates (thing);
+CREATE INDEX certificates_by_power ON certificates (powerless, issuer, not_after);
+
+-- What operators have decided and the platform has not been told yet.
+CREATE TABLE decisions (
+  sequence SEQUENCE,
+  device NAME NOT NULL,
+  generation NAME NOT NULL,
+  deleted BIGINT NOT NULL
+) OPTIONS;
+
 -- What happened; nothing of it is ever changed. The hash of an entry is that of the one before it in its chain and of its
 -- own document, so that a change shows.
 CREATE TABLE entries (

@@ -3,9 +3,9 @@
 use cvm_provisioning::{AuditEntry, Device, DeviceId, Origin, RegistryWrite};
 use cvm_records::DeviceRecord;
 
-use crate::audit_trail;
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
+use crate::{audit_trail, decisions};
 
 /// The device, as it is for as long as the transaction lasts.
 pub(crate) fn lock(connection: &mut dyn Connection, id: &DeviceId) -> Result<Option<Device>, SqlError> {
@@ -96,5 +96,5 @@ fn tell(
     for entry in AuditEntry::of(&write) {
         audit_trail::append(connection, &entry)?;
     }
-    Ok(())
+    decisions::note(connection, &write)
 }

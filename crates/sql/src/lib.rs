@@ -2,15 +2,17 @@
 //!
 //! Every change is one transaction: the item is read, changed by the domain's own rules, and written with what happened,
 //! so that the audit trail knows of every change that there is. The statements are the same for both databases; what
-//! differs is in [`sqlite`], [`mysql`] and the schema.
+//! differs is in `sqlite`, `mysql` and the schema.
 
 mod audit_trail;
 mod claims;
 mod connection;
+mod decisions;
 mod device_store;
 mod devices;
 mod error;
 mod index;
+mod ledger;
 mod mysql;
 mod places;
 mod presence;
@@ -22,5 +24,6 @@ mod sqlite;
 mod tombstones;
 
 pub use audit_trail::{BrokenChain, Verified};
+pub use decisions::Decision;
 pub use error::OpenError;
 pub use registry::SqlRegistry;

@@ -11,7 +11,6 @@ use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use cvm_provisioning::{Attempt, CertificateId, DeviceStore as _, RefusedKeys, State, Vend};
 use cvm_sql::{SqlRegistry, Verified};
@@ -48,8 +47,11 @@ async fn storm() {
             tokio::spawn(async move {
                 for number in 0_u128.. {
                     let name = format!("sn-{round}-{caller}-{number}");
-                    // A disk that is full refuses; the others go on.
-                    let Ok(true) = registry.add(&device(&name), &origin()).await else { continue };
+                    // A disk that is full refuses, and it goes on.
+                    let Ok(true) = registry.add(&device(&name), &origin()).await else {
+                        std::io::stdout().write_all(b"refused\n").unwrap();
+                        continue;
+                    };
                     let Ok(vended) = vend.vend(request(&name, number + 1, Some(&csr(&name)), NOW)).await else {
                         continue;
                     };
@@ -87,17 +89,19 @@ fn start(folder: &Path, round: u64, limit_blocks: Option<u64>) -> Child {
         .unwrap()
 }
 
-/// Reads what is handed out until there are so many, and kills it then and there; what it said until its end counts.
-fn kill_after(mut child: Child, lines: u64) -> BTreeMap<String, CertificateId> {
+/// Reads what it says until it has said this word so often, and kills it then and there; what it said until its end
+/// counts.
+fn kill_after(mut child: Child, word: &str, times: u64) -> BTreeMap<String, CertificateId> {
     let mut said = BufReader::new(child.stdout.take().unwrap());
     let mut text = String::new();
     let mut seen = 0;
-    while seen < lines && said.read_line(&mut text).unwrap() > 0 {
-        seen += u64::from(text.lines().last().unwrap_or_default().starts_with("handed-out"));
+    while seen < times && said.read_line(&mut text).unwrap() > 0 {
+        seen += u64::from(text.lines().last().unwrap_or_default().starts_with(word));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     said.read_to_string(&mut text).unwrap();
+    assert_eq!(seen, times, "it came to an end by itself");
     handed_out(&text)
 }
 
@@ -125,7 +129,7 @@ async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_reco
     for round in 0..ROUNDS {
         // Always the same numbers, and no two of them alike.
         let lines = 1 + round * 7 % 31;
-        all.extend(kill_after(start(folder.path(), round, None), lines));
+        all.extend(kill_after(start(folder.path(), round, None), "handed-out", lines));
         let registry = SqlRegistry::in_folder(folder.path()).unwrap();
         is_recorded(&registry, &all).await;
         // Whoever got no answer asks again, when the lease of the attempt that died has run out, and gets one.
@@ -154,7 +158,7 @@ async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_reco
 async fn threat_35_a_page_that_was_torn_costs_what_was_not_answered_and_no_more() {
     for torn in [1_u64, 100, 4_000, 9_000] {
         let folder = tempfile::tempdir().unwrap();
-        let given = kill_after(start(folder.path(), 0, None), 40);
+        let given = kill_after(start(folder.path(), 0, None), "handed-out", 40);
         let mut log = File::options().read(true).write(true).open(folder.path().join("registry.sqlite-wal")).unwrap();
         let length = log.metadata().unwrap().len();
         log.seek(SeekFrom::Start(length.saturating_sub(torn))).unwrap();
@@ -177,27 +181,10 @@ async fn threat_35_a_page_that_was_torn_costs_what_was_not_answered_and_no_more(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_34_a_disk_that_is_full_refuses_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    // A third of a megabyte for each file: the log of the database runs into it.
-    let mut child = start(folder.path(), 0, Some(700));
-    let mut said = child.stdout.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        said.read_to_string(&mut text).unwrap();
-        text
-    });
-    let log = folder.path().join("registry.sqlite-wal");
-    let mut sizes = Vec::new();
-    // Until the log does not grow any more.
-    while sizes.len() < 200 && !(sizes.len() > 20 && sizes.iter().rev().take(20).all(|size| Some(size) == sizes.last()))
-    {
-        std::thread::sleep(Duration::from_millis(25));
-        sizes.push(fs::metadata(&log).map_or(0, |log| log.len()));
-    }
-    assert!(child.try_wait().unwrap().is_none(), "it goes on, and refuses");
-    assert!((300_000..=700 * 512).contains(sizes.last().unwrap()), "the log ran into the limit: {sizes:?}");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let given = handed_out(&reader.join().unwrap());
+    // Two megabytes for each file: the log of the database runs into it before it is worked in.
+    let given = kill_after(start(folder.path(), 0, Some(4_000)), "refused", 100);
+    let log = fs::metadata(folder.path().join("registry.sqlite-wal")).unwrap().len();
+    assert!((1_900_000..=4_000 * 512).contains(&log), "the log ran into the limit: {log}");
     assert!(!given.is_empty());
     let registry = SqlRegistry::in_folder(folder.path()).unwrap();
     is_recorded(&registry, &given).await;

@@ -22,6 +22,7 @@ async fn the_registry_on_mysql_keeps_the_contract() {
 async fn the_audit_trail_on_mysql_keeps_the_contract() {
     let server = MariaDb::start();
     contract::audit_trail(&server.registry(1)).await;
+    contract::ledger(&server.registry(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,28 @@ async fn the_registry_on_sqlite_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn the_ledger_on_sqlite_keeps_the_contract() {
+    contract::ledger(&registry().1).await;
+}
+
+#[tokio::test]
+async fn a_decision_waits_until_it_is_enforced() {
+    let (_folder, registry) = registry();
+    let made = device("sn-1");
+    assert!(registry.add(&made, &origin()).await.unwrap());
+    assert_eq!(registry.decisions(10).await.unwrap(), []);
+    let mut disabled = made.clone();
+    disabled.disable(None, later(1));
+    assert!(registry.replace(&disabled, made.version, &origin()).await.unwrap());
+    assert!(registry.remove(&disabled.clone().bury(later(2)), disabled.version, &origin()).await.unwrap());
+    let waiting = registry.decisions(10).await.unwrap();
+    let told: Vec<_> = waiting.iter().map(|decision| (decision.device.as_str(), decision.deleted)).collect();
+    assert_eq!(told, [("sn-1", false), ("sn-1", true)]);
+    registry.enforced(&waiting[0]).await.unwrap();
+    assert_eq!(registry.decisions(10).await.unwrap(), waiting[1..]);
+}
+
+#[tokio::test]
 async fn the_audit_trail_on_sqlite_keeps_the_contract() {
     let (_folder, registry) = registry();
     contract::audit_trail(&registry).await;

@@ -212,8 +212,8 @@ impl<R: Reservations> Reservations for Faulty<R> {
 }
 
 impl<P: Platform> Platform for Faulty<P> {
-    async fn issue(&self, csr: &Csr) -> Result<IssuedCertificate, PlatformError> {
-        self.platform_call(self.inner.issue(csr)).await
+    async fn issue(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {
+        self.platform_call(self.inner.issue(csr, thing)).await
     }
 
     async fn ensure_thing(&self, thing: &Thing) -> Result<(), PlatformError> {

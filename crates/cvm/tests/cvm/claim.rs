@@ -1,7 +1,7 @@
 use cvm_aws::DynamoDbRegistry;
 use cvm_provisioning::{
     Attempt, AttemptId, Attestation, Certificate, CertificateId, Claim, ClaimStore, Credential, Csr, Device,
-    DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Platform, Proof,
+    DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Proof,
 };
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin};

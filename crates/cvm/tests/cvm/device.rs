@@ -1,4 +1,4 @@
-use cvm_provisioning::{Attestation, CertificateId, DeviceStore, EnrolmentToken, Platform, Tombstones};
+use cvm_provisioning::{Attestation, CertificateId, DeviceStore, EnrolmentToken, Tombstones};
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{TOKEN, csr, device, id, origin};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair};

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{post, put};
 use axum::{Json, Router};
 use cvm_aws::DynamoDbRegistry;
-use cvm_provisioning::{CertificateId, ClaimStore as _, Csr, Platform as _};
+use cvm_provisioning::{CertificateId, ClaimStore as _, Csr};
 use cvm_testkit::MemoryPlatform;
 use serde_json::{Value, json};
 

@@ -212,8 +212,6 @@ impl Cases {
 
 /// What `attempt` would be given.
 async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::Csr) -> Credential {
-    use cvm_provisioning::Platform as _;
-
     let resources = templates().evaluate(device, &BTreeMap::new()).expect("the template fits");
     let issued = MemoryPlatform::default().issue(csr).await.expect("the platform in memory issues");
     Credential::new(&issued, attempt, &resources)

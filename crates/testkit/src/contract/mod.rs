@@ -11,11 +11,13 @@ mod cases;
 mod claims;
 mod devices;
 mod jobs;
+mod ledger;
 mod reconciliation;
 mod reservations;
 mod trail;
 
 pub use self::jobs::job_store;
+pub use self::ledger::ledger;
 pub use self::reservations::{fifty_reservations_at_once, one_reservation_by_many_servers};
 pub use self::trail::audit_trail;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cvm_provisioning::{
-    Attestation, Certificate, CertificateId, Claim, Confirmation, Device, Origin, Platform as _, ProvisioningRequest,
-    Standing, State, Timestamp,
+    Attestation, Certificate, CertificateId, Claim, Confirmation, Device, Origin, ProvisioningRequest, Standing, State,
+    Timestamp,
 };
 
 use super::first_connect::connection;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{Attempt, Confirmation, Origin, Platform as _, Reconciled, Standing, State, Timestamp};
+use cvm_provisioning::{Attempt, Confirmation, Origin, Reconciled, Standing, State, Timestamp};
 
 use super::claims::{claimed_device, question};
 use super::first_connect::registration;
