@@ -1,0 +1,143 @@
+use std::time::Duration;
+
+use cvm_provisioning::{Certificate, DeviceId, KeyFingerprint, PublicKey, Timestamp};
+
+use crate::contents::{Contents, Purpose, Validity};
+use crate::{Authority, Curve, KeyError, LocalSigner, Profile, SerialNumber, Signer, SigningError, SubjectText, Unfit};
+
+impl<S: Signer> Authority<S> {
+    /// Issues the certificate of a device. Of a signing request only the key counts, which is why nothing else of it
+    /// can be given here.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`]; nothing was issued then that anybody has seen.
+    pub async fn issue(
+        &self,
+        profile: &Profile,
+        id: &DeviceId,
+        key: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Issued, IssueError> {
+        if self.has_key(key.fingerprint()) {
+            return Err(IssueError::OwnKey);
+        }
+        let uri = profile.uri_prefix().map(|prefix| format!("{prefix}{id}"));
+        self.issue_to(id.as_str(), uri, profile, key, now).await
+    }
+
+    /// Proves that the CA's key is at hand: a certificate for this name, with a key that is thrown away. AWS IoT wants
+    /// one for its registration code (AWS IoT Developer Guide, *Register a CA certificate in DEFAULT mode*).
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::issue`].
+    pub async fn prove_possession(&self, name: &SubjectText, now: Timestamp) -> Result<Certificate, IssueError> {
+        let key = LocalSigner::generate(Curve::P256)?;
+        let profile = Profile::new(ONE_DAY).at_least(Duration::ZERO);
+        Ok(self.issue_to(name.as_str(), None, &profile, key.public_key(), now).await?.certificate)
+    }
+
+    async fn issue_to(
+        &self,
+        common_name: &str,
+        uri: Option<String>,
+        profile: &Profile,
+        key: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Issued, IssueError> {
+        self.check(now)?;
+        if common_name.chars().count() > SubjectText::MAX_LENGTH {
+            return Err(IssueError::LongName { length: common_name.chars().count() });
+        }
+        if profile.validity() < ONE_SECOND {
+            return Err(IssueError::NoValidity);
+        }
+        let validity = Validity::from_now(profile.validity(), now).within(self.validity());
+        // The last second counts too.
+        if now.until(validity.not_after) + ONE_SECOND < Duration::from_secs(profile.shortest().as_secs()) {
+            return Err(IssueError::EndsTooSoon { at: self.validity().not_after });
+        }
+        let contents = Contents {
+            organization: None,
+            common_name,
+            purpose: Purpose::Client { uri, crl: profile.crl().map(ToString::to_string) },
+            serial_number: SerialNumber::random().map_err(SigningError::from)?,
+            validity,
+        };
+        let certificate = self.certify(&contents, key).await?;
+        Ok(Issued {
+            chain: format!("{}{}", certificate.pem(), self.chain()),
+            certificate,
+            serial_number: contents.serial_number,
+            issuer: *self.certificate().key(),
+        })
+    }
+}
+
+/// A certificate that was issued, and what has to be kept of it to revoke it one day.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Issued {
+    certificate: Certificate,
+    chain: String,
+    serial_number: SerialNumber,
+    issuer: KeyFingerprint,
+}
+
+impl Issued {
+    /// The certificate alone.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The certificate and those behind it in PEM, the device's first: what a device sends in TLS.
+    pub fn chain(&self) -> &str {
+        &self.chain
+    }
+
+    /// Its serial number.
+    pub fn serial_number(&self) -> &SerialNumber {
+        &self.serial_number
+    }
+
+    /// The key of the CA that has issued it.
+    pub fn issuer(&self) -> &KeyFingerprint {
+        &self.issuer
+    }
+}
+
+/// Why a certificate was not issued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// What is left of the CA's validity is less than the profile wants.
+    #[error("the CA's certificate ends at {at}, before a device's may end: rotate to a new CA")]
+    EndsTooSoon {
+        /// The last moment of the CA's validity.
+        at: Timestamp,
+    },
+    /// No key could be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// More than a common name can have.
+    #[error("the device id has {length} characters, a common name has at most {max}", max = SubjectText::MAX_LENGTH)]
+    LongName {
+        /// Its length, in characters.
+        length: usize,
+    },
+    /// The profile's certificates are valid for less than a second.
+    #[error("the profile's validity is less than a second")]
+    NoValidity,
+    /// The device has sent a key that is a CA's: whoever has the certificate and that key could be both.
+    #[error("the CA's own key is no device's key")]
+    OwnKey,
+    /// It could not be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The CA is not valid now.
+    #[error("the CA's certificate cannot be used: {0}")]
+    Unfit(#[from] Unfit),
+}
+
+const ONE_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const ONE_SECOND: Duration = Duration::from_secs(1);

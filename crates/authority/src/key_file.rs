@@ -1,0 +1,120 @@
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
+
+use crate::{KeyError, LocalSigner, Passphrase};
+
+/// A file with a CA's key: PKCS #8 in PEM.
+///
+/// With a passphrase anybody may read it. Without one its mode is what protects the CA, so it is refused when others
+/// than its owner may read or write it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyFile {
+    path: PathBuf,
+}
+
+impl KeyFile {
+    /// The file of this name, which need not be there yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Reads the key. A passphrase that is not needed does no harm.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`].
+    pub fn read(&self, passphrase: Option<&Passphrase>) -> Result<LocalSigner, KeyFileError> {
+        let failed = |source| KeyFileError::Read { path: self.path.clone(), source };
+        let file = File::open(&self.path).map_err(failed)?;
+        let is_exposed = is_exposed(&file).map_err(failed)?;
+        let mut text = Zeroizing::new(String::with_capacity(LocalSigner::MAX_TEXT + 1));
+        file.take(LocalSigner::MAX_TEXT as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+        // Whoever can read a key that is not encrypted has it: whether it is one is not even asked.
+        if is_exposed && !LocalSigner::is_encrypted(&text) {
+            return Err(KeyFileError::Exposed { path: self.path.clone() });
+        }
+        LocalSigner::from_pem(&text, passphrase).map_err(|source| KeyFileError::Key { path: self.path.clone(), source })
+    }
+
+    /// Writes the key where no file is yet, with mode 0600. The file is there whole and on the disk, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`]; a key is never written over another.
+    pub fn create(&self, signer: &LocalSigner, passphrase: Option<&Passphrase>) -> Result<(), KeyFileError> {
+        let pem = signer.to_pem(passphrase);
+        let pem = pem.map_err(|source| KeyFileError::Key { path: self.path.clone(), source })?;
+        self.write(&pem).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: self.path.clone() },
+            _ => KeyFileError::Write { path: self.path.clone(), source },
+        })
+    }
+
+    fn write(&self, pem: &str) -> io::Result<()> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        // It has mode 0600 from the start, which is how `tempfile` makes files.
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(pem.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(&self.path)?;
+        // The name is on the disk when the folder is.
+        File::open(folder)?.sync_all()
+    }
+}
+
+#[cfg(unix)]
+fn is_exposed(file: &File) -> io::Result<bool> {
+    Ok(std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_exposed(_: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Why a key file was not read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFileError {
+    /// A key is never overwritten.
+    #[error("{path} is there already: a CA's key is never overwritten", path = path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others may read it, and it has no passphrase.
+    #[error("{path} is a secret, and others than its owner may read it: `chmod 600` it", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key in it that can be used.
+    #[error("{path} holds no private key that can be used", path = path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// It is not there, or not for us, or no text.
+    #[error("{path} cannot be read", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It cannot be put there.
+    #[error("{path} cannot be written: check its folder", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}

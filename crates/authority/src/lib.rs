@@ -1,0 +1,54 @@
+//! Our own CA: device certificates by one profile, revocation lists, and the keys that sign them.
+//!
+//! Nothing of a signing request but its key gets into a certificate: [`Authority::issue`] takes a [`PublicKey`] and
+//! nothing else of it. What was signed is taken apart again and compared with the [`Profile`] before it is handed out.
+//! The crate has no clock, no network and no store; whoever calls it says what time it is.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | what a device's certificate says | [`Profile`] |
+//! | who signs it | [`Authority`] |
+//! | where the key is | [`Signer`], [`LocalSigner`] |
+//! | how a CA comes to be | [`AuthorityProfile`] |
+//! | what is revoked | [`RevokedCertificate`], [`Crl`] |
+//!
+//! [`PublicKey`]: cvm_provisioning::PublicKey
+
+mod authority;
+mod contents;
+mod create;
+mod crl;
+mod issue;
+mod key_encryption;
+mod key_file;
+mod lint;
+mod local_signer;
+mod moment;
+mod profile;
+mod revoked;
+mod serial_number;
+mod sign;
+mod signer;
+mod subject_text;
+mod unfit;
+mod uri;
+
+pub use authority::Authority;
+pub use create::{AuthorityProfile, CreateError, Tier};
+pub use crl::{Crl, CrlError};
+pub use issue::{IssueError, Issued};
+pub use key_encryption::{InvalidPassphrase, Passphrase};
+pub use key_file::{KeyFile, KeyFileError};
+pub use lint::Defect;
+pub use local_signer::{Curve, KeyError, LocalSigner};
+pub use profile::Profile;
+pub use revoked::{RevocationReason, RevokedCertificate};
+pub use serial_number::{InvalidSerialNumber, SerialNumber};
+pub use sign::SigningError;
+pub use signer::{SignatureAlgorithm, Signer, SignerError};
+pub use subject_text::{InvalidSubjectText, SubjectText};
+pub use unfit::Unfit;
+pub use uri::{InvalidUri, Uri};
+
+#[cfg(test)]
+mod testing;

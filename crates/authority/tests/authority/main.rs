@@ -1,0 +1,9 @@
+//! The CA as its callers see it, judged by OpenSSL.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a helper of a test that fails is a test that fails")]
+
+mod create;
+mod crl;
+mod issue;
+mod key_file;
+mod support;
