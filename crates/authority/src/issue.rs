@@ -100,7 +100,7 @@ impl Issued {
         &self.serial_number
     }
 
-    /// The key of the CA that has issued it.
+    /// The key of the CA that has issued it, by which [`Authorities`](crate::Authorities) finds that again.
     pub fn issuer(&self) -> &KeyFingerprint {
         &self.issuer
     }

@@ -7,13 +7,14 @@
 //! | to find | look in |
 //! |---|---|
 //! | what a device's certificate says | [`Profile`] |
-//! | who signs it | [`Authority`] |
+//! | who signs it | [`Authority`], [`Authorities`] |
 //! | where the key is | [`Signer`], [`LocalSigner`] |
 //! | how a CA comes to be | [`AuthorityProfile`] |
 //! | what is revoked | [`RevokedCertificate`], [`Crl`] |
 //!
 //! [`PublicKey`]: cvm_provisioning::PublicKey
 
+mod authorities;
 mod authority;
 mod contents;
 mod create;
@@ -33,6 +34,7 @@ mod subject_text;
 mod unfit;
 mod uri;
 
+pub use authorities::{Authorities, SetError};
 pub use authority::Authority;
 pub use create::{AuthorityProfile, CreateError, Tier};
 pub use crl::{Crl, CrlError};

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a helper of a test that fails is a test that fails")]
 
+mod authorities;
 mod create;
 mod crl;
 mod issue;
