@@ -1,12 +1,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use cvm_authority::{Authority, AuthorityProfile, Curve, KeyFile, LocalSigner, SubjectText, Tier};
 use cvm_provisioning::Timestamp;
-use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm};
 use serde_json::json;
 
-use super::profile::{SubjectText, Validity};
-use super::{CaError, authority, now};
+use super::authority::{AuthorityError, days};
+use super::{CaError, now};
 use crate::error::CommandError;
 use crate::file;
 use crate::output::{Output, shell_word};
@@ -31,8 +31,8 @@ pub(super) struct CreateArguments {
     #[arg(long, value_name = "N", default_value_t = 7300, value_parser = clap::value_parser!(u16).range(1..=36_500))]
     days: u16,
     /// The curve of its key
-    #[arg(long, value_enum, default_value_t = Curve::P256, value_name = "CURVE")]
-    key_algorithm: Curve,
+    #[arg(long, value_enum, default_value_t = KeyAlgorithm::P256, value_name = "CURVE")]
+    key_algorithm: KeyAlgorithm,
 }
 
 const EXAMPLES: &str = "\
@@ -42,27 +42,33 @@ Examples:
       --out bench --days 90 --key-algorithm p384";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Curve {
+enum KeyAlgorithm {
     P256,
     P384,
 }
 
-pub(super) fn run(arguments: &CreateArguments, output: &Output) -> Result<(), CommandError> {
-    let CreateArguments { name, organization, out, days, key_algorithm } = arguments;
+pub(super) async fn run(arguments: &CreateArguments, output: &Output) -> Result<(), CommandError> {
+    let CreateArguments { name, organization, out, days: validity, key_algorithm } = arguments;
     let (key_path, certificate_path) = (out.join("ca.key"), out.join("ca.pem"));
     if [&key_path, &certificate_path].iter().any(|path| path.exists()) {
         return Err(CaError::There { path: out.clone() }.into());
     }
-    let algorithm: &'static SignatureAlgorithm = match key_algorithm {
-        Curve::P256 => &PKCS_ECDSA_P256_SHA256,
-        Curve::P384 => &PKCS_ECDSA_P384_SHA384,
+    let key = LocalSigner::generate(match key_algorithm {
+        KeyAlgorithm::P256 => Curve::P256,
+        KeyAlgorithm::P384 => Curve::P384,
+    });
+    let profile = AuthorityProfile {
+        name: name.clone(),
+        organization: organization.clone(),
+        tier: Tier::Issuing,
+        validity: days(*validity),
     };
-    let validity = Validity::of_days(*days, now());
-    let (key, certificate) =
-        authority::create(name, organization.as_ref(), algorithm, validity).map_err(CaError::from)?;
+    let authority = Authority::create(&profile, key.map_err(CaError::from)?, now()).await.map_err(CaError::from)?;
+    let certificate = authority.certificate();
     file::private_folder(out).map_err(CaError::from)?;
     // A key without its certificate is of no use to anybody; a certificate without its key cannot be.
-    file::create(&key_path, &key).map_err(CaError::from)?;
+    let written = KeyFile::new(&key_path).create(authority.signer(), None);
+    written.map_err(|error| CaError::from(AuthorityError::from(error)))?;
     file::create(&certificate_path, certificate.pem()).map_err(CaError::from)?;
 
     let (key_path, certificate_path) = (key_path.display().to_string(), certificate_path.display().to_string());

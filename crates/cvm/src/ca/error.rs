@@ -2,9 +2,10 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use cvm_authority::{CreateError, IssueError as NotIssued, KeyError};
 use cvm_provisioning::{CertificateId, PlatformError};
 
-use super::authority::{AuthorityError, SigningError};
+use super::authority::AuthorityError;
 use super::issue::IssueError;
 use crate::file::FileError;
 
@@ -15,9 +16,13 @@ pub(crate) enum CaError {
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     Issue(#[from] IssueError),
+    #[error("no key could be made")]
+    KeyGeneration(#[from] KeyError),
     #[error("the CA {id} is not registered with AWS IoT")]
     NotFound { id: CertificateId },
     #[error("AWS IoT gave a registration code of another form than 1 to 64 hexadecimal digits")]
@@ -25,7 +30,7 @@ pub(crate) enum CaError {
     #[error("AWS IoT refuses to {action}")]
     Refused { action: &'static str, source: Box<dyn Error + Send + Sync> },
     #[error(transparent)]
-    Signing(#[from] SigningError),
+    Signing(#[from] NotIssued),
     #[error("there is a CA in {path} already", path = path.display())]
     There { path: PathBuf },
     #[error("AWS IoT asks for a slower pace: {action}")]
@@ -43,9 +48,10 @@ impl CaError {
             Self::Authority(error) => error.code(),
             Self::File(_) => "file",
             Self::Issue(error) => error.code(),
+            Self::KeyGeneration(_) => "key",
             Self::NotFound { .. } => "not-found",
             Self::RegistrationCode | Self::Refused { .. } => "refused",
-            Self::Signing(_) => "signing",
+            Self::Create(_) | Self::Signing(_) => "signing",
             Self::There { .. } => "exists",
             Self::Throttled { .. } => "throttled",
             Self::Unavailable { .. } => "no-answer",
@@ -64,8 +70,10 @@ impl CaError {
             Self::Refused { .. } => {
                 "its words say why; check the template and role of --jitp, and your credentials' rights"
             }
-            Self::Signing(SigningError::Issuer) => "make another CA with `cvm ca create --name NAME --out DIR`",
-            Self::Signing(_) | Self::Vanished => "run the same command again",
+            Self::Signing(NotIssued::OwnKey) => "have the device make a key of its own, and its request with that",
+            Self::Create(_) | Self::KeyGeneration(_) | Self::Signing(_) | Self::Vanished => {
+                "run the same command again"
+            }
             Self::There { .. } => "give another --out: a CA's key is never overwritten",
             Self::Throttled { .. } => {
                 "run this again in a minute; if it stays so, look at the account's AWS IoT quotas"

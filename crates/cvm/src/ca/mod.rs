@@ -1,8 +1,10 @@
 //! `cvm ca`: the CAs whose device certificates AWS IoT takes, and certificates from one that is at hand.
 
+use std::time::SystemTime;
+
 use clap::{Args, Subcommand};
 use cvm_aws::{CertificateAuthorities, Clients};
-use time::OffsetDateTime;
+use cvm_provisioning::Timestamp;
 
 mod authority;
 mod create;
@@ -10,7 +12,6 @@ mod deactivate;
 mod error;
 mod issue;
 mod list;
-mod profile;
 mod register;
 mod view;
 
@@ -50,11 +51,11 @@ Examples:
 /// Runs `cvm ca ...`.
 pub(crate) async fn run(arguments: CaArguments, output: &Output) -> Result<(), CommandError> {
     match arguments.verb {
-        CaVerb::Create(arguments) => create::run(&arguments, output),
+        CaVerb::Create(arguments) => create::run(&arguments, output).await,
         CaVerb::Register(arguments) => register::run(arguments, &authorities().await, output).await,
         CaVerb::List(_) => list::run(&authorities().await, output).await,
         CaVerb::Deactivate(arguments) => deactivate::run(&arguments, &authorities().await, output).await,
-        CaVerb::Issue(arguments) => issue::run(&arguments, output),
+        CaVerb::Issue(arguments) => issue::run(&arguments, output).await,
     }
 }
 
@@ -62,6 +63,6 @@ async fn authorities() -> CertificateAuthorities {
     CertificateAuthorities::new(Clients::from_environment().await.iot)
 }
 
-fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }

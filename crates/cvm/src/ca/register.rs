@@ -3,11 +3,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use cvm_authority::{Authority, LocalSigner, SubjectText};
 use cvm_aws::{CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration};
 use cvm_provisioning::TemplateName;
 use serde::Serialize;
 
-use super::authority::Authority;
+use super::authority;
 use super::view::CaView;
 use super::{CaError, now};
 use crate::error::CommandError;
@@ -50,7 +51,7 @@ pub(super) async fn run(
     authorities: &CertificateAuthorities,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let authority = Authority::open(&arguments.ca_cert, &arguments.ca_key, now()).map_err(CaError::from)?;
+    let authority = authority::open(&arguments.ca_cert, &arguments.ca_key, now()).map_err(CaError::from)?;
     let provisioning = arguments.jitp.zip(arguments.role_arn);
     let registration = Registration {
         is_active: !arguments.inactive,
@@ -86,7 +87,7 @@ pub(super) async fn run(
 
 /// Has AWS IoT take the CA, or makes the one it has what it is to be.
 async fn register(
-    authority: &Authority,
+    authority: &Authority<LocalSigner>,
     authorities: &CertificateAuthorities,
     registration: &Registration,
 ) -> Result<Change, CaError> {
@@ -94,8 +95,8 @@ async fn register(
     let mut found = authorities.find(certificate.id()).await?;
     if found.is_none() {
         let code: RegistrationCode = authorities.registration_code().await?.parse()?;
-        let verification = authority.certify_registration_code(&code.0, now())?;
-        if authorities.register(certificate, &verification, registration).await? {
+        let verification = authority.prove_possession(&code.0, now()).await?;
+        if authorities.register(certificate, verification.pem(), registration).await? {
             return Ok(Change::Registered);
         }
         // Somebody else was faster.
@@ -160,17 +161,17 @@ struct InvalidRoleArn;
 /// The code that AWS IoT wants to see certified: `(0x)?[a-fA-F0-9]+`, at most 64 characters (AWS IoT API reference,
 /// GetRegistrationCode).
 #[derive(Debug)]
-struct RegistrationCode(String);
+struct RegistrationCode(SubjectText);
 
 impl FromStr for RegistrationCode {
     type Err = CaError;
 
     fn from_str(text: &str) -> Result<Self, CaError> {
         let digits = text.strip_prefix("0x").unwrap_or(text);
-        if digits.is_empty() || text.len() > 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(CaError::RegistrationCode);
         }
-        Ok(Self(text.to_owned()))
+        text.parse().map(Self).map_err(|_| CaError::RegistrationCode)
     }
 }
 

@@ -4,8 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cvm_provisioning::{Certificate, DeviceId, DeviceKey};
-use time::OffsetDateTime;
+use cvm_provisioning::{Certificate, DeviceId, DeviceKey, Timestamp};
 
 use crate::file::{self, FileError};
 
@@ -41,7 +40,7 @@ impl Folders {
         id: &DeviceId,
         authority: &Certificate,
         with_key: bool,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<Option<Certificate>, FolderError> {
         let path = self.of(id);
         if !path.exists() {
@@ -61,7 +60,7 @@ impl Folders {
         if Certificate::parse(issuer).ok().as_ref() != Some(authority) {
             return Err(FolderError::OtherCa { path });
         }
-        if certificate.not_after() <= now {
+        if Timestamp::from(certificate.not_after()) < now {
             return Err(FolderError::Expired { path });
         }
         Ok(Some(certificate))

@@ -1,11 +1,12 @@
 //! `cvm ca issue`: device certificates from a CA that is at hand.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use cvm_authority::{Authority, LocalSigner, Profile, SubjectText};
 use cvm_provisioning::{Certificate, Csr, DeviceId, DeviceKey, Timestamp};
 use serde::Serialize;
-use time::OffsetDateTime;
 
 mod devices;
 mod error;
@@ -17,8 +18,7 @@ pub(crate) use error::IssueError;
 use self::devices::{Devices, Listed};
 use self::folder::Folders;
 use self::manifest::{Entry, Manifest};
-use super::authority::Authority;
-use super::profile::{SubjectText, Validity};
+use super::authority::{self, days};
 use super::{CaError, now};
 use crate::error::CommandError;
 use crate::file;
@@ -70,17 +70,17 @@ Examples:
   cvm ca issue --ca-cert ca.pem --ca-key ca.key \\
       --devices serials.txt --out devices --manifest devices.jsonl";
 
-pub(super) fn run(arguments: &IssueArguments, output: &Output) -> Result<(), CommandError> {
-    Ok(issue(arguments, output)?)
+pub(super) async fn run(arguments: &IssueArguments, output: &Output) -> Result<(), CommandError> {
+    Ok(issue(arguments, output).await?)
 }
 
-fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaError> {
+async fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaError> {
     let stdin = Path::new("-");
     if arguments.ca_key == stdin && arguments.devices.as_deref() == Some(stdin) {
         return Err(IssueError::TwiceStdin.into());
     }
-    let authority = Authority::open(&arguments.ca_cert, &arguments.ca_key, now())?;
-    let validity = Validity::of_days(arguments.days, now());
+    let authority = authority::open(&arguments.ca_cert, &arguments.ca_key, now())?;
+    let profile = Profile::new(days(arguments.days)).at_least(Duration::ZERO);
     let csr = arguments.csr.as_deref().zip(arguments.device.as_ref()).map(|(path, id)| csr_of(path, id)).transpose()?;
     let mut devices = match (&arguments.device, &arguments.devices) {
         (_, Some(path)) => Devices::open(path)?,
@@ -89,22 +89,22 @@ fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaError> {
     };
     let mut issuer = Issuer {
         authority,
-        validity,
+        profile,
         csr,
         folders: Folders::open(&arguments.out).map_err(IssueError::from)?,
         manifest: arguments.manifest.as_deref().map(Manifest::begin).transpose()?,
         is_list: arguments.devices.is_some(),
         tally: Tally::default(),
     };
-    if validity.within(issuer.authority.certificate()).not_after() < validity.not_after() {
-        let end = Timestamp::from(issuer.authority.certificate().not_after());
+    let end = Timestamp::from(issuer.authority.certificate().not_after());
+    if end < now().after(days(arguments.days)) {
         output.note(format_args!("the certificates end with their CA, at {end}")).map_err(CaError::output)?;
     }
 
     let mut progress = Progress::start(output);
     while let Some(listed) = devices.next() {
         let listed = listed.map_err(IssueError::from)?;
-        issuer.issue(&listed, output)?;
+        issuer.issue(&listed, output).await?;
         let standing = Standing { done: issuer.tally.total(), part: devices.part() };
         progress.tell(standing).map_err(CaError::output)?;
     }
@@ -118,8 +118,8 @@ fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaError> {
 
 /// A CA at work.
 struct Issuer {
-    authority: Authority,
-    validity: Validity,
+    authority: Authority<LocalSigner>,
+    profile: Profile,
     csr: Option<Csr>,
     folders: Folders,
     manifest: Option<Manifest>,
@@ -142,7 +142,7 @@ impl Tally {
 
 impl Issuer {
     /// Gives a device its folder, if it has none.
-    fn issue(&mut self, Listed { id, line }: &Listed, output: &Output) -> Result<(), CaError> {
+    async fn issue(&mut self, Listed { id, line }: &Listed, output: &Output) -> Result<(), CaError> {
         if id.as_str().len() > SubjectText::MAX_LENGTH {
             return Err(IssueError::LongId { line: self.is_list.then_some(*line) }.into());
         }
@@ -150,7 +150,7 @@ impl Issuer {
         let is_new = found.is_none();
         let certificate = match found {
             Some(certificate) => certificate,
-            None => self.certify(id)?,
+            None => self.certify(id).await?,
         };
         let entry = Entry::new(id, &certificate);
         if let Some(manifest) = &mut self.manifest {
@@ -161,7 +161,7 @@ impl Issuer {
         output.json_line(&Issued { entry: &entry, folder, is_new }).map_err(CaError::output)
     }
 
-    fn find(&self, id: &DeviceId, now: OffsetDateTime) -> Result<Option<Certificate>, IssueError> {
+    fn find(&self, id: &DeviceId, now: Timestamp) -> Result<Option<Certificate>, IssueError> {
         let found = self.folders.find(id, self.authority.certificate(), self.csr.is_none(), now)?;
         match (&found, &self.csr) {
             (Some(certificate), Some(csr)) if certificate.key() != csr.key().fingerprint() => {
@@ -171,16 +171,17 @@ impl Issuer {
         }
     }
 
-    fn certify(&self, id: &DeviceId) -> Result<Certificate, CaError> {
+    async fn certify(&self, id: &DeviceId) -> Result<Certificate, CaError> {
         let made = match &self.csr {
             Some(_) => None,
             None => Some(DeviceKey::generate(id).map_err(IssueError::from)?),
         };
         let (key, csr) = made.as_ref().map(|(key, csr)| (key, csr)).unzip();
         let Some(csr) = csr.or(self.csr.as_ref()) else { return Err(IssueError::NoDevice.into()) };
-        let certificate = self.authority.certify(id, csr.key(), self.validity)?;
-        self.folders.create(id, key, &certificate, self.authority.certificate()).map_err(IssueError::from)?;
-        Ok(certificate)
+        let issued = self.authority.issue(&self.profile, id, csr.key(), now()).await?;
+        let certificate = issued.certificate();
+        self.folders.create(id, key, certificate, self.authority.certificate()).map_err(IssueError::from)?;
+        Ok(certificate.clone())
     }
 }
 
