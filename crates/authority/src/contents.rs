@@ -11,7 +11,7 @@ use rcgen::{
 };
 
 use crate::moment::moment;
-use crate::{Profile, SerialNumber};
+use crate::{Profile, SerialNumber, ServerName};
 
 /// All of it but the key, and what is the issuer's.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     Authority { path_length: u8 },
     /// Authenticates itself as the client of a TLS connection.
     Client { uri: Option<String>, crl: Option<String> },
+    /// Authenticates itself as the server of a TLS connection, by one of these names.
+    Server { names: Vec<ServerName> },
 }
 
 /// When a certificate is valid: the first second and the last one.
@@ -80,6 +82,18 @@ impl Contents<'_> {
                 params.crl_distribution_points =
                     crl.iter().map(|uri| CrlDistributionPoint { uris: vec![uri.clone()] }).collect();
             }
+            Purpose::Server { names } => {
+                params.is_ca = IsCa::ExplicitNoCa;
+                params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                let name = |name: &ServerName| {
+                    Ok(match name {
+                        ServerName::Address(address) => SanType::IpAddress(*address),
+                        ServerName::Dns(name) => SanType::DnsName(Ia5String::try_from(name.as_str())?),
+                    })
+                };
+                params.subject_alt_names = names.iter().map(name).collect::<Result<_, rcgen::Error>>()?;
+            }
         }
         Ok(params)
     }
@@ -109,8 +123,7 @@ impl Contents<'_> {
             }
             Purpose::Client { uri, crl } => {
                 extensions.push(Extension::new("2.5.29.19", true, tlv(SEQUENCE, &[])));
-                // digitalSignature is the bit 0; the seven behind it are not used.
-                extensions.push(Extension::new("2.5.29.15", true, vec![BIT_STRING, 2, 7, 0b1000_0000]));
+                extensions.push(Extension::new("2.5.29.15", true, DIGITAL_SIGNATURE.to_vec()));
                 extensions.push(Extension::new("2.5.29.37", false, tlv(SEQUENCE, &[&tlv(OID, &[CLIENT_AUTH])])));
                 let name = |uri: &String| tlv(UNIFORM_RESOURCE_IDENTIFIER, &[uri.as_bytes()]);
                 extensions
@@ -119,6 +132,18 @@ impl Contents<'_> {
                     let point = tlv(SEQUENCE, &[&tlv(0xa0, &[&tlv(0xa0, &[&name(uri)])])]);
                     Extension::new("2.5.29.31", false, tlv(SEQUENCE, &[&point]))
                 }));
+            }
+            Purpose::Server { names } => {
+                extensions.push(Extension::new("2.5.29.19", true, tlv(SEQUENCE, &[])));
+                extensions.push(Extension::new("2.5.29.15", true, DIGITAL_SIGNATURE.to_vec()));
+                extensions.push(Extension::new("2.5.29.37", false, tlv(SEQUENCE, &[&tlv(OID, &[SERVER_AUTH])])));
+                let name = |name: &ServerName| match name {
+                    ServerName::Address(address) => tlv(IP_ADDRESS, &[&ServerName::octets(address)]),
+                    ServerName::Dns(name) => tlv(DNS_NAME, &[name.as_bytes()]),
+                };
+                let names: Vec<_> = names.iter().map(name).collect();
+                let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
+                extensions.push(Extension::new("2.5.29.17", false, tlv(SEQUENCE, &names)));
             }
         }
         extensions.sort();
@@ -172,6 +197,14 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 /// The choice 6 of a GeneralName.
 const UNIFORM_RESOURCE_IDENTIFIER: u8 = 0x86;
+/// The choice 2 of a GeneralName.
+const DNS_NAME: u8 = 0x82;
+/// The choice 7 of a GeneralName.
+const IP_ADDRESS: u8 = 0x87;
+/// digitalSignature is the bit 0; the seven behind it are not used.
+const DIGITAL_SIGNATURE: [u8; 4] = [BIT_STRING, 2, 7, 0b1000_0000];
+/// id-kp-serverAuth, 1.3.6.1.5.5.7.3.1.
+const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 /// id-kp-clientAuth, 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 

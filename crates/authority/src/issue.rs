@@ -3,7 +3,10 @@ use std::time::Duration;
 use cvm_provisioning::{Certificate, DeviceId, KeyFingerprint, PublicKey, Timestamp};
 
 use crate::contents::{Contents, Purpose, Validity};
-use crate::{Authority, Curve, KeyError, LocalSigner, Profile, SerialNumber, Signer, SigningError, SubjectText, Unfit};
+use crate::{
+    Authority, Curve, KeyError, LocalSigner, Profile, SerialNumber, ServerName, Signer, SigningError, SubjectText,
+    Unfit,
+};
 
 impl<S: Signer> Authority<S> {
     /// Issues the certificate of a device. Of a signing request only the key counts, which is why nothing else of it
@@ -23,7 +26,8 @@ impl<S: Signer> Authority<S> {
             return Err(IssueError::OwnKey);
         }
         let uri = profile.uri_prefix().map(|prefix| format!("{prefix}{id}"));
-        self.issue_to(id.as_str(), uri, profile, key, now).await
+        let purpose = Purpose::Client { uri, crl: profile.crl().map(ToString::to_string) };
+        self.issue_to(id.as_str(), purpose, profile, key, now).await
     }
 
     /// Proves that the CA's key is at hand: a certificate for this name, with a key that is thrown away. AWS IoT wants
@@ -35,13 +39,38 @@ impl<S: Signer> Authority<S> {
     pub async fn prove_possession(&self, name: &SubjectText, now: Timestamp) -> Result<Certificate, IssueError> {
         let key = LocalSigner::generate(Curve::P256)?;
         let profile = Profile::new(ONE_DAY).at_least(Duration::ZERO);
-        Ok(self.issue_to(name.as_str(), None, &profile, key.public_key(), now).await?.certificate)
+        Ok(self
+            .issue_to(name.as_str(), Purpose::Client { uri: None, crl: None }, &profile, key.public_key(), now)
+            .await?
+            .certificate)
+    }
+
+    /// Issues the certificate of a server of TLS, for itself: `names` are those by which its clients know it, and the
+    /// first one is its common name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::issue`], and where there are no names.
+    pub async fn issue_server(
+        &self,
+        names: &[ServerName],
+        key: &PublicKey,
+        validity: Duration,
+        now: Timestamp,
+    ) -> Result<Issued, IssueError> {
+        let common_name = match names.first().ok_or(IssueError::NoName)? {
+            ServerName::Address(address) => address.to_string(),
+            // Clients look at the names of the extension; a longer one has no place in the subject.
+            ServerName::Dns(name) => name.chars().take(SubjectText::MAX_LENGTH).collect(),
+        };
+        let profile = Profile::new(validity).at_least(Duration::ZERO);
+        self.issue_to(&common_name, Purpose::Server { names: names.to_vec() }, &profile, key, now).await
     }
 
     async fn issue_to(
         &self,
         common_name: &str,
-        uri: Option<String>,
+        purpose: Purpose,
         profile: &Profile,
         key: &PublicKey,
         now: Timestamp,
@@ -61,7 +90,7 @@ impl<S: Signer> Authority<S> {
         let contents = Contents {
             organization: None,
             common_name,
-            purpose: Purpose::Client { uri, crl: profile.crl().map(ToString::to_string) },
+            purpose,
             serial_number: SerialNumber::random().map_err(SigningError::from)?,
             validity,
         };
@@ -125,6 +154,9 @@ pub enum IssueError {
         /// Its length, in characters.
         length: usize,
     },
+    /// A server without a name.
+    #[error("a server has to have a name")]
+    NoName,
     /// The profile's certificates are valid for less than a second.
     #[error("the profile's validity is less than a second")]
     NoValidity,

@@ -32,13 +32,15 @@ impl RevokedCertificate {
 
 /// Why a certificate was revoked (RFC 5280 section 5.3.1).
 ///
-/// `certificateHold` and `removeFromCRL` are left out: what is revoked stays so.
+/// `removeFromCRL` is left out: it is for lists of changes, which nobody makes here.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum RevocationReason {
     /// The device has another name or owner now.
     AffiliationChanged,
     /// The key of a CA may be known to somebody else.
     CaCompromise,
+    /// The device is kept out until somebody lets it in again: the one reason that a later list may take back.
+    CertificateHold,
     /// The device is out of service.
     CessationOfOperation,
     /// The device's key may be known to somebody else.
@@ -61,6 +63,7 @@ impl RevocationReason {
             Self::AffiliationChanged => Some(3),
             Self::Superseded => Some(4),
             Self::CessationOfOperation => Some(5),
+            Self::CertificateHold => Some(6),
             Self::PrivilegeWithdrawn => Some(9),
         }
     }
@@ -69,6 +72,7 @@ impl RevocationReason {
         match self {
             Self::AffiliationChanged => rcgen::RevocationReason::AffiliationChanged,
             Self::CaCompromise => rcgen::RevocationReason::CaCompromise,
+            Self::CertificateHold => rcgen::RevocationReason::CertificateHold,
             Self::CessationOfOperation => rcgen::RevocationReason::CessationOfOperation,
             Self::KeyCompromise => rcgen::RevocationReason::KeyCompromise,
             Self::PrivilegeWithdrawn => rcgen::RevocationReason::PrivilegeWithdrawn,

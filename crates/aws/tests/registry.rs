@@ -95,7 +95,7 @@ async fn of_two_operators_with_one_entity_tag_one_wins() {
     let served = Registry { operations, trail: MemoryTrail::default() };
     let operator = Operator(Actor::new("anna").unwrap());
     let jobs = Jobs { store: MemoryJobs::default(), bucket: "fleet".to_owned() };
-    let router = registry_router(served, jobs, || fixture::NOW).layer(Extension(operator));
+    let router = registry_router(served, jobs.routes(), || fixture::NOW).layer(Extension(operator));
     let put = |tag: Option<HeaderValue>, body: String| {
         let mut request = Request::put("/devices/sn-1").body(Body::from(body)).unwrap();
         request.headers_mut().extend(tag.map(|tag| (IF_MATCH, tag)));

@@ -10,12 +10,14 @@ use crate::ca::{self, CaArguments};
 use crate::claim::{self, ClaimArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
+use crate::operator_token::{self, TokenArguments};
 use crate::output::{Format, Output};
+use crate::serve::{self, ServeArguments};
 use crate::status::{self, StatusArguments};
 use crate::template::{self, TemplateArguments};
 use crate::vend::{self, VendArguments};
 
-/// Provision devices for AWS IoT: operate the device registry, and play a device.
+/// Provision devices: operate the device registry, serve it on a machine of one's own, and play a device.
 #[derive(Debug, Parser)]
 #[command(name = "cvm", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -32,8 +34,10 @@ enum Verb {
     Ca(CaArguments),
     Claim(ClaimArguments),
     Device(DeviceArguments),
+    Serve(ServeArguments),
     Status(StatusArguments),
     Template(TemplateArguments),
+    Token(TokenArguments),
     Vend(VendArguments),
 }
 
@@ -66,16 +70,21 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
-        Verb::Audit(arguments) => runtime.block_on(Box::pin(audit::run(arguments, output))),
-        Verb::Ca(arguments) => runtime.block_on(Box::pin(ca::run(arguments, output))),
-        Verb::Claim(arguments) => runtime.block_on(Box::pin(claim::run(arguments, output))),
-        Verb::Device(arguments) => runtime.block_on(Box::pin(device::run(arguments, output))),
-        Verb::Status(arguments) => runtime.block_on(Box::pin(status::run(arguments, output))),
+        Verb::Audit(arguments) => wait(audit::run(arguments, output)),
+        Verb::Ca(arguments) => wait(ca::run(arguments, output)),
+        Verb::Claim(arguments) => wait(claim::run(arguments, output)),
+        Verb::Device(arguments) => wait(device::run(arguments, output)),
+        Verb::Serve(arguments) => serve::run(&arguments, output),
+        Verb::Status(arguments) => wait(status::run(arguments, output)),
         Verb::Template(arguments) => template::run(&arguments, output),
-        Verb::Vend(arguments) => runtime.block_on(Box::pin(vend::run(arguments, output))),
+        Verb::Token(arguments) => operator_token::run(&arguments, output),
+        Verb::Vend(arguments) => wait(vend::run(arguments, output)),
     }
+}
+
+fn wait(work: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(Box::pin(work))
 }
 
 /// Says what is wrong with the command line, or what was asked about it (`--help`, `--version`).

@@ -5,6 +5,7 @@ use crate::audit::AuditError;
 use crate::ca::CaError;
 use crate::claim::ClaimError;
 use crate::device::DeviceError;
+use crate::serve::ServeError;
 use crate::template::TemplateCommandError;
 use crate::vend::VendError;
 
@@ -23,6 +24,8 @@ pub(crate) enum CommandError {
     #[error("the output cannot be written")]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
     Template(#[from] TemplateCommandError),
     #[error(transparent)]
     Vend(#[from] VendError),
@@ -37,6 +40,7 @@ impl CommandError {
             Self::Claim(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Io(_) => "output",
+            Self::Serve(error) => error.code(),
             Self::Template(error) => error.code(),
             Self::Vend(error) => error.code(),
         }
@@ -50,6 +54,7 @@ impl CommandError {
             Self::Claim(error) => error.advice(),
             Self::Device(error) => error.advice(),
             Self::Io(_) => "check where the output goes".to_owned(),
+            Self::Serve(error) => error.advice(),
             Self::Template(error) => error.advice(),
             Self::Vend(error) => error.advice(),
         }
@@ -63,6 +68,7 @@ impl CommandError {
             Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
             Self::Io(_) => false,
+            Self::Serve(error) => error.is_usage(),
             Self::Template(error) => error.is_usage(),
             Self::Vend(error) => error.is_usage(),
         };

@@ -51,7 +51,7 @@ impl Api {
         let operator = Operator(Actor::new("anna").unwrap());
         let jobs = MemoryJobs::default();
         let desk = Jobs { store: jobs.clone(), bucket: "fleet".to_owned() };
-        let router = registry_router(served, desk, || NOW).layer(Extension(operator));
+        let router = registry_router(served, desk.routes(), || NOW).layer(Extension(operator));
         Self { registry, trail, jobs, router }
     }
 
@@ -191,7 +191,7 @@ async fn nobody_but_an_operator_is_let_in() {
         Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
     let request = Request::get("/devices").header("x-operator", "anna").body(Body::empty()).unwrap();
     let jobs = Jobs { store: MemoryJobs::default(), bucket: "fleet".to_owned() };
-    let response = registry_router(served, jobs, || NOW).oneshot(request).await.unwrap();
+    let response = registry_router(served, jobs.routes(), || NOW).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
 }

@@ -276,6 +276,13 @@ pub enum InvalidToken {
 #[serde(try_from = "String", into = "String")]
 pub struct TokenDigest([u8; 32]);
 
+impl TokenDigest {
+    /// Whether they are the same, in a time that does not tell where they differ.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&URL_SAFE_NO_PAD.encode(self.0))

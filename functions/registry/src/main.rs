@@ -26,7 +26,7 @@ async fn main() -> Result<(), lambda_http::Error> {
         trail: DynamoDbAuditTrail::new(dynamodb.clone(), configuration.audit_table, Duration::ZERO),
     };
     let jobs = Jobs { store: DynamoDbJobs::new(dynamodb, configuration.job_table), bucket: configuration.job_bucket };
-    let router = registry_router(registry, jobs, || SystemTime::now().into());
+    let router = registry_router(registry, jobs.routes(), || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_operator(request)))).await
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use cvm_bulk::{
     ExportFormat, ExportRequest, ExportStanding, Folder, ImportRequest, ImportStanding, InvalidLocation, Job, JobId,
     JobStatus, JobStore, ObjectPath, Summary, Work,
@@ -135,6 +136,17 @@ struct Told {
     /// How many devices an export has.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<u64>,
+}
+
+impl<J: JobStore + 'static> Jobs<J> {
+    /// Their routes, for [`registry_router`](super::registry_router).
+    pub fn routes(self) -> Router {
+        Router::new()
+            .route("/jobs", get(Self::list))
+            .route("/jobs/create", post(Self::create))
+            .route("/jobs/{job}", get(Self::read).delete(Self::cancel))
+            .with_state(Arc::new(self))
+    }
 }
 
 impl<J: JobStore> Jobs<J> {

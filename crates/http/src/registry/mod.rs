@@ -22,7 +22,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
-use cvm_bulk::JobStore;
 use cvm_provisioning::{AuditTrail, DeviceStore, Operations, Presences};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -41,22 +40,16 @@ pub struct Registry<R, T> {
     pub trail: T,
 }
 
-/// The router of the registry, and of the jobs that work on it. Who asks is an [`Operator`] among the extensions of the request, put there by whoever has
+/// The router of the registry, and of the jobs that work on it ([`Jobs::routes`]), where there are any. Who asks is an [`Operator`] among the extensions of the request, put there by whoever has
 /// checked it; a request without one is refused.
-pub fn registry_router<R, T, J>(registry: Registry<R, T>, jobs: Jobs<J>, clock: Clock) -> Router
+pub fn registry_router<R, T>(registry: Registry<R, T>, jobs: Router, clock: Clock) -> Router
 where
     R: DeviceStore + Presences + 'static,
     T: AuditTrail + 'static,
-    J: JobStore + 'static,
 {
     let device = get(Registry::<R, T>::read_device).put(Registry::<R, T>::put_device);
     let module = get(Registry::<R, T>::read_module).put(Registry::<R, T>::put_module);
     let devices = get(Registry::<R, T>::list_devices).post(Registry::<R, T>::import);
-    let jobs = Router::new()
-        .route("/jobs", get(Jobs::<J>::list))
-        .route("/jobs/create", post(Jobs::<J>::create))
-        .route("/jobs/{job}", get(Jobs::<J>::read).delete(Jobs::<J>::cancel))
-        .with_state(Arc::new(jobs));
     Router::new()
         .route("/devices", devices.clone())
         // Some tools have a slash at the end.

@@ -1,0 +1,164 @@
+//! What follows from decisions: certificates lose their power, and the revocation list says so.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cvm_authority::{Authority, LocalSigner, RevocationReason, RevokedCertificate};
+use cvm_provisioning::{
+    AttemptId, CertificateLedger as _, Cursors as _, Enforce, LedgerEntry, LogAudit, Origin, Standing, Timestamp,
+};
+use cvm_sql::SqlRegistry;
+use tokio::sync::Notify;
+
+use super::authority::OwnAuthority;
+use super::routes::Platform;
+use super::{ServeError, now};
+use crate::file;
+
+/// How long a revocation list is believed. A new one is made four times in this time, and with every decision.
+const LIST_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often it is looked after what was decided, where nobody says that something was.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Decisions that are enforced before it is looked again.
+const AT_ONCE: u16 = 100;
+/// The place in the registry that has the number of the last list.
+const LIST_NUMBER: &str = "crl-number";
+
+/// The revocation lists as they are given out, and the CA's certificates.
+#[derive(Clone, Debug)]
+pub(super) struct Revocations {
+    bundle: Arc<str>,
+    lists: Arc<RwLock<String>>,
+}
+
+impl Revocations {
+    /// The certificates of the CA, the one that issues first.
+    pub(super) fn bundle(&self) -> &str {
+        &self.bundle
+    }
+
+    /// The revocation lists, in PEM.
+    pub(super) fn pem(&self) -> String {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Does what was decided, for as long as the server runs.
+pub(super) struct Enforcement {
+    registry: SqlRegistry,
+    platform: Platform,
+    authority: OwnAuthority,
+    woken: Arc<Notify>,
+    lists: Arc<RwLock<String>>,
+}
+
+impl Enforcement {
+    pub(super) fn new(registry: SqlRegistry, platform: Platform, authority: OwnAuthority, woken: Arc<Notify>) -> Self {
+        Self { registry, platform, authority, woken, lists: Arc::default() }
+    }
+
+    /// Enforces what was decided before the server ended, and makes the first lists.
+    pub(super) async fn begin(&self, now: Timestamp) -> Result<Revocations, ServeError> {
+        self.enforce().await;
+        self.renew_lists(now).await?;
+        let issuing = self.authority.authorities.current().certificate().pem();
+        let bundle = format!("{issuing}{}", self.authority.root.certificate().pem()).into();
+        Ok(Revocations { bundle, lists: Arc::clone(&self.lists) })
+    }
+
+    /// Never ends.
+    pub(super) async fn work(self) {
+        let mut renewed = now();
+        loop {
+            let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
+            let enforced = self.enforce().await;
+            if enforced || renewed.until(now()) > LIST_VALIDITY / 4 {
+                match self.renew_lists(now()).await {
+                    Ok(()) => renewed = now(),
+                    Err(error) => {
+                        let cause: &dyn std::error::Error = &error;
+                        tracing::error!(error = cause, "the revocation list was not renewed; it is tried again");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Enforces what waits, and says whether there was anything.
+    async fn enforce(&self) -> bool {
+        let mut any = false;
+        loop {
+            let waiting = match self.registry.decisions(AT_ONCE).await {
+                Ok(waiting) if waiting.is_empty() => return any,
+                Ok(waiting) => waiting,
+                Err(error) => {
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::error!(error = cause, "what was decided cannot be read; it is tried again");
+                    return any;
+                }
+            };
+            for decision in waiting {
+                let request_id = AttemptId::random().map(|id| id.to_string()).unwrap_or_default();
+                let origin = Origin::new("enforcement", request_id);
+                let enforce = Enforce { registry: &self.registry, platform: &self.platform, audit: &LogAudit };
+                let done = match decision.deleted {
+                    true => Box::pin(enforce.deletion(&decision.device, decision.generation, &origin)).await,
+                    false => Box::pin(enforce.status(&decision.device, &origin)).await,
+                };
+                if let Err(error) = done {
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::error!(device = %decision.device, error = cause, "a decision was not enforced; it is tried again");
+                    return any;
+                }
+                any = true;
+                if let Err(error) = self.registry.enforced(&decision).await {
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::error!(error = cause, "that a decision is enforced was not noted; it is enforced again");
+                    return any;
+                }
+            }
+        }
+    }
+
+    /// Signs new lists and puts them where brokers read them: over HTTPS, and as a file beside the CA.
+    async fn renew_lists(&self, now: Timestamp) -> Result<(), ServeError> {
+        // A list that is made later has a higher number, whatever the clock says.
+        let last = self.registry.place(LIST_NUMBER).await?.and_then(|number| number.parse::<u64>().ok());
+        let number = last.map_or(0, |last| last + 1).max(u64::try_from(now.seconds()).unwrap_or_default());
+        self.registry.move_to(LIST_NUMBER, Some(&number.to_string())).await?;
+        let mut text = String::new();
+        for authority in self.authority.authorities.iter() {
+            text.push_str(&self.list(authority, number, now).await?);
+        }
+        text.push_str(&self.list(&self.authority.root, number, now).await?);
+        let path: PathBuf = self.authority.folder.join("crl.pem");
+        file::replace(&path, &text)?;
+        *self.lists.write().unwrap_or_else(PoisonError::into_inner) = text;
+        Ok(())
+    }
+
+    async fn list(
+        &self,
+        authority: &Authority<LocalSigner>,
+        number: u64,
+        now: Timestamp,
+    ) -> Result<String, ServeError> {
+        let issuer = authority.certificate().key().to_string();
+        let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
+        let powerless = self.registry.without_power(&issuer, ends_after).await?;
+        let list = authority.sign_crl(powerless.iter().filter_map(revoked), number, LIST_VALIDITY, now).await?;
+        Ok(list.pem().to_owned())
+    }
+}
+
+/// A certificate without power, as a list has it.
+fn revoked(entry: &LedgerEntry) -> Option<RevokedCertificate> {
+    let reason = match entry.standing {
+        Standing::Revoked => RevocationReason::CessationOfOperation,
+        // Until an operator lets it in again.
+        _ => RevocationReason::CertificateHold,
+    };
+    let serial_number = entry.serial.parse().ok()?;
+    Some(RevokedCertificate { serial_number, revoked_at: entry.since, reason, not_after: entry.not_after })
+}

@@ -1,0 +1,93 @@
+//! Why the server does not start, or does not go on.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cvm_authority::{CreateError, CrlError, IssueError, KeyFileError, SetError, Unfit};
+use cvm_provisioning::RegistryError;
+use cvm_sql::OpenError;
+
+use crate::file::FileError;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ServeError {
+    #[error("a CA was not made")]
+    CreateCa(#[from] CreateError),
+    #[error("the revocation list was not made")]
+    Crl(#[from] CrlError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the certificate of the server was not made")]
+    Issue(#[from] IssueError),
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error("{address} cannot be listened at")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("{name} is neither a DNS name nor an address")]
+    Name { name: String },
+    #[error("there is no operator's token {id}")]
+    NoToken { id: String },
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the CA's certificate cannot be used")]
+    OwnCa { source: Box<dyn Error + Send + Sync> },
+    #[error("the system has no randomness to give")]
+    Randomness,
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("{path} is no operator's token", path = path.display())]
+    Token { path: PathBuf },
+    #[error("TLS cannot be offered")]
+    Tls { source: Box<dyn Error + Send + Sync> },
+    #[error("the CA in {path} cannot be used", path = path.display())]
+    Unfit { path: PathBuf, source: Unfit },
+    #[error("the CAs are no set")]
+    Set(#[from] SetError),
+}
+
+impl ServeError {
+    /// The stable word for it in JSON.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::CreateCa(_)
+            | Self::Crl(_)
+            | Self::Issue(_)
+            | Self::OwnCa { .. }
+            | Self::Unfit { .. }
+            | Self::Set(_) => "ca",
+            Self::File(_) | Self::Key(_) | Self::Token { .. } => "file",
+            Self::Listen { .. } => "listen",
+            Self::Name { .. } => "usage",
+            Self::NoToken { .. } => "not-found",
+            Self::Open(_) | Self::Registry(_) => "registry",
+            Self::Randomness => "randomness",
+            Self::Tls { .. } => "tls",
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn advice(&self) -> String {
+        match self {
+            Self::File(error) => error.advice(),
+            Self::Listen { address, .. } => {
+                format!("end what listens at {address}, or give another --listen")
+            }
+            Self::Name { .. } => "give --name as cvm.example.com or 192.0.2.1".to_owned(),
+            Self::NoToken { .. } => "`cvm token list` has those there are".to_owned(),
+            Self::Open(_) | Self::Registry(_) => "look at the folder of --data, and at the disk it is on".to_owned(),
+            Self::Token { path } => format!("delete {}, and make another with `cvm token create`", path.display()),
+            Self::Key(_) | Self::Unfit { .. } | Self::Set(_) => {
+                "put the CA back as it was; `cvm serve --help` says where it is".to_owned()
+            }
+            _ => "run it again; if it stays, report it".to_owned(),
+        }
+    }
+
+    /// Whether the command could never have worked.
+    pub(crate) const fn is_usage(&self) -> bool {
+        matches!(self, Self::Name { .. })
+    }
+}

@@ -1,0 +1,244 @@
+"""`cvm serve` as somebody runs it on a machine of their own: devices, operators, a broker, and an end at any time."""
+
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from local_aws import free_port
+from mqtt_device import CA, CERTIFICATE, PRIVATE_KEY, MqttDevice, Refused
+from stack import CVM, Answer, lower, until
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@dataclass
+class Server:
+    """A running server, and what it said when it began."""
+
+    data: Path
+    process: subprocess.Popen
+    url: str
+    token: str | None
+    folder: Path
+    log: Path
+
+    @property
+    def ca(self) -> Path:
+        return self.data / "ca" / "ca.pem"
+
+    @property
+    def crl(self) -> Path:
+        return self.data / "ca" / "crl.pem"
+
+    def ask(self, method: str, path: str, body: object = None, token: str | None = None, **headers: str) -> Answer:
+        token = self.token if token is None else token
+        names = {"content-type": "application/json"} if body is not None else {}
+        names |= {name.replace("_", "-"): value for name, value in headers.items()}
+        names |= {"authorization": f"Bearer {token}"} if token else {}
+        sent = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(f"{self.url}{path}", data=sent, headers=names, method=method)
+        context = ssl.create_default_context(cafile=str(self.ca))
+        try:
+            with urllib.request.urlopen(asked, timeout=30, context=context) as done:
+                return Answer(done.status, lower(done.headers), done.read())
+        except urllib.error.HTTPError as refused:
+            return Answer(refused.code, lower(refused.headers), refused.read())
+
+    def register(self, device_id: str) -> Path:
+        """Puts a device on the allowlist, and returns the file with its token."""
+        made = self.ask("PUT", f"/devices/{device_id}", {})
+        assert made.status == 200, made.body
+        file = self.folder / f"{device_id}.token"
+        file.write_text(made.json["authentication"]["symmetricKey"]["primaryKey"])
+        file.chmod(0o600)
+        return file
+
+    def vend(self, device_id: str, token_file: Path) -> Path:
+        """Has the device ask for its certificate, and returns the folder in which it has it."""
+        out = self.folder / device_id
+        command = [CVM, "vend", "--url", self.url, "--root-ca", self.ca, "--device", device_id]
+        done = subprocess.run([*command, "--token-file", token_file, "--out", out], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    def end(self, kind: int = signal.SIGTERM) -> int:
+        self.process.send_signal(kind)
+        return self.process.wait(timeout=20)
+
+
+def start(data: Path, folder: Path, *options: str) -> Server:
+    log = folder / "server.log"
+    with open(log, "ab") as errors:
+        process = subprocess.Popen(
+            [CVM, "serve", "--data", data, "--listen", "127.0.0.1:0", *options, "--output", "json"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    line = process.stdout.readline()
+    assert line, log.read_text()
+    said = line
+    while said.count("{") != said.count("}"):
+        said += process.stdout.readline()
+    began = json.loads(said)
+    return Server(data, process, began["url"], began["operatorToken"], folder, log)
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = start(tmp_path / "data", tmp_path)
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+def openssl(*arguments: object) -> str:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_newcomer_has_a_certificate_in_three_commands(server: Server):
+    token = server.register("sn-0001")
+    device = server.vend("sn-0001", token)
+    assert "OK" in openssl("verify", "-CAfile", server.ca, "-purpose", "sslclient", device / CERTIFICATE)
+    text = openssl("x509", "-noout", "-text", "-in", device / CERTIFICATE)
+    assert "CN = sn-0001" in text and "CA:FALSE" in text and "TLS Web Client Authentication" in text
+    shown = server.ask("GET", "/devices/sn-0001").json
+    assert shown["cvm"]["state"] == "provisioned"
+    # The answer was lost, and the same key asks again.
+    before = (device / CERTIFICATE).read_text()
+    assert (server.vend("sn-0001", token) / CERTIFICATE).read_text() == before
+    trail = [entry["action"] for entry in server.ask("GET", "/audit?device=sn-0001").json]
+    assert trail == ["provisioned", "reserved", "created"]
+
+
+def test_a_server_that_is_killed_has_everything_when_it_comes_back(server: Server, tmp_path):
+    token = server.register("sn-0001")
+    device = server.vend("sn-0001", token)
+    before = (device / CERTIFICATE).read_text()
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    again = start(server.data, tmp_path)
+    try:
+        assert again.token is None, "a token is shown on the first start alone"
+        again.token = server.token
+        assert (again.vend("sn-0001", token) / CERTIFICATE).read_text() == before
+        assert again.end() == 0, again.log.read_text()
+    finally:
+        again.process.kill()
+        again.process.wait()
+
+
+def test_a_second_server_on_one_folder_does_not_start(server: Server):
+    second = subprocess.run(
+        [CVM, "serve", "--data", server.data, "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=20
+    )
+    assert second.returncode == 1 and "another server" in second.stderr, second.stderr
+
+
+def test_a_token_lets_its_owner_do_what_its_role_says(server: Server):
+    def token(*arguments: object) -> dict:
+        command = [CVM, "token", *arguments, "--data", server.data, "--output", "json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    viewer = token("create", "--name", "vera", "--role", "viewer")
+    assert server.ask("GET", "/devices", token=viewer["token"]).status == 200
+    assert server.ask("PUT", "/devices/sn-1", {}, token=viewer["token"]).status == 403
+    operator = token("create", "--name", "anna", "--role", "operator", "--ttl", "1h")
+    assert server.ask("PUT", "/devices/sn-1", {}, token=operator["token"]).status == 200
+    assert server.ask("GET", "/audit?device=sn-1").json[0]["actor"] == f"{operator['id']}:anna"
+    token("revoke", operator["id"])
+    for nobody in [operator["token"], "", "cvm_0_1", viewer["token"][:-1]]:
+        refused = server.ask("GET", "/devices", token=nobody)
+        assert (refused.status, refused.headers["iothub-errorcode"]) == (401, "IotHubUnauthorizedAccess")
+    files = [file for file in (server.data / "operators").iterdir()]
+    secrets = [token["token"].rpartition("_")[2] for token in (viewer, operator)]
+    assert files and not any(secret in file.read_text() for file in files for secret in secrets)
+
+
+def test_what_is_asked_without_need_of_a_token(server: Server):
+    assert server.ask("GET", "/livez", token="").body == b"ok\n"
+    assert server.ask("GET", "/readyz", token="").body == b"ok\n"
+    assert server.ask("GET", "/ca.pem", token="").body.decode() == server.ca.read_text()
+    lists = server.ask("GET", "/crl.pem", token="").body.decode()
+    assert lists.count("BEGIN X509 CRL") == 2 and lists == server.crl.read_text()
+    refused = server.ask("POST", "/v1/certificates", {"deviceId": "sn-1"}, token="")
+    assert (refused.status, refused.headers["content-type"]) == (403, "application/problem+json")
+
+
+@dataclass
+class Broker:
+    """Debian's mosquitto, which lets in who has a certificate of the server's CA that is in no revocation list."""
+
+    server: Server
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        key, certificate = self.folder / "broker.key", self.folder / "broker.pem"
+        name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        openssl("req", "-x509", *curve, *name, "-days", "2", "-keyout", key, "-out", certificate)
+        configuration = self.folder / "mosquitto.conf"
+        user = "user root\n" if os.geteuid() == 0 else ""
+        configuration.write_text(
+            f"{user}listener {self.port} 127.0.0.1\ncafile {self.server.ca}\ncrlfile {self.server.crl}\n"
+            f"keyfile {key}\ncertfile {certificate}\nrequire_certificate true\nuse_identity_as_username true\n"
+        )
+        with open(self.folder / "mosquitto.log", "ab") as log:
+            self.process = subprocess.Popen([MOSQUITTO, "-c", configuration], stdout=log, stderr=log)
+        until(self.is_up, "a broker")
+
+    def is_up(self) -> bool:
+        log = (self.folder / "mosquitto.log").read_text()
+        assert self.process.poll() is None, log
+        return "running" in log
+
+    def reload(self) -> None:
+        """Has it read the revocation list again."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def device(self, folder: Path, device_id: str) -> MqttDevice:
+        shutil.copy(self.folder / "broker.pem", folder / CA)
+        return MqttDevice(folder, device_id)
+
+
+def test_a_broker_lets_a_device_in_until_it_is_disabled(server: Server, tmp_path):
+    assert MOSQUITTO, "mosquitto is missing: install it (Debian: mosquitto)"
+    folder = server.vend("sn-0001", server.register("sn-0001"))
+    assert (folder / PRIVATE_KEY).exists()
+    broker = Broker(server, tmp_path)
+    broker.start()
+    try:
+        device = broker.device(folder, "sn-0001")
+        with device.connect(f"localhost:{broker.port}"):
+            pass
+        for status, is_listed in [("disabled", True), ("enabled", False)]:
+            before = server.crl.read_text()
+            assert server.ask("PUT", "/devices/sn-0001", {"status": status}, if_match="*").status == 200
+            until(lambda before=before: server.crl.read_text() != before, "a new revocation list")
+            broker.reload()
+
+            def as_expected(is_listed=is_listed) -> bool:
+                try:
+                    with device.connect(f"localhost:{broker.port}"):
+                        return not is_listed
+                except (Refused, OSError):
+                    return is_listed
+
+            until(as_expected, f"a broker that knows of {status}")
+    finally:
+        broker.process.kill()
+        broker.process.wait()
