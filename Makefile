@@ -18,6 +18,11 @@ FUNCTIONS := $(notdir $(wildcard functions/*))
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
+.PHONY: run
+run: ## Serve devices and operators on this machine, with a CA of its own: nothing else is needed
+	@cargo build --quiet --locked --package cvm
+	@$(CURDIR)/target/debug/cvm serve --data .local/serve
+
 .PHONY: local
 local: ## Run it all here: a local AWS, the stack, and devices that get their certificates by each door
 	@$(MAKE) --no-print-directory -j2 tools package-host PROFILE=dev

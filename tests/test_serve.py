@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import ssl
 import subprocess
 import urllib.error
@@ -136,6 +137,19 @@ def test_a_server_that_is_killed_has_everything_when_it_comes_back(server: Serve
     finally:
         again.process.kill()
         again.process.wait()
+
+
+def test_a_trail_that_was_changed_is_told(server: Server):
+    def verify() -> subprocess.CompletedProcess:
+        return subprocess.run([CVM, "audit", "verify", "--data", server.data], capture_output=True, text=True)
+
+    server.vend("sn-0001", server.register("sn-0001"))
+    whole = verify()
+    assert whole.returncode == 0 and "3 entries" in whole.stdout + whole.stderr, whole
+    with sqlite3.connect(server.data / "registry" / "registry.sqlite") as file:
+        file.execute("UPDATE entries SET document = replace(document, 'sn-0001', 'sn-0002') WHERE sequence = 2")
+    changed = verify()
+    assert changed.returncode == 1 and "at entry 2" in changed.stderr, changed
 
 
 def test_a_second_server_on_one_folder_does_not_start(server: Server):

@@ -1,11 +1,13 @@
 //! `cvm audit`: what happened, to a device or to all.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbAuditTrail};
 use cvm_interchange::AuditDocument;
 use cvm_provisioning::{AuditEntry, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
+use cvm_sql::{BrokenChain, OpenError, SqlRegistry, Verified};
 
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
@@ -18,10 +20,14 @@ use crate::table::Table;
 /// The trail has every change of a device, by whichever door or operator, moments after it was made. What changes
 /// nothing, such as a refusal of a device that is not registered, is in the functions' logs alone.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct AuditArguments {
+    #[command(subcommand)]
+    verb: Option<AuditVerb>,
     #[command(flatten)]
     trail: TrailArguments,
+    #[command(flatten)]
+    folder: FolderArguments,
     /// The device's id; without it, all devices
     device: Option<DeviceId>,
     /// Only what happened within this time; for all devices 24h unless told otherwise
@@ -32,10 +38,42 @@ pub(crate) struct AuditArguments {
     limit: usize,
 }
 
+#[derive(Debug, Subcommand)]
+enum AuditVerb {
+    Verify(VerifyArguments),
+}
+
+/// Check that the trail of a server of one's own is as it was written
+///
+/// Each entry has the hash of the one before it, so that one which was changed or taken out shows. Who can write to the
+/// whole database could write all of it anew: keep the hashes that this shows where they cannot, and compare.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cvm audit verify --data /var/lib/cvm")]
+struct VerifyArguments {
+    #[command(flatten)]
+    folder: FolderArguments,
+}
+
+/// Where a server of one's own is.
+#[derive(Args, Debug)]
+struct FolderArguments {
+    /// The folder of `cvm serve`, which may run meanwhile; takes the place of a table
+    #[arg(long, env = "CVM_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl FolderArguments {
+    fn open(&self) -> Result<Option<SqlRegistry>, AuditError> {
+        let opened = self.data.as_ref().map(|data| SqlRegistry::look_into(&data.join("registry")));
+        Ok(opened.transpose()?)
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   export CVM_AUDIT_TABLE=cvm-audit
   cvm audit sn-0001
+  cvm audit sn-0001 --data /var/lib/cvm
   cvm audit --within 1h
   cvm audit --within 7d --limit 1000 --output json | jq 'select(.reason)'";
 
@@ -60,8 +98,12 @@ impl TrailArguments {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AuditError {
+    #[error("the audit trail was changed {place}")]
+    Changed { place: String },
     #[error("there is no audit trail to read")]
     NoTable,
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("the audit trail cannot be read")]
     Registry(#[from] RegistryError),
 }
@@ -70,14 +112,19 @@ impl AuditError {
     /// The stable word for it in JSON.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
+            Self::Changed { .. } => "changed",
             Self::NoTable => "usage",
-            Self::Registry(_) => "registry",
+            Self::Open(_) | Self::Registry(_) => "registry",
         }
     }
 
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Changed { .. } => {
+                "do not trust it from there on; compare it with a copy, and find out who could write to it".to_owned()
+            }
+            Self::Open(_) => "check that --data is the folder of `cvm serve`".to_owned(),
             Self::NoTable => {
                 "give --audit-table, or `export CVM_AUDIT_TABLE=` the stack's output AuditTableName".to_owned()
             }
@@ -88,7 +135,38 @@ impl AuditError {
 
 /// Runs `cvm audit`.
 pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<(), CommandError> {
-    let trail = arguments.trail.open(&Clients::from_environment().await)?;
+    if let Some(AuditVerb::Verify(VerifyArguments { folder })) = &arguments.verb {
+        return verify(&folder.open()?.ok_or(AuditError::NoTable)?, output).await;
+    }
+    match arguments.folder.open()? {
+        Some(own) => show(arguments, &own, output).await,
+        None => {
+            let trail = TrailArguments { audit_table: arguments.trail.audit_table.clone() };
+            show(arguments, &trail.open(&Clients::from_environment().await)?, output).await
+        }
+    }
+}
+
+async fn verify(trail: &SqlRegistry, output: &Output) -> Result<(), CommandError> {
+    match trail.verify_trail().await.map_err(AuditError::from)? {
+        Verified::Whole { entries, ends } => {
+            output.json(&serde_json::json!({ "entries": entries, "ends": ends }))?;
+            output.done(format_args!("{entries} entries are as they were written"))?;
+            for end in ends {
+                output.say(end)?;
+            }
+            Ok(())
+        }
+        Verified::Broken(BrokenChain::Entry { sequence }) => {
+            Err(AuditError::Changed { place: format!("at entry {sequence}, or right before it") }.into())
+        }
+        Verified::Broken(BrokenChain::End { chain }) => {
+            Err(AuditError::Changed { place: format!("at the end of chain {chain}, where entries are missing") }.into())
+        }
+    }
+}
+
+async fn show(arguments: AuditArguments, trail: &impl AuditTrail, output: &Output) -> Result<(), CommandError> {
     let now = now();
     let since = match (arguments.within, &arguments.device) {
         (Some(time), _) => now.before(time.duration()),

@@ -31,6 +31,15 @@ impl SqlRegistry {
         Ok(Self { database: Arc::new(Database::Sqlite(Sqlite::open(folder)?)) })
     }
 
+    /// The registry in a folder, to be looked into alone: whoever has it open goes on, and every change is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn look_into(folder: &Path) -> Result<Self, OpenError> {
+        Ok(Self { database: Arc::new(Database::Sqlite(Sqlite::look_into(folder)?)) })
+    }
+
     /// The registry on a MySQL or MariaDB at `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, which any number of servers may
     /// share.
     ///

@@ -1,7 +1,7 @@
 //! SQLite: one connection writes, and many changes share one write to the disk; others read beside it.
 
 use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,6 +15,8 @@ use crate::error::{OpenError, SqlError};
 use crate::queue::{WAITING, Work};
 use crate::schema::{self, Dialect};
 
+/// The database in its folder.
+const FILE: &str = "registry.sqlite";
 /// Changes that share one write to the disk, at most.
 const GROUP: usize = 256;
 /// Connections that read.
@@ -27,14 +29,15 @@ const PREPARED: usize = 128;
 pub(crate) struct Sqlite {
     queues: Option<Queues>,
     threads: Vec<JoinHandle<()>>,
-    /// Held until the last thread is at its end.
-    _lock: File,
+    /// Held until the last thread is at its end, by who may write.
+    _lock: Option<File>,
 }
 
 /// Where the work goes.
 #[derive(Debug)]
 struct Queues {
-    writes: SyncSender<Box<dyn Work>>,
+    /// None where the database is only looked into.
+    writes: Option<SyncSender<Box<dyn Work>>>,
     reads: SyncSender<Box<dyn Work>>,
 }
 
@@ -54,25 +57,27 @@ impl Sqlite {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: lock_path }),
             Err(TryLockError::Error(source)) => return Err(OpenError::Folder { path: lock_path, source }),
         }
-        let path = folder.join("registry.sqlite");
+        let path = folder.join(FILE);
         let writer = connect(&path)?;
         migrate(&writer)?;
         let (writes, write_queue) = sync_channel(WAITING);
         let mut threads = vec![spawn("registry-writer", move || write(&writer, &write_queue))?];
-        let (reads, read_queue) = sync_channel(WAITING);
-        let read_queue = Arc::new(Mutex::new(read_queue));
-        for _ in 0..READERS {
-            let reader = connect(&path)?;
-            reader.pragma_update(None, "query_only", true).map_err(open_error)?;
-            let queue = Arc::clone(&read_queue);
-            threads.push(spawn("registry-reader", move || read(&reader, &queue))?);
-        }
-        Ok(Self { queues: Some(Queues { writes, reads }), threads, _lock: lock })
+        let reads = start_readers(&path, &mut threads)?;
+        Ok(Self { queues: Some(Queues { writes: Some(writes), reads }), threads, _lock: Some(lock) })
+    }
+
+    /// Looks into the database in a folder, whoever has it open, and changes nothing.
+    pub(crate) fn look_into(folder: &Path) -> Result<Self, OpenError> {
+        let path = folder.join(FILE);
+        fs::metadata(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+        let mut threads = Vec::new();
+        let reads = start_readers(&path, &mut threads)?;
+        Ok(Self { queues: Some(Queues { writes: None, reads }), threads, _lock: None })
     }
 
     /// Where work goes that writes.
     pub(crate) fn writes(&self) -> Option<&SyncSender<Box<dyn Work>>> {
-        self.queues.as_ref().map(|queues| &queues.writes)
+        self.queues.as_ref()?.writes.as_ref()
     }
 
     /// Where work goes that only reads.
@@ -92,12 +97,24 @@ impl Drop for Sqlite {
     }
 }
 
+fn start_readers(path: &Path, threads: &mut Vec<JoinHandle<()>>) -> Result<SyncSender<Box<dyn Work>>, OpenError> {
+    let (reads, queue) = sync_channel(WAITING);
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..READERS {
+        let reader = connect(path)?;
+        reader.pragma_update(None, "query_only", true).map_err(open_error)?;
+        let queue = Arc::clone(&queue);
+        threads.push(spawn("registry-reader", move || read(&reader, &queue))?);
+    }
+    Ok(reads)
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
     spawned.map_err(|source| OpenError::Database { source: source.into() })
 }
 
-fn connect(path: &PathBuf) -> Result<rusqlite::Connection, OpenError> {
+fn connect(path: &Path) -> Result<rusqlite::Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(open_error)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(open_error)?;

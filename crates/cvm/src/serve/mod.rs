@@ -155,6 +155,8 @@ fn welcome(
     let url = format!("https://{name}:{}", address.port());
     let ca = data.join(AUTHORITY).join("ca.pem");
     let ca = ca.display();
+    // As it was called: not everybody has it where their shell looks.
+    let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
     output.json(&serde_json::json!({ "url": url, "ca": ca.to_string(), "operatorToken": token }))?;
     output.done(format_args!("{url} is open; its CA is {ca}"))?;
     let Some(token) = token else { return Ok(()) };
@@ -169,7 +171,7 @@ A first device: put it on the allowlist, have it ask for its certificate, and ch
     curl -s --cacert {ca} -H \"Authorization: Bearer $CVM_OPERATOR_TOKEN\" --json '{{}}' -X PUT {url}/devices/sn-0001 \\
         | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"authentication\"][\"symmetricKey\"][\"primaryKey\"])' \\
         > sn-0001.token && chmod 600 sn-0001.token
-    cvm vend --url {url} --root-ca {ca} --device sn-0001 --token-file sn-0001.token --out sn-0001
+    {program} vend --url {url} --root-ca {ca} --device sn-0001 --token-file sn-0001.token --out sn-0001
     openssl verify -CAfile {ca} sn-0001/certificate.pem
 "
     ))?;
