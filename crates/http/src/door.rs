@@ -1,5 +1,6 @@
 //! What every door on HTTP shares.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use cvm_provisioning::{AttemptId, Origin, Timestamp};
+use cvm_provisioning::{AttemptId, Certificate, Origin, Timestamp};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::Problem;
@@ -24,6 +25,11 @@ pub struct Caller {
     /// The network address that the connection came from. Never taken from a header that the caller could write.
     pub source: Option<String>,
 }
+
+/// The certificate with which the caller made the connection, as the TLS in front of the router has verified it; a
+/// request extension.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate(pub Arc<Certificate>);
 
 impl Caller {
     /// The origin of a request at this door; one that the platform has given no id takes that of its attempt.

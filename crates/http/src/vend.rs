@@ -15,7 +15,7 @@ use cvm_provisioning::{
     Reservations, Timestamp, Vend, VendError, VendRequest,
 };
 
-use crate::door::{Caller, Clock, read, router as door_router, spread, with_request_id};
+use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, spread, with_request_id};
 use crate::request::DeviceRequest;
 use crate::{Handout, Problem};
 
@@ -51,6 +51,7 @@ impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
     async fn certificate(
         State(door): State<Arc<Self>>,
         caller: Option<axum::Extension<Caller>>,
+        client: Option<axum::Extension<ClientCertificate>>,
         uri: Uri,
         headers: HeaderMap,
         body: Result<Bytes, BytesRejection>,
@@ -60,13 +61,17 @@ impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
         };
         let origin = caller.map(|extension| extension.0).unwrap_or_default().origin("vend", attempt);
         let request_id = origin.request_id.clone();
-        with_request_id(door.answer(attempt, origin, &uri, &headers, body).await, request_id)
+        with_request_id(
+            door.answer(attempt, origin, client.map(|extension| extension.0), &uri, &headers, body).await,
+            request_id,
+        )
     }
 
     async fn answer(
         &self,
         attempt: AttemptId,
         origin: Origin,
+        client: Option<ClientCertificate>,
         uri: &Uri,
         headers: &HeaderMap,
         body: Result<Bytes, BytesRejection>,
@@ -79,7 +84,8 @@ impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
             })?;
         let DeviceRequest { answer, csr, device, parameters, token } = request;
         let now = (self.clock)();
-        let request = VendRequest { attempt, device: device.clone(), csr, token, parameters, origin, now };
+        let shown = client.map(|ClientCertificate(certificate)| *certificate.id());
+        let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
         match self.vend.vend(request).await {
             Ok(vended) => Ok(self.handout.answer(&device, &vended, answer)),
             Err(error) => Err(problem(&error, attempt, now)),

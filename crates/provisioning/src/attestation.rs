@@ -109,17 +109,19 @@ pub struct Proof {
     pub certificate: Option<CertificateId>,
     /// What the device shares with others, where it showed it.
     pub group: Option<GroupCredential>,
+    /// The certificate that the connection was made with, where that is how the device proves itself.
+    pub shown: Option<CertificateId>,
 }
 
 impl Proof {
     /// The proof of a device that brings a key to be certified.
     pub fn of_key(key: KeyFingerprint, token: Option<TokenDigest>, key_made_here: bool) -> Self {
-        Self { token, key, key_made_here, certificate: None, group: None }
+        Self { token, key, key_made_here, certificate: None, group: None, shown: None }
     }
 
     /// The proof of a device whose certificate is there already, and which showed `group` for it.
     pub fn of_certificate(certificate: CertificateId, key: KeyFingerprint, group: GroupCredential) -> Self {
-        Self { token: None, key, key_made_here: false, certificate: Some(certificate), group: Some(group) }
+        Self { token: None, key, key_made_here: false, certificate: Some(certificate), group: Some(group), shown: None }
     }
 }
 

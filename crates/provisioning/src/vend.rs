@@ -25,9 +25,9 @@ use std::time::Duration;
 use futures_util::future::{join, join_all, join3};
 
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, Credential, Csr, Decision, Denial, Device, DeviceId, DeviceKey,
-    EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy, PolicyName, Proof,
-    Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve, Resources, Templates,
+    Attempt, AttemptId, Audit, AuditRecord, CertificateId, Credential, Csr, Decision, Denial, Device, DeviceId,
+    DeviceKey, EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy, PolicyName,
+    Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve, Resources, Templates,
     Timestamp,
 };
 
@@ -57,6 +57,8 @@ pub struct VendRequest {
     pub csr: Option<Csr>,
     /// The bearer token, where one came.
     pub token: Option<EnrolmentToken>,
+    /// The certificate that the connection was made with: whoever made it holds its key.
+    pub shown: Option<CertificateId>,
     /// Template parameters that the device wants to set.
     pub parameters: BTreeMap<String, String>,
     /// Where the request came in.
@@ -130,7 +132,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     ///
     /// [`VendError`]; after any of them the device may ask again, and finds what this attempt left in order.
     pub async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
-        let VendRequest { attempt, device, csr, token, parameters, origin, now } = request;
+        let VendRequest { attempt, device, csr, token, shown, parameters, origin, now } = request;
         let (csr, private_key) = match csr {
             Some(csr) => (csr, None),
             None => {
@@ -139,7 +141,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             }
         };
         let token = token.as_ref().map(EnrolmentToken::digest);
-        let proof = Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some());
+        let proof = Proof { shown, ..Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some()) };
         let attempt = Attempt { id: attempt, device, proof, origin, now };
         let record = |outcome| {
             self.audit.record(&AuditRecord {

@@ -87,6 +87,7 @@ pub fn request(name: &str, number: u128, csr: Option<&Csr>, now: Timestamp) -> V
         device: id(name),
         csr: csr.cloned(),
         token: Some(token()),
+        shown: None,
         parameters: BTreeMap::new(),
         origin: Origin::new("test", number.to_string()),
         now,
