@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use cvm_provisioning::{
-    Certificate, CertificateId, CertificateLedger, Certificates, Csr, Departures, DeviceId, IssuedCertificate,
-    LedgerEntry, Platform, PlatformError, PolicyName, RegisteredCertificate, RegistryError, Standing, Thing,
-    ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
+    Certificate, CertificateAuthority, CertificateId, CertificateLedger, Certificates, Csr, Departures, DeviceId,
+    IssuedCertificate, LedgerEntry, Platform, PlatformError, PolicyName, RegisteredCertificate, RegistryError,
+    Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
 
 use crate::{Authorities, Profile, Signer};
+
+const ISSUE: &str = "issue a certificate";
 
 /// Our own CA as a platform. Clones share it.
 ///
@@ -36,10 +38,9 @@ impl<S, L> OwnPlatform<S, L> {
     }
 }
 
-impl<S: Signer, L: CertificateLedger> Platform for OwnPlatform<S, L> {
-    async fn issue(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {
-        let action = "issue a certificate";
-        let refused = |source| PlatformError::Refused { action, source };
+impl<S: Signer, L: Send + Sync> CertificateAuthority for OwnPlatform<S, L> {
+    async fn certify(&self, csr: &Csr, thing: &ThingName) -> Result<(IssuedCertificate, LedgerEntry), PlatformError> {
+        let refused = |source| PlatformError::Refused { action: ISSUE, source };
         let id: DeviceId = thing.as_str().parse().map_err(|error| refused(Box::new(error)))?;
         let now = (self.clock)();
         let issued = self.authorities.issue(&self.profile, &id, csr.key(), now).await;
@@ -55,8 +56,15 @@ impl<S: Signer, L: CertificateLedger> Platform for OwnPlatform<S, L> {
             standing: Standing::Active,
             since: now,
         };
-        self.ledger.enter(&entry).await.map_err(unavailable(action))?;
-        Ok(IssuedCertificate { name: certificate.id().to_string(), certificate })
+        Ok((IssuedCertificate { name: certificate.id().to_string(), certificate }, entry))
+    }
+}
+
+impl<S: Signer, L: CertificateLedger> Platform for OwnPlatform<S, L> {
+    async fn issue(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {
+        let (issued, entry) = self.certify(csr, thing).await?;
+        self.ledger.enter(&entry).await.map_err(unavailable(ISSUE))?;
+        Ok(issued)
     }
 
     async fn ensure_thing(&self, _: &Thing) -> Result<(), PlatformError> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use cvm_provisioning::{Credential, Device, RegistryError};
+use cvm_provisioning::{Credential, Device, RegistryError, Superseded};
 use cvm_records::{CredentialRecord, DeviceRecord};
 use serde::Serialize;
 
@@ -23,6 +23,11 @@ pub(crate) fn to_item(device: &Device) -> HashMap<String, AttributeValue> {
 /// The value of the `credential` attribute.
 pub(crate) fn credential_value(credential: &Credential) -> AttributeValue {
     AttributeValue::M(serialize(CredentialRecord::from(credential)))
+}
+
+/// The value of the `superseded` attribute.
+pub(crate) fn superseded_value(all: &[Superseded]) -> AttributeValue {
+    AttributeValue::M(serialize(cvm_records::superseded(all)))
 }
 
 /// A device from an item.

@@ -10,8 +10,8 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use cvm_provisioning::{
-    Attempt, Credential, Decision, Denial, Device, DeviceId, GroupCredential, Leftover, Origin, Refusal, RegistryError,
-    Remains, ReservationLost, Reservations, Reserve, State, Timestamp,
+    Attempt, Beside, Credential, Decision, Denial, Device, DeviceId, GroupCredential, Leftover, Origin, Refusal,
+    RegistryError, Remains, ReservationLost, Reservations, Reserve, State, Superseded, Timestamp,
 };
 use cvm_records::{CA, CERTIFICATE, ENABLED, PUBLIC_KEY, TOKEN};
 
@@ -21,6 +21,10 @@ use crate::item;
 
 /// The name of the table's partition key; there is no sort key.
 pub const TABLE_KEY: &str = "deviceId";
+
+/// The attributes of a reservation.
+const RESERVATION: &str =
+    "reservedBy, reservedKey, reservedCertificate, reservedWith, reservedUntil, reservedFrom, attempts, leftover";
 
 /// The device registry on DynamoDB.
 #[derive(Clone, Debug)]
@@ -52,6 +56,11 @@ impl Reservations for DynamoDbRegistry {
         let Attempt { id, device, proof, origin, now } = attempt;
         let mut change = Change::of(self.update(device))
             .set("#state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :until")
+            .set(match proof.key_made_here && proof.shown.is_none() {
+                // A key that was made here is replaced because nobody has it.
+                true => "reservedFrom = if_not_exists(reservedFrom, :registered)",
+                false => "reservedFrom = if_not_exists(reservedFrom, #state)",
+            })
             .set("attempts = if_not_exists(attempts, :zero) + :one")
             .set("unsettledSince = if_not_exists(unsettledSince, :now)")
             .set("version = version + :one, updatedAt = :now, changedBy = :by")
@@ -61,6 +70,7 @@ impl Reservations for DynamoDbRegistry {
             .value(":keys", AttributeValue::Ss(vec![proof.key.to_string()]))
             .value(":now", seconds(*now))
             .value(":owner", text(id))
+            .value(":provisioned", text(State::Provisioned.name()))
             .value(":registered", text(State::Registered.name()))
             .value(":reserved", text(State::Reserved.name()))
             .value(":until", seconds(attempt.lease_ends()))
@@ -78,16 +88,22 @@ impl Reservations for DynamoDbRegistry {
             proofs.push("(attestation = :publicKey AND publicKey = :key)");
             change = change.value(":publicKey", text(PUBLIC_KEY));
         }
-        let mut states = vec!["#state = :registered", "(#state = :reserved AND reservedUntil <= :now)"];
+        // An attempt that died has changed nothing about who may be let in.
+        let mut states = vec![
+            "#state = :registered".to_owned(),
+            "(#state = :reserved AND reservedUntil <= :now AND (reservedBy = :owner OR NOT reservedFrom = :provisioned))"
+                .to_owned(),
+        ];
+        let if_provisioned = |condition: &str| {
+            format!("((#state = :provisioned OR (#state = :reserved AND reservedUntil <= :now)) AND {condition})")
+        };
         match (proof.certificate, proof.group) {
             (Some(certificate), Some(group @ GroupCredential::Ca(ca))) => {
                 proofs.push(
                     "(attestation = :attestedByCertificate AND (attestedBy = :certificate OR alsoAttestedBy = :certificate))",
                 );
                 proofs.push("(attestation = :attestedByCa AND (attribute_not_exists(attestedBy) OR attestedBy = :ca))");
-                states.push(
-                    "(#state = :provisioned AND credential.#key = :key AND credential.certificateId <> :certificate)",
-                );
+                states.push(if_provisioned("credential.#key = :key AND credential.certificateId <> :certificate"));
                 change = change
                     .set("reservedCertificate = :certificate, certificateId = :certificate, reservedWith = :group")
                     .name("#key", "key")
@@ -95,10 +111,21 @@ impl Reservations for DynamoDbRegistry {
                     .value(":attestedByCertificate", text(CERTIFICATE))
                     .value(":ca", text(ca))
                     .value(":certificate", text(certificate))
-                    .value(":group", text(group))
-                    .value(":provisioned", text(State::Provisioned.name()));
+                    .value(":group", text(group));
             }
             _ => change = change.remove("reservedCertificate, reservedWith"),
+        }
+        let mut unblocked = "";
+        if let Some(shown) = &proof.shown {
+            unblocked = " OR credential.certificateId = :shown OR attribute_exists(superseded.#shown)";
+            proofs.push("credential.certificateId = :shown OR attribute_exists(superseded.#shown)");
+            let another = "credential.#key <> :key AND (credential.certificateId = :shown OR \
+                           attribute_exists(superseded.#shown))";
+            states.push(if_provisioned(another));
+            if shown.renewable {
+                states.push(if_provisioned("credential.certificateId = :shown"));
+            }
+            change = change.name("#key", "key").name("#shown", &shown.id.to_string()).value(":shown", text(shown.id));
         }
         // An attempt without any proof is refused like one with a wrong proof.
         proofs.push("attribute_not_exists(deviceId)");
@@ -106,19 +133,19 @@ impl Reservations for DynamoDbRegistry {
         let mut origin = "";
         if proof.key_made_here {
             origin = " AND keyOrigin = :service";
-            states.push(
-                "(#state = :provisioned AND credential.keyMadeHere = :true AND credential.issuedAt > :reissuable \
-                 AND attribute_not_exists(usedAt))",
-            );
+            change = change.value(":service", text("service"));
+        }
+        if proof.key_made_here && proof.shown.is_none() {
+            states.push(if_provisioned(
+                "credential.keyMadeHere = :true AND credential.issuedAt > :reissuable AND attribute_not_exists(usedAt)",
+            ));
             let window = Device::REISSUE_WINDOW.as_secs().cast_signed();
-            change = change
-                .value(":service", text("service"))
-                .value(":provisioned", text(State::Provisioned.name()))
-                .value(":true", AttributeValue::Bool(true))
-                .value(":reissuable", number(now.seconds() - window));
+            change =
+                change.value(":true", AttributeValue::Bool(true)).value(":reissuable", number(now.seconds() - window));
         }
         let condition = format!(
-            "#status = :enabled AND (attribute_not_exists(blockedUntil) OR blockedUntil <= :now) AND ({}) AND ({}){origin}",
+            "#status = :enabled AND (attribute_not_exists(blockedUntil) OR blockedUntil <= :now{unblocked}) AND ({}) AND \
+             ({}){origin}",
             proofs.join(" OR "),
             states.join(" OR ")
         );
@@ -142,15 +169,17 @@ impl Reservations for DynamoDbRegistry {
         &self,
         attempt: &Attempt,
         credential: &Credential,
-        remains: Remains,
+        beside: &Beside,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         let result = Change::of(self.update(&attempt.device))
             .set("#state = :provisioned, wrongProofs = :zero")
             .set("version = version + :one, updatedAt = :now, changedBy = :by")
             .value(":by", changed_by(&attempt.origin))
-            .remove("reservedBy, reservedKey, reservedCertificate, reservedWith, reservedUntil, attempts, blockedUntil")
-            .credential(Some(credential))
-            .settled(remains)
+            .remove(RESERVATION)
+            .remove("blockedUntil")
+            .credential(credential)
+            .superseded(&beside.superseded)
+            .settled(beside.remains)
             .name("#status", "status")
             .value(":enabled", text(ENABLED))
             .value(":now", seconds(attempt.now))
@@ -166,7 +195,7 @@ impl Reservations for DynamoDbRegistry {
             Ok(_) => Ok(Ok(())),
             // The domain's own rule tells a lost reservation from a write that took effect before.
             Err(error) => Ok(match found(error)? {
-                Some(mut device) => device.commit(attempt.id, credential.clone(), remains, attempt.now),
+                Some(mut device) => device.commit(attempt.id, credential.clone(), beside.clone(), attempt.now),
                 None => Err(ReservationLost { to_same_key: false }),
             }),
         }
@@ -174,18 +203,24 @@ impl Reservations for DynamoDbRegistry {
 
     async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
         let mut change = Change::of(self.update(&attempt.device))
-            .set("reservedUntil = :now, version = version + :one, updatedAt = :now, changedBy = :by")
+            .set("version = version + :one, updatedAt = :now, changedBy = :by")
             .value(":by", changed_by(&attempt.origin))
             .value(":now", seconds(attempt.now))
             .value(":owner", text(attempt.id))
             .value(":reserved", text(State::Reserved.name()));
-        if let Leftover::Known(credential) = left {
-            change = change.set("attempts = :zero").value(":zero", number(0));
-            change = change.credential(credential.as_ref());
-            if credential.is_none() {
-                change = change.settled(remains);
+        change = match (left, remains) {
+            (Leftover::Known(None), Remains::Nothing) => {
+                change.set("#state = reservedFrom").remove(RESERVATION).settled(Remains::Nothing)
             }
-        }
+            (Leftover::Known(None), Remains::Unsettled) => {
+                change.set("reservedUntil = :now, attempts = :zero").value(":zero", number(0)).remove("leftover")
+            }
+            (Leftover::Known(Some(credential)), _) => change
+                .set("reservedUntil = :now, attempts = :zero, leftover = :leftover")
+                .value(":zero", number(0))
+                .value(":leftover", item::credential_value(credential)),
+            (Leftover::Unknown, _) => change.set("reservedUntil = :now"),
+        };
         let update = change.and("").condition_expression("#state = :reserved AND reservedBy = :owner");
         match update.send().await {
             Ok(_) => Ok(()),
@@ -267,8 +302,7 @@ impl Change {
     }
 
     /// Writes a credential with all that stands beside it in the item.
-    fn credential(self, credential: Option<&Credential>) -> Self {
-        let Some(credential) = credential else { return self.remove("credential, certificateId, usedAt") };
+    fn credential(self, credential: &Credential) -> Self {
         let change = self
             .set("credential = :credential, certificateId = :credentialId")
             .value(":credential", item::credential_value(credential))
@@ -276,6 +310,13 @@ impl Change {
         match credential.used_at {
             Some(at) => change.set("usedAt = :usedAt").value(":usedAt", seconds(at)),
             None => change.remove("usedAt"),
+        }
+    }
+
+    fn superseded(self, superseded: &[Superseded]) -> Self {
+        match superseded {
+            [] => self.remove("superseded"),
+            all => self.set("superseded = :superseded").value(":superseded", item::superseded_value(all)),
         }
     }
 

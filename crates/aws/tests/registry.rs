@@ -48,6 +48,15 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
 }
 
 #[tokio::test]
+async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certificate() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("renewal").await;
+    Box::pin(scenario::renewal::a_renewal_that_died_leaves_what_was(|| registry.clone())).await;
+    Box::pin(scenario::renewal::the_same_key_gets_another_certificate_only_when_it_is_time(registry.clone())).await;
+    Box::pin(scenario::renewal::an_operators_renewal_leaves_no_gap(|| registry.clone())).await;
+}
+
+#[tokio::test]
 async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("disabled").await;

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use cvm_provisioning::{
-    AttemptId, Audit, AuditRecord, Origin, Outcome, ParametersError, Platform, PlatformError, RegistryError,
-    Reservations, Timestamp, Vend, VendError, VendRequest,
+    AttemptId, AuditRecord, Origin, Outcome, ParametersError, PlatformError, RegistryError, Timestamp, VendError,
+    VendRequest, Vending,
 };
 
 use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, spread, with_request_id};
@@ -20,14 +20,9 @@ use crate::request::DeviceRequest;
 use crate::{Handout, Problem};
 
 /// The router of the vend.
-pub fn router<R, P, A>(vend: Vend<R, P, A>, handout: Handout, clock: Clock) -> Router
-where
-    R: Reservations + 'static,
-    P: Platform + 'static,
-    A: Audit + 'static,
-{
+pub fn router<V: Vending + 'static>(vend: V, handout: Handout, clock: Clock) -> Router {
     let door = Arc::new(Door { clock, handout, vend });
-    let routes = Router::new().route("/v1/certificates", post(Door::<R, P, A>::certificate)).with_state(door);
+    let routes = Router::new().route("/v1/certificates", post(Door::<V>::certificate)).with_state(door);
     door_router(routes, "devices post to /v1/certificates", DeviceRequest::MAX_BODY)
 }
 
@@ -41,13 +36,13 @@ pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem>
 }
 
 /// The door: HTTP on one side, the decision on the other.
-struct Door<R, P, A> {
+struct Door<V> {
     clock: Clock,
     handout: Handout,
-    vend: Vend<R, P, A>,
+    vend: V,
 }
 
-impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
+impl<V: Vending> Door<V> {
     async fn certificate(
         State(door): State<Arc<Self>>,
         caller: Option<axum::Extension<Caller>>,
@@ -80,11 +75,11 @@ impl<R: Reservations, P: Platform, A: Audit> Door<R, P, A> {
             .and_then(|body| DeviceRequest::parse(uri, headers, &body))
             .inspect_err(|problem| {
                 let outcome = Outcome::Invalid { code: problem.code() };
-                self.vend.audit.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
+                self.vend.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
             })?;
         let DeviceRequest { answer, csr, device, parameters, token } = request;
         let now = (self.clock)();
-        let shown = client.map(|ClientCertificate(certificate)| *certificate.id());
+        let shown = client.map(|ClientCertificate(certificate)| certificate);
         let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
         match self.vend.vend(request).await {
             Ok(vended) => Ok(self.handout.answer(&device, &vended, answer)),

@@ -32,7 +32,9 @@ pub use reader::{
     DefaultProof, Defaults, Format, ImportLine, ImportReader, InvalidDefaultProof, LineError, LineProblem, Options,
     UnreadableFile,
 };
-pub use restore::{CredentialDocument, InvalidRestore, ModuleDocument, RefusalDocument, Restore, UnsettledDocument};
+pub use restore::{
+    CredentialDocument, InvalidRestore, ModuleDocument, RefusalDocument, Restore, SupersededDocument, UnsettledDocument,
+};
 pub use secure_element::InvalidSecureElement;
 pub use spreadsheet::{SPREADSHEET_HEADER, spreadsheet_row};
 pub use table::InvalidRow;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
     CertificateId, Credential, Denial, Device, KeyFingerprint, LastRefusal, Module, ModuleId, ModuleManager, State,
-    ThingName, Timestamp, Unsettled,
+    Superseded, ThingName, Timestamp, Unsettled,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub struct Restore {
     /// Its certificate, and what else it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialDocument>,
+    /// Its earlier certificates that are still in power, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<SupersededDocument>,
     /// The identities on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub modules: BTreeMap<ModuleId, ModuleDocument>,
@@ -59,6 +62,18 @@ pub struct CredentialDocument {
     pub thing: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configuration: BTreeMap<String, String>,
+}
+
+/// A [`Superseded`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "each field is that of the superseded certificate")]
+pub struct SupersededDocument {
+    pub certificate_id: CertificateId,
+    pub certificate_name: String,
+    pub key: KeyFingerprint,
+    pub thing: String,
+    pub since: Timestamp,
 }
 
 /// A [`Module`].
@@ -95,12 +110,9 @@ pub struct UnsettledDocument {
 impl Restore {
     /// What is told of a device, with the digests of its modules' tokens where `digests` says so.
     pub fn of(device: &Device, digests: bool) -> Self {
-        let used = device.credential.as_ref().is_some_and(|credential| credential.used_at.is_some());
-        let state = match device.state {
-            State::Reserved if used => State::Provisioned,
-            State::Reserved => State::Registered,
-            state => state,
-        };
+        // Whatever an attempt was about to make of it, it is what it was.
+        let from = device.reservation.as_ref().map_or(State::Registered, |held| held.from);
+        let state = if device.state == State::Reserved { from } else { device.state };
         Self {
             state: state.name().to_owned(),
             generation: device.generation.to_string(),
@@ -109,6 +121,7 @@ impl Restore {
             updated_at: device.updated_at,
             status_since: device.status.since,
             credential: device.credential.as_ref().map(CredentialDocument::from),
+            superseded: device.superseded.iter().map(SupersededDocument::from).collect(),
             modules: device
                 .modules
                 .iter()
@@ -140,6 +153,10 @@ impl Restore {
         device.updated_at = self.updated_at;
         device.status.since = self.status_since;
         device.credential = self.credential.as_ref().map(CredentialDocument::credential).transpose()?;
+        if self.superseded.len() > Device::MAX_SUPERSEDED {
+            return Err(InvalidRestore { field: "superseded" });
+        }
+        device.superseded = self.superseded.iter().map(SupersededDocument::superseded).collect::<Result<_, _>>()?;
         if self.modules.len() > Module::MAX_PER_DEVICE {
             return Err(InvalidRestore { field: "modules" });
         }
@@ -187,6 +204,31 @@ impl CredentialDocument {
             group: group.map_err(|_| InvalidRestore { field: "credential.enrolledWith" })?,
             thing,
             configuration: self.configuration.clone(),
+        })
+    }
+}
+
+impl From<&Superseded> for SupersededDocument {
+    fn from(superseded: &Superseded) -> Self {
+        Self {
+            certificate_id: superseded.certificate,
+            certificate_name: superseded.certificate_name.clone(),
+            key: superseded.key,
+            thing: superseded.thing.to_string(),
+            since: superseded.since,
+        }
+    }
+}
+
+impl SupersededDocument {
+    fn superseded(&self) -> Result<Superseded, InvalidRestore> {
+        let thing = ThingName::try_from(self.thing.clone());
+        Ok(Superseded {
+            certificate: self.certificate_id,
+            certificate_name: self.certificate_name.clone(),
+            key: self.key,
+            thing: thing.map_err(|_| InvalidRestore { field: "superseded.thing" })?,
+            since: self.since,
         })
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 
-use crate::{CertificateId, Credential, DeviceId, GroupCredential, KeyFingerprint, Origin, Proof, Timestamp};
+use crate::{
+    CertificateId, Credential, DeviceId, GroupCredential, KeyFingerprint, Origin, Proof, State, Superseded, Timestamp,
+};
 
 /// One try of one device at being provisioned.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -92,6 +94,10 @@ pub struct Reservation {
     pub group: Option<GroupCredential>,
     /// When another attempt may take over.
     pub expires_at: Timestamp,
+    /// The state that the device is in again where the attempt comes to nothing.
+    pub from: State,
+    /// What an earlier attempt had made and nobody was given: the same key takes it up, another key has it retired.
+    pub left: Option<Credential>,
     /// Attempts since it was last known what they left behind. More than one means that an attempt died without a
     /// word, and that the platform has to be asked.
     pub attempts: u32,
@@ -105,6 +111,20 @@ pub enum Leftover {
     Known(Option<Credential>),
     /// An earlier attempt's remains were not cleared away: the next attempt has to look again.
     Unknown,
+}
+
+/// What there is beside the certificate of an attempt that has ended well.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Beside {
+    /// The device's earlier certificates that stay in power for now.
+    pub superseded: Vec<Superseded>,
+    /// What earlier attempts may have left.
+    pub remains: Remains,
+}
+
+impl Beside {
+    /// Nothing: the attempt was the device's first.
+    pub const NOTHING: Self = Self { superseded: Vec::new(), remains: Remains::Nothing };
 }
 
 /// Whether earlier attempts may have left certificates that nobody knows of, once an attempt has ended.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
-use crate::{CertificateId, KeyFingerprint, Timestamp};
+use crate::{Certificate, CertificateId, KeyFingerprint, Timestamp};
 
 /// What the registry stores so that a device can be checked; never a secret that could be replayed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -109,8 +109,8 @@ pub struct Proof {
     pub certificate: Option<CertificateId>,
     /// What the device shares with others, where it showed it.
     pub group: Option<GroupCredential>,
-    /// The certificate that the connection was made with, where that is how the device proves itself.
-    pub shown: Option<CertificateId>,
+    /// The certificate that the connection was made with.
+    pub shown: Option<ShownCertificate>,
 }
 
 impl Proof {
@@ -122,6 +122,24 @@ impl Proof {
     /// The proof of a device whose certificate is there already, and which showed `group` for it.
     pub fn of_certificate(certificate: CertificateId, key: KeyFingerprint, group: GroupCredential) -> Self {
         Self { token: None, key, key_made_here: false, certificate: Some(certificate), group: Some(group), shown: None }
+    }
+}
+
+/// A certificate whose key the caller has shown to hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ShownCertificate {
+    /// Which.
+    pub id: CertificateId,
+    /// Whether it is so old that the device may have another one for the same key: half of its validity is over.
+    pub renewable: bool,
+}
+
+impl ShownCertificate {
+    /// What `certificate` proves at this moment; nothing before and after its validity.
+    pub fn of(certificate: &Certificate, now: Timestamp) -> Option<Self> {
+        let (begin, end) = (Timestamp::from(certificate.not_before()), Timestamp::from(certificate.not_after()));
+        let renewable_from = begin.after(begin.until(end) / 2);
+        (begin <= now && now <= end).then(|| Self { id: *certificate.id(), renewable: renewable_from <= now })
     }
 }
 

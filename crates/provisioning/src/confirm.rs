@@ -5,6 +5,7 @@
 //! attempts left in power is taken out of it.
 
 use crate::enforce::suspend;
+use crate::superseded::Succeed;
 use crate::{
     Audit, AuditRecord, CertificateId, CertificateIndex, Certificates, Credential, Denial, Departures, Device,
     DeviceId, DeviceStore, Origin, Outcome, Platform, PlatformError, Presence, Presences, Refusal,
@@ -144,7 +145,16 @@ where
             if used.version == version {
                 return Ok(Some(Confirmation::Nothing));
             }
-            return Ok(self.registry.replace(&used, version, &connection.origin).await?.then_some(Confirmation::Used));
+            if !self.registry.replace(&used, version, &connection.origin).await? {
+                return Ok(None);
+            }
+            let succession = Succeed { registry: &self.registry, platform: &self.platform, audit: &self.audit };
+            succession.end::<ConfirmError>(used, &connection.origin, connection.at).await?;
+            return Ok(Some(Confirmation::Used));
+        }
+        if device.holds(&connection.certificate) {
+            // It has not got its new one yet, or not changed over to it.
+            return Ok(Some(Confirmation::Nothing));
         }
         if !device.awaits(&connection.certificate) && device.unsettled.is_none() {
             return Ok(Some(Confirmation::Nothing));

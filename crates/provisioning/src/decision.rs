@@ -133,30 +133,45 @@ impl Device {
         if !self.status.enabled {
             return Decision::Deny(Denial::Disabled);
         }
-        if self.wrong_proofs.block(*now) {
+        // Whoever holds the key of the device's own certificate is the device, whatever others have tried.
+        let shown = proof.shown.filter(|shown| self.holds(&shown.id));
+        if shown.is_none() && self.wrong_proofs.block(*now) {
             return Decision::Deny(Denial::Blocked);
         }
-        if !self.attestation.accepts(proof, *now) {
+        if shown.is_none() && !self.attestation.accepts(proof, *now) {
             return Decision::Deny(Denial::WrongProof);
         }
         if proof.key_made_here && self.key_origin == KeyOrigin::Device {
             return Decision::Deny(Denial::KeyRequired);
         }
-        match (&self.state, &self.reservation, &self.credential) {
-            (State::Registered, _, _) => Decision::Provision,
-            (State::Reserved, Some(held), _) if held.owner != attempt.id && *now < held.expires_at => {
-                Decision::Wait { until: held.expires_at }
-            }
-            (State::Reserved, _, _) => Decision::Provision,
+        match (&self.state, &self.reservation) {
+            (State::Reserved, Some(held)) if held.owner == attempt.id => Decision::Provision,
+            (State::Reserved, Some(held)) if *now < held.expires_at => Decision::Wait { until: held.expires_at },
+            // An attempt that died has changed nothing about who may be let in.
+            (State::Reserved, Some(held)) => match self.decide_from(held.from, proof, *now, shown.is_some()) {
+                // Whether it is a clone is decided when it is settled what the attempt has left.
+                Decision::Quarantine => Decision::Wait { until: now.after(Attempt::LEASE) },
+                decision => decision,
+            },
+            (state, _) => self.decide_from(*state, proof, *now, shown.is_some()),
+        }
+    }
+
+    /// What is decided in a state about a proof that is the device's.
+    fn decide_from(&self, state: State, proof: &Proof, now: Timestamp, is_shown: bool) -> Decision {
+        match (state, &self.credential) {
+            (State::Registered | State::Reserved, _) => Decision::Provision,
             // The same key in another certificate is the same device, whose earlier answer was lost.
-            (State::Provisioned, _, Some(credential)) if credential.key == proof.key => match proof.certificate {
+            (State::Provisioned, Some(credential)) if credential.key == proof.key => match proof.certificate {
                 Some(certificate) if certificate != credential.certificate => Decision::Provision,
+                _ if credential.is_renewable(proof) => Decision::Provision,
                 _ => Decision::Replay(credential.clone()),
             },
-            (State::Provisioned, _, Some(credential)) if credential.may_be_reissued(proof, *now) => Decision::Provision,
-            (State::Provisioned, _, _) => Decision::Quarantine,
-            (State::Quarantined, _, _) => Decision::Deny(Denial::Quarantined),
-            (State::Revoked, _, _) => Decision::Deny(Denial::Revoked),
+            (State::Provisioned, Some(_)) if is_shown => Decision::Provision,
+            (State::Provisioned, Some(credential)) if credential.may_be_reissued(proof, now) => Decision::Provision,
+            (State::Provisioned, _) => Decision::Quarantine,
+            (State::Quarantined, _) => Decision::Deny(Denial::Quarantined),
+            (State::Revoked, _) => Decision::Deny(Denial::Revoked),
         }
     }
 }
@@ -164,9 +179,14 @@ impl Device {
 impl Credential {
     /// Whether a key that we made may be replaced: only by another of ours, only right after, and only as long as no
     /// device has connected with the answer that this one says it never got.
-    fn may_be_reissued(&self, proof: &Proof, now: Timestamp) -> bool {
+    pub(crate) fn may_be_reissued(&self, proof: &Proof, now: Timestamp) -> bool {
         let unused = self.used_at.is_none() && now < self.issued_at.after(Device::REISSUE_WINDOW);
-        self.key_made_here && proof.key_made_here && unused
+        self.key_made_here && proof.key_made_here && proof.shown.is_none() && unused
+    }
+
+    /// Whether the device may have another certificate for the same key: it shows this one, and this one is old.
+    pub(crate) fn is_renewable(&self, proof: &Proof) -> bool {
+        proof.shown.is_some_and(|shown| shown.renewable && shown.id == self.certificate)
     }
 }
 

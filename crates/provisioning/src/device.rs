@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::random_bits;
 use crate::{
-    Attempt, AttemptId, Attestation, CertificateId, Credential, Denial, DeviceId, ETag, GroupCredential, GroupName,
-    Hierarchy, KeyFingerprint, Leftover, Module, ModuleId, ReasonText, Refusal, Remains, Reservation, ReservationLost,
-    Status, TemplateName, Timestamp, WrongProofs,
+    Attempt, AttemptId, Attestation, Beside, CertificateId, Credential, Denial, DeviceId, ETag, GroupCredential,
+    GroupName, Hierarchy, KeyFingerprint, Leftover, Module, ModuleId, ReasonText, Refusal, Remains, Reservation,
+    ReservationLost, Status, Superseded, TemplateName, Timestamp, WrongProofs,
 };
 
 /// One device, as the registry knows it: all that a decision needs, so that a decision is one write.
@@ -55,9 +55,10 @@ pub struct Device {
     pub state: State,
     /// The attempt that holds, or last held, the right to provision it. Only in [`State::Reserved`].
     pub reservation: Option<Reservation>,
-    /// Its certificate and what else it was given. In [`State::Reserved`] this is what an earlier attempt left: the
-    /// same key takes it up again, another key has it retired.
+    /// Its certificate and what else it was given last.
     pub credential: Option<Credential>,
+    /// What it was given before and is still in power, the oldest first.
+    pub superseded: Vec<Superseded>,
     /// What attempts may have left on the platform that the registry does not know.
     pub unsettled: Option<Unsettled>,
     /// Wrong proofs since it was last provisioned or an operator looked.
@@ -89,6 +90,7 @@ impl Device {
             state: State::Registered,
             reservation: None,
             credential: None,
+            superseded: Vec::new(),
             unsettled: None,
             wrong_proofs: WrongProofs::default(),
             last_refusal: None,
@@ -104,6 +106,10 @@ impl Device {
             return;
         }
         let key = attempt.proof.key;
+        let earlier = self.reservation.take();
+        // A key that was made here is replaced because nobody has it.
+        let is_reissued = attempt.proof.key_made_here && attempt.proof.shown.is_none();
+        let from = if is_reissued { State::Registered } else { self.state };
         self.state = State::Reserved;
         self.reservation = Some(Reservation {
             owner: attempt.id,
@@ -111,7 +117,9 @@ impl Device {
             certificate: attempt.proof.certificate,
             group: attempt.proof.group,
             expires_at: attempt.lease_ends(),
-            attempts: self.reservation.take().map_or(0, |earlier| earlier.attempts) + 1,
+            from: earlier.as_ref().map_or(from, |earlier| earlier.from),
+            attempts: earlier.as_ref().map_or(0, |earlier| earlier.attempts) + 1,
+            left: earlier.and_then(|earlier| earlier.left),
         });
         let unsettled = self.unsettled.get_or_insert_with(|| Unsettled { since: attempt.now, keys: BTreeSet::new() });
         unsettled.keys.insert(key);
@@ -134,7 +142,7 @@ impl Device {
         &mut self,
         owner: AttemptId,
         credential: Credential,
-        remains: Remains,
+        beside: Beside,
         now: Timestamp,
     ) -> Result<(), ReservationLost> {
         let committed = self.credential.as_ref().is_some_and(|there| there.certificate == credential.certificate);
@@ -145,13 +153,18 @@ impl Device {
         if !self.status.enabled || !self.is_reserved_by(owner) {
             return Err(ReservationLost { to_same_key: self.is_reserved_for(&credential.key) });
         }
+        self.settle(beside.remains);
+        self.provision(credential, beside.superseded, now);
+        Ok(())
+    }
+
+    pub(crate) fn provision(&mut self, credential: Credential, superseded: Vec<Superseded>, now: Timestamp) {
         self.state = State::Provisioned;
         self.reservation = None;
         self.credential = Some(credential);
-        self.settle(remains);
+        self.superseded = superseded;
         self.wrong_proofs = WrongProofs::default();
         self.touch(now);
-        Ok(())
     }
 
     /// Makes `credential` the device's on the word of the platform, whichever attempt got it: a device connected with
@@ -161,7 +174,9 @@ impl Device {
         let group = reservation.as_ref().and_then(|held| held.group).or(credential.group);
         let mut unsettled = self.unsettled.take().unwrap_or_else(|| Unsettled { since: now, keys: BTreeSet::new() });
         let replaced = self.credential.as_ref().filter(|earlier| earlier.certificate != credential.certificate);
-        let several = reservation.is_some_and(|held| held.attempts > 1) || replaced.is_some();
+        let left = reservation.as_ref().and_then(|held| held.left.as_ref());
+        let replaced = replaced.or_else(|| left.filter(|left| left.certificate != credential.certificate));
+        let several = reservation.as_ref().is_some_and(|held| held.attempts > 1) || replaced.is_some();
         unsettled.keys.extend(replaced.map(|earlier| earlier.key));
         unsettled.keys.insert(credential.key);
         self.unsettled = (several || unsettled.keys.len() > 1).then_some(unsettled);
@@ -186,10 +201,11 @@ impl Device {
         reservation.expires_at = now;
         if let Leftover::Known(credential) = left {
             reservation.attempts = 0;
-            self.credential = credential;
-            // A certificate that is kept for the next attempt is taken back if there never is one.
-            if self.credential.is_none() {
-                self.settle(remains);
+            reservation.left = credential;
+            if reservation.left.is_none() && remains == Remains::Nothing {
+                self.state = reservation.from;
+                self.reservation = None;
+                self.unsettled = None;
             }
         }
         self.touch(now);
@@ -198,9 +214,7 @@ impl Device {
     /// Gives up a reservation whose attempt came to nothing: the device is what it was before.
     pub fn abandon(&mut self, now: Timestamp) {
         if self.state == State::Reserved {
-            let provisioned = self.credential.as_ref().is_some_and(|credential| credential.used_at.is_some());
-            self.state = if provisioned { State::Provisioned } else { State::Registered };
-            self.reservation = None;
+            self.state = self.reservation.take().map_or(State::Registered, |reservation| reservation.from);
             self.touch(now);
         }
     }

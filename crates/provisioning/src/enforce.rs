@@ -111,7 +111,7 @@ where
         for certificate in certificates(self.platform, buried).await? {
             // Whoever has the id now may be the same device with the same factory certificate.
             let heir = self.registry.find(&buried.id).await?;
-            if heir.is_none_or(|heir| !heir.has(&certificate) && !heir.awaits(&certificate)) {
+            if heir.is_none_or(|heir| !heir.knows(&certificate)) {
                 self.remove_certificate(&certificate, buried, origin).await?;
             }
         }
@@ -160,10 +160,18 @@ impl Device {
             && self.known_certificates().eq(other.known_certificates())
     }
 
+    /// Whether the registry knows of this certificate as one of the device's.
+    pub(crate) fn knows(&self, certificate: &CertificateId) -> bool {
+        self.known_certificates().any(|known| known == *certificate)
+    }
+
     /// The certificates that the registry knows of.
     fn known_certificates(&self) -> impl Iterator<Item = CertificateId> {
         let own = self.credential.as_ref().map(|credential| credential.certificate);
-        own.into_iter().chain(self.reservation.as_ref().and_then(|held| held.certificate))
+        let superseded = self.superseded.iter().map(|superseded| superseded.certificate);
+        let left = self.reservation.iter().filter_map(|held| held.left.as_ref()).map(|left| left.certificate);
+        let awaited = self.reservation.iter().filter_map(|held| held.certificate);
+        own.into_iter().chain(superseded).chain(left).chain(awaited)
     }
 }
 

@@ -51,6 +51,7 @@ mod rsa;
 mod settings;
 mod signature;
 mod status;
+mod superseded;
 mod template;
 mod template_name;
 mod templates;
@@ -58,12 +59,13 @@ mod timestamp;
 mod tombstone;
 mod trusted_users;
 mod vend;
+mod vend_at_once;
 mod wrong_proofs;
 
-pub use attempt::{Attempt, AttemptId, Leftover, Remains, Reservation, ReservationLost};
+pub use attempt::{Attempt, AttemptId, Beside, Leftover, Remains, Reservation, ReservationLost};
 pub use attestation::{
     Attestation, EnrolmentToken, GroupCredential, InvalidGroupCredential, InvalidToken, InvalidTokenDigest,
-    InvalidTrustedUser, Proof, TokenDigest, TrustedUser, TrustedUserClaim,
+    InvalidTrustedUser, Proof, ShownCertificate, TokenDigest, TrustedUser, TrustedUserClaim,
 };
 pub use audit::{Actor, AuditRecord, LogAudit, Origin, Outcome};
 pub use certificate::{BadCertificate, Certificate, CertificateDefect};
@@ -94,9 +96,10 @@ pub use operations::{ModuleSettings, OperationError, Operations, Precondition};
 pub use pem::BadPem;
 pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
-    Audit, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary, Certificates, ClaimIssuer,
-    ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore, Inventory, InventoryPage, LedgerEntry,
-    Page, Platform, PlatformError, Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
+    Audit, CertificateAuthority, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary,
+    Certificates, ClaimIssuer, ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore, Enrol,
+    Enrolments, Inventory, InventoryPage, LedgerEntry, Page, Platform, PlatformError, Presences, RegistryError,
+    Reservations, Reserve, Tombstones, UnsettledDevice,
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
 pub use presence::Presence;
@@ -106,6 +109,7 @@ pub use registry_name::{GroupName, InvalidRegistryName, ModuleId, ModuleManager}
 pub use settings::{InvalidSettings, Settings, StatusSetting};
 pub use signature::BadSignature;
 pub use status::Status;
+pub use superseded::Superseded;
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
     Feature, FeatureKind, InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName,
@@ -117,5 +121,6 @@ pub use templates::{ParametersError, Templates, UnusableTemplate};
 pub use timestamp::Timestamp;
 pub use tombstone::Tombstone;
 pub use trusted_users::{ClaimError, ClaimRequest, MadeOutClaim, TrustedUsers};
-pub use vend::{Vend, VendError, VendRequest, Vended};
+pub use vend::{Vend, VendError, VendRequest, Vended, Vending};
+pub use vend_at_once::VendAtOnce;
 pub use wrong_proofs::WrongProofs;

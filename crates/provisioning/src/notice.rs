@@ -80,13 +80,15 @@ pub enum NoticeKind {
     Renewable,
     /// An attempt began.
     Reserved,
+    /// Its earlier certificates have lost their power: it has a newer one.
+    Succeeded,
     /// A trusted user has a claim for it.
     Vouched,
 }
 
 impl NoticeKind {
     /// Every kind there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Approved,
         Self::Changed,
         Self::Connected,
@@ -103,6 +105,7 @@ impl NoticeKind {
         Self::Released,
         Self::Renewable,
         Self::Reserved,
+        Self::Succeeded,
         Self::Vouched,
     ];
 
@@ -125,6 +128,7 @@ impl NoticeKind {
             Self::Released => "released",
             Self::Renewable => "renewable",
             Self::Reserved => "reserved",
+            Self::Succeeded => "succeeded",
             Self::Vouched => "vouched",
         }
     }
@@ -183,6 +187,7 @@ fn changes(before: &Device, after: &Device) -> Vec<Notice> {
 /// How far a device came by this write, if it came further.
 fn progress(before: &Device, after: &Device) -> Option<Notice> {
     let certificate = |device: &Device| device.credential.as_ref().map(|credential| credential.certificate);
+    let from = |device: &Device| device.reservation.as_ref().map(|held| held.from);
     let is_used = |device: &Device| device.credential.as_ref().is_some_and(|credential| credential.used_at.is_some());
     let same_owner = || {
         let owner = |device: &Device| device.reservation.as_ref().map(|held| held.owner);
@@ -194,8 +199,11 @@ fn progress(before: &Device, after: &Device) -> Option<Notice> {
         (State::Registered | State::Reserved, State::Provisioned) if certificate(before) != certificate(after) => {
             Some(after.with_credential(NoticeKind::Provisioned))
         }
-        // The attempt found what an earlier one had left, or came to nothing and left the device as it was.
-        (State::Reserved, State::Provisioned) if !is_used(before) => {
+        // An operator had let in another key, and the same one came.
+        (State::Reserved, State::Provisioned) if from(before) == Some(State::Registered) => {
+            Some(after.with_credential(NoticeKind::Provisioned))
+        }
+        (State::Provisioned, State::Provisioned) if certificate(before) != certificate(after) => {
             Some(after.with_credential(NoticeKind::Provisioned))
         }
         (State::Reserved, State::Provisioned | State::Registered) => Some(after.notice(NoticeKind::Released)),
@@ -208,6 +216,9 @@ fn progress(before: &Device, after: &Device) -> Option<Notice> {
             certificate: held.certificate,
             ..after.notice(NoticeKind::Reserved)
         }),
+        _ if after.superseded.is_empty() && !before.superseded.is_empty() => {
+            Some(after.with_credential(NoticeKind::Succeeded))
+        }
         _ if is_used(after) && !is_used(before) => Some(after.with_credential(NoticeKind::Connected)),
         _ => None,
     }

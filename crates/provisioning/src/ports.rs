@@ -7,10 +7,10 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attempt, CertificateId, Claim, Credential, Csr, Device, DeviceId, GenerationId, GroupName, IssuedCertificate,
-    IssuedClaim, Leftover, Origin, PolicyName, Presence, Refusal, RegisteredCertificate, Remains, ReservationLost,
-    Standing, State, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp, Tombstone,
-    TrustedUser,
+    Attempt, Beside, CertificateId, Claim, Credential, Csr, Device, DeviceId, GenerationId, GroupName,
+    IssuedCertificate, IssuedClaim, Leftover, Origin, PolicyName, Presence, Refusal, RegisteredCertificate, Remains,
+    ReservationLost, Standing, State, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
+    Tombstone, TrustedUser,
 };
 
 /// The device registry as a device's own path uses it.
@@ -26,7 +26,7 @@ pub trait Reservations: Send + Sync {
         &self,
         attempt: &Attempt,
         credential: &Credential,
-        remains: Remains,
+        beside: &Beside,
     ) -> impl Future<Output = Result<Result<(), ReservationLost>, RegistryError>> + Send;
 
     /// Ends a reservation without success, at once; the next attempt builds on what is left.
@@ -480,6 +480,43 @@ pub enum PlatformError {
         /// What happened.
         source: Box<dyn Error + Send + Sync>,
     },
+}
+
+/// A CA of our own, which can say what a certificate will be before anything is written.
+pub trait CertificateAuthority: Send + Sync {
+    /// Signs a certificate for the CSR's key and for this thing, and says what the ledger is to have of it.
+    fn certify(
+        &self,
+        csr: &Csr,
+        thing: &ThingName,
+    ) -> impl Future<Output = Result<(IssuedCertificate, LedgerEntry), PlatformError>> + Send;
+}
+
+/// A registry that is the ledger of our own CA as well.
+pub trait Enrolments: Send + Sync {
+    /// Makes `credential` the device's with [`Device::enrol`], enters its certificate, and takes what is outdated out of
+    /// power, all or nothing, where [`Device::decide`] says [`Decision::Provision`](crate::Decision::Provision) at that
+    /// moment. Where it says anything else, nothing is changed.
+    fn enrol(
+        &self,
+        attempt: &Attempt,
+        credential: &Credential,
+        entry: &LedgerEntry,
+    ) -> impl Future<Output = Result<Enrol, RegistryError>> + Send;
+
+    /// Takes superseded certificates of at most `limit` devices out of power whose time is over at `now`, and says how many
+    /// devices that were.
+    fn end_successions(&self, now: Timestamp, limit: u16) -> impl Future<Output = Result<usize, RegistryError>> + Send;
+}
+
+/// What became of an enrolment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an attempt has one of them")]
+pub enum Enrol {
+    /// The certificate is the device's.
+    Done,
+    /// The device as it was found, unchanged; `None` where there is no such device.
+    Refused(Option<Device>),
 }
 
 /// The certificates that a platform of one's own has issued, and how they stand.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::confirm::disarm;
+use crate::superseded::Succeed;
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, Credential, Cursors,
     Departures, Device, DeviceFilter, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId, Inventory, Origin,
@@ -256,7 +257,7 @@ where
         if !self.registry.replace(&device, version, origin).await? {
             return Ok(());
         }
-        if let Some(credential) = device.credential.take_if(|credential| credential.used_at.is_none()) {
+        if let Some(credential) = device.reservation.as_mut().and_then(|held| held.left.take()) {
             self.platform.retire(&credential.thing, &credential.certificate_name).await?;
             self.record(origin, Some(&device.id), Outcome::Removed { certificate: &credential.certificate });
             done.removed += 1;
@@ -328,7 +329,7 @@ where
         let Some(registered) = self.platform.describe(&certificate.id).await? else { return Ok(()) };
         // The index may lag, and the device may have come back since.
         match self.registry.find(&device.id).await? {
-            Some(current) if current.has(&certificate.id) || current.awaits(&certificate.id) => return Ok(()),
+            Some(current) if current.knows(&certificate.id) => return Ok(()),
             Some(current) if current.generation == device.generation && current.version != device.version => {
                 return Ok(());
             }
@@ -368,7 +369,13 @@ where
         const PLACE: &str = "reconcile-devices";
         let after = self.registry.place(PLACE).await?.and_then(|place| place.parse().ok());
         let page = self.registry.list(&DeviceFilter::default(), after.as_ref(), self.portion.compared).await?;
+        let succession = Succeed { registry: &self.registry, platform: &self.platform, audit: &self.audit };
         for device in &page.devices {
+            if device.succession_ends().is_some_and(|end| end <= now) {
+                done.removed += device.superseded.len();
+                Box::pin(succession.end::<ReconcileError>(device.clone(), origin, now)).await?;
+                continue;
+            }
             let Some(credential) = device.credential.as_ref().filter(|_| device.state == State::Provisioned) else {
                 continue;
             };

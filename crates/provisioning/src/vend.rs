@@ -20,16 +20,37 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3};
 
+use crate::superseded::Succession;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, CertificateId, Credential, Csr, Decision, Denial, Device, DeviceId,
+    Attempt, AttemptId, Audit, AuditRecord, Beside, Certificate, Credential, Csr, Decision, Denial, Device, DeviceId,
     DeviceKey, EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy, PolicyName,
-    Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve, Resources, Templates,
-    Timestamp,
+    Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve, Resources,
+    ShownCertificate, Templates, Timestamp,
 };
+
+/// Where devices ask for their certificates: what a door calls.
+pub trait Vending: Send + Sync {
+    /// Decides about one request, and does what the decision asks for.
+    fn vend(&self, request: VendRequest) -> impl Future<Output = Result<Vended, VendError>> + Send;
+
+    /// Writes down what never became a request.
+    fn record(&self, record: &AuditRecord<'_>);
+}
+
+impl<R: Reservations, P: Platform, A: Audit> Vending for Vend<R, P, A> {
+    async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
+        self.vend(request).await
+    }
+
+    fn record(&self, record: &AuditRecord<'_>) {
+        self.audit.record(record);
+    }
+}
 
 /// The vend, with what it needs.
 #[derive(Debug)]
@@ -58,7 +79,7 @@ pub struct VendRequest {
     /// The bearer token, where one came.
     pub token: Option<EnrolmentToken>,
     /// The certificate that the connection was made with: whoever made it holds its key.
-    pub shown: Option<CertificateId>,
+    pub shown: Option<Arc<Certificate>>,
     /// Template parameters that the device wants to set.
     pub parameters: BTreeMap<String, String>,
     /// Where the request came in.
@@ -125,14 +146,18 @@ impl VendError {
     }
 }
 
-impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
-    /// Decides about one request, and does what the decision asks for.
-    ///
-    /// # Errors
-    ///
-    /// [`VendError`]; after any of them the device may ask again, and finds what this attempt left in order.
-    pub async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
-        let VendRequest { attempt, device, csr, token, shown, parameters, origin, now } = request;
+/// A request with a key, and in the words of the decision.
+pub(crate) struct Requested {
+    pub(crate) attempt: Attempt,
+    pub(crate) csr: Csr,
+    pub(crate) private_key: Option<DeviceKey>,
+    pub(crate) parameters: BTreeMap<String, String>,
+}
+
+impl VendRequest {
+    /// Makes the key where none came, and refuses those that nobody may have.
+    pub(crate) fn parse(self, refused_keys: &RefusedKeys, audit: &impl Audit) -> Result<Requested, VendError> {
+        let Self { attempt, device, csr, token, shown, parameters, origin, now } = self;
         let (csr, private_key) = match csr {
             Some(csr) => (csr, None),
             None => {
@@ -141,76 +166,98 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             }
         };
         let token = token.as_ref().map(EnrolmentToken::digest);
+        let shown = shown.and_then(|certificate| ShownCertificate::of(&certificate, now));
         let proof = Proof { shown, ..Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some()) };
         let attempt = Attempt { id: attempt, device, proof, origin, now };
-        let record = |outcome| {
-            self.audit.record(&AuditRecord {
-                origin: &attempt.origin,
-                device: Some(&attempt.device),
-                key: Some(&attempt.proof.key),
-                outcome,
-            });
-        };
-
-        if self.refused_keys.contains(&attempt.proof.key) {
-            record(Outcome::Refused { reason: "key-refused", advice: "the device needs a new key" });
+        if refused_keys.contains(&attempt.proof.key) {
+            record(audit, &attempt, Outcome::Refused { reason: "key-refused", advice: "the device needs a new key" });
             return Err(VendError::KeyRefused);
         }
+        Ok(Requested { attempt, csr, private_key, parameters })
+    }
+}
+
+/// What an attempt is told that is given nothing new, written down once.
+pub(crate) async fn turn_away<R: Reservations, A: Audit>(
+    registry: &R,
+    audit: &A,
+    decision: Decision,
+    found: Option<&Device>,
+    attempt: &Attempt,
+) -> Result<Vended, VendError> {
+    let denial = match decision {
+        Decision::Replay(credential) => {
+            let outcome = Outcome::Replayed { certificate: &credential.certificate, thing: &credential.thing };
+            record(audit, attempt, outcome);
+            return Ok(Vended { credential, private_key: None, replayed: true });
+        }
+        Decision::Wait { until } => {
+            record(audit, attempt, Outcome::Waited);
+            return Err(VendError::InProgress { until });
+        }
+        // The store refused what the decision allows: it saw a change that has been undone since.
+        Decision::Provision => {
+            record(audit, attempt, Outcome::Waited);
+            return Err(VendError::InProgress { until: attempt.now.after(Duration::from_secs(1)) });
+        }
+        Decision::Quarantine => {
+            let kept = found.and_then(|device| device.credential.as_ref());
+            let outcome = Outcome::Quarantined {
+                certificate: kept.map(|credential| &credential.certificate),
+                provisioned_key: kept.map(|credential| &credential.key),
+            };
+            record(audit, attempt, outcome);
+            Denial::Cloned
+        }
+        Decision::Deny(denial) => {
+            record(audit, attempt, Outcome::Refused { reason: denial.code(), advice: denial.advice() });
+            denial
+        }
+    };
+    let refusal = Refusal::new(denial, found, attempt);
+    if let Err(error) = registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
+        let error: &dyn Error = &error;
+        tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
+    }
+    Err(VendError::Refused)
+}
+
+/// The error, written down.
+pub(crate) fn failed(audit: &impl Audit, attempt: &Attempt, error: VendError) -> VendError {
+    record(audit, attempt, Outcome::Failed { reason: error.code() });
+    error
+}
+
+pub(crate) fn record(audit: &impl Audit, attempt: &Attempt, outcome: Outcome<'_>) {
+    let (device, key) = (Some(&attempt.device), Some(&attempt.proof.key));
+    audit.record(&AuditRecord { origin: &attempt.origin, device, key, outcome });
+}
+
+impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
+    /// Decides about one request, and does what the decision asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`VendError`]; after any of them the device may ask again, and finds what this attempt left in order.
+    pub async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
+        let request = request.parse(&self.refused_keys, &self.audit)?;
+        let Requested { attempt, csr, private_key, parameters } = request;
         let held = match self.registry.reserve(&attempt).await {
             Ok(Reserve::Held(device)) => device,
-            Ok(Reserve::Refused(found)) => match decide(found.as_ref(), &attempt) {
-                Decision::Replay(credential) => {
-                    record(Outcome::Replayed { certificate: &credential.certificate, thing: &credential.thing });
-                    return Ok(Vended { credential, private_key: None, replayed: true });
-                }
-                Decision::Wait { until } => {
-                    record(Outcome::Waited);
-                    return Err(VendError::InProgress { until });
-                }
-                // The store refused what the decision allows: it saw a change that has been undone since.
-                Decision::Provision => {
-                    record(Outcome::Waited);
-                    return Err(VendError::InProgress { until: attempt.now.after(Duration::from_secs(1)) });
-                }
-                Decision::Quarantine => {
-                    let kept = found.as_ref().and_then(|device| device.credential.as_ref());
-                    record(Outcome::Quarantined {
-                        certificate: kept.map(|credential| &credential.certificate),
-                        provisioned_key: kept.map(|credential| &credential.key),
-                    });
-                    return Err(self.refuse(Denial::Cloned, found.as_ref(), &attempt).await);
-                }
-                Decision::Deny(denial) => {
-                    record(Outcome::Refused { reason: denial.code(), advice: denial.advice() });
-                    return Err(self.refuse(denial, found.as_ref(), &attempt).await);
-                }
-            },
-            Err(error) => {
-                let error = VendError::from(error);
-                record(Outcome::Failed { reason: error.code() });
-                return Err(error);
+            Ok(Reserve::Refused(found)) => {
+                let decision = decide(found.as_ref(), &attempt);
+                return turn_away(&self.registry, &self.audit, decision, found.as_ref(), &attempt).await;
             }
+            Err(error) => return Err(failed(&self.audit, &attempt, error.into())),
         };
         match self.provision(&held, &attempt, &csr, &parameters).await {
             Ok(credential) => {
-                record(Outcome::Provisioned { certificate: &credential.certificate, thing: &credential.thing });
+                let outcome = Outcome::Provisioned { certificate: &credential.certificate, thing: &credential.thing };
+                record(&self.audit, &attempt, outcome);
                 Ok(Vended { credential, private_key, replayed: false })
             }
-            Err(error) => {
-                record(Outcome::Failed { reason: error.code() });
-                Err(error)
-            }
+            Err(error) => Err(failed(&self.audit, &attempt, error)),
         }
-    }
-
-    /// Writes a refusal down and gives the one answer that every refusal gets.
-    async fn refuse(&self, denial: Denial, found: Option<&Device>, attempt: &Attempt) -> VendError {
-        let refusal = Refusal::new(denial, found, attempt);
-        if let Err(error) = self.registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
-            let error: &dyn Error = &error;
-            tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
-        }
-        VendError::Refused
     }
 
     /// Makes a reserved device what it is to become, and ends the reservation one way or the other.
@@ -222,9 +269,9 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         parameters: &BTreeMap<String, String>,
     ) -> Result<Credential, VendError> {
         let mut left = device.leftover();
-        let mut remains = device.remains_beside(attempt);
-        let error = match self.build(device, attempt, csr, parameters, &mut left, &mut remains).await {
-            Ok(credential) => match self.registry.commit(attempt, &credential, remains).await {
+        let mut beside = Beside { superseded: device.superseded.clone(), remains: device.remains_beside(attempt) };
+        let error = match self.build(device, attempt, csr, parameters, &mut left, &mut beside).await {
+            Ok(credential) => match self.registry.commit(attempt, &credential, &beside).await {
                 Ok(Ok(())) => return Ok(credential),
                 Ok(Err(ReservationLost { to_same_key })) => {
                     // Somebody else decides about this device now, and does not know this certificate. Only another
@@ -238,7 +285,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             },
             Err(error) => error,
         };
-        if let Err(unreleased) = self.registry.release(attempt, &left, remains).await {
+        if let Err(unreleased) = self.registry.release(attempt, &left, beside.remains).await {
             // The lease runs out by itself, and the next attempt then asks the platform what is there.
             let error: &dyn Error = &unreleased;
             tracing::warn!(device = %attempt.device, error, "a reservation was not released");
@@ -246,7 +293,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         Err(error)
     }
 
-    /// Steps 2 and 3. Keeps in `left` what a failure would leave behind, and in `remains` whether that is all.
+    /// Steps 2 and 3. Keeps in `left` what a failure would leave behind, and in `beside` what there is else.
     async fn build(
         &self,
         device: &Device,
@@ -254,14 +301,19 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         csr: &Csr,
         parameters: &BTreeMap<String, String>,
         left: &mut Leftover,
-        remains: &mut Remains,
+        beside: &mut Beside,
     ) -> Result<Credential, VendError> {
         let resources = self.templates.evaluate(device, parameters).map_err(VendError::Parameters)?;
-        let found = match left {
-            Leftover::Known(None) => None,
-            _ => self.settle(device, attempt, &resources).await?,
-        };
-        *left = Leftover::Known(found.clone());
+        let found = self.settle(device, attempt, &resources).await?;
+        // What the device has is no attempt's to leave.
+        *left = Leftover::Known(found.clone().filter(|found| !device.has(&found.certificate)));
+        if found.as_ref().is_none_or(|found| !device.has(&found.certificate)) {
+            let Succession { kept, outdated } = device.succession(attempt);
+            for superseded in outdated {
+                self.platform.retire(&superseded.thing, &superseded.certificate_name).await?;
+            }
+            beside.superseded = kept;
+        }
 
         let issue = async {
             match found {
@@ -272,10 +324,12 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         let (issued, thing) = join(issue, self.platform.ensure_thing(&resources.thing)).await;
         if !matches!(issued, Ok(_) | Err(PlatformError::Throttled { .. })) {
             // A certificate may have been made all the same.
-            *remains = Remains::Unsettled;
+            beside.remains = Remains::Unsettled;
         }
         let credential = issued?;
-        *left = Leftover::Known(Some(credential.clone()));
+        if !device.has(&credential.certificate) {
+            *left = Leftover::Known(Some(credential.clone()));
+        }
         thing?;
 
         let (thing, policies, groups) = join3(
@@ -315,16 +369,15 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         attempt: &Attempt,
         resources: &Resources,
     ) -> Result<Option<Credential>, PlatformError> {
-        let mut left: Vec<Credential> = device.credential.iter().cloned().collect();
+        let held = device.reservation.as_ref();
+        let mut left: Vec<Credential> = held.and_then(|held| held.left.clone()).into_iter().collect();
         let died = device.reservation.as_ref().is_some_and(|reservation| reservation.attempts > 1);
         if let Some(unsettled) = device.unsettled.as_ref().filter(|_| died) {
             let there = self.platform.certificates_of(&resources.thing.name).await?;
             let unknown = there.iter().filter(|there| {
                 let certificate = &there.issued.certificate;
                 // A factory certificate is in a device; no attempt of ours made it.
-                there.ca.is_none()
-                    && unsettled.keys.contains(certificate.key())
-                    && left.iter().all(|known| known.certificate != *certificate.id())
+                there.ca.is_none() && unsettled.keys.contains(certificate.key()) && !device.knows(certificate.id())
             });
             let unknown: Vec<_> = unknown.map(|there| Credential::new(&there.issued, attempt, resources)).collect();
             left.extend(unknown);
@@ -337,7 +390,8 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
                 self.platform.retire(&credential.thing, &credential.certificate_name).await?;
             }
         }
-        Ok(usable)
+        let own = device.credential.as_ref().filter(|own| own.continues(attempt, resources));
+        Ok(usable.or_else(|| own.filter(|own| !own.is_renewable(&attempt.proof)).cloned()))
     }
 }
 
@@ -352,7 +406,8 @@ impl Device {
     /// What the attempt that has just reserved this device finds left behind by earlier ones.
     fn leftover(&self) -> Leftover {
         let alone = self.reservation.as_ref().is_some_and(|reservation| reservation.attempts <= 1);
-        if alone && self.credential.is_none() { Leftover::Known(None) } else { Leftover::Unknown }
+        let nothing = self.reservation.as_ref().is_some_and(|reservation| reservation.left.is_none());
+        if alone && nothing { Leftover::Known(None) } else { Leftover::Unknown }
     }
 }
 

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use cvm_provisioning::{Attempt, Decision, Denial, Device, DeviceStore as _, KeyOrigin, Proof, State, Verdict};
+use cvm_provisioning::{
+    Attempt, Decision, Denial, Device, DeviceStore as _, KeyOrigin, Proof, ShownCertificate, State, Verdict,
+};
 use cvm_testkit::fixture::{NOW, attempt, csr, device, id, later, request};
 use cvm_testkit::scenario::World;
 use cvm_testkit::{MemoryRegistry, Script};
@@ -55,6 +57,26 @@ async fn a_reservation_keeps_everybody_else_waiting_until_its_lease_ends() {
     assert_eq!(device.decide(&first), Decision::Provision, "it is the holder's own");
     assert_eq!(device.decide(&second), Decision::Wait { until: later(30) });
     assert_eq!(device.decide(&Attempt { now: later(30), ..second }), Decision::Provision);
+}
+
+#[tokio::test]
+async fn threat_04_a_renewal_that_died_opens_no_door_to_a_clone() {
+    let (provisioned, own) = provisioned(KeyOrigin::Device).await;
+    let credential = provisioned.credential.clone().unwrap();
+    let shown = Some(ShownCertificate { id: credential.certificate, renewable: false });
+    let renewal = attempt("sn-1", 3, &csr("sn-1"), later(1));
+    let renewal = Attempt { proof: Proof { shown, token: None, ..renewal.proof }, ..renewal };
+    assert_eq!(provisioned.decide(&renewal), Decision::Provision);
+    let mut reserved = provisioned;
+    reserved.reserve(&renewal);
+    let clone = attempt("sn-1", 4, &csr("sn-1"), later(100));
+    assert!(matches!(reserved.decide(&clone), Decision::Wait { .. }), "it is decided when the renewal is settled");
+    assert_eq!(reserved.decide(&Attempt { now: later(100), ..own }), Decision::Replay(credential));
+    let again = attempt("sn-1", 5, &csr("sn-1"), later(100));
+    let again = Attempt { proof: Proof { shown, ..again.proof }, ..again };
+    assert_eq!(reserved.decide(&again), Decision::Provision);
+    reserved.abandon(later(400));
+    assert_eq!(reserved.decide(&Attempt { now: later(401), ..clone }), Decision::Quarantine);
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use cvm_provisioning::{
-    CertificateId, Credential, GroupCredential, InvalidGroupCredential, KeyFingerprint, ThingName, Timestamp,
+    CertificateId, Credential, GroupCredential, InvalidGroupCredential, KeyFingerprint, Superseded, ThingName,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,44 @@ pub struct CredentialRecord {
     enrolled_with: Option<String>,
     thing_name: String,
     configuration: BTreeMap<String, String>,
+}
+
+/// A certificate that another one has taken the place of, as a map under its id.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SupersededRecord {
+    certificate_arn: String,
+    key: KeyFingerprint,
+    thing_name: String,
+    since: Timestamp,
+}
+
+/// Certificates that another one has taken the place of, by their ids.
+pub fn superseded(all: &[Superseded]) -> BTreeMap<String, SupersededRecord> {
+    let record = |superseded: &Superseded| SupersededRecord {
+        certificate_arn: superseded.certificate_name.clone(),
+        key: superseded.key,
+        thing_name: superseded.thing.to_string(),
+        since: superseded.since,
+    };
+    all.iter().map(|superseded| (superseded.certificate.to_string(), record(superseded))).collect()
+}
+
+pub(crate) fn from_superseded(
+    records: BTreeMap<String, SupersededRecord>,
+) -> Result<Vec<Superseded>, Box<dyn Error + Send + Sync>> {
+    let superseded = |(id, record): (String, SupersededRecord)| {
+        Ok(Superseded {
+            certificate: id.parse()?,
+            certificate_name: record.certificate_arn,
+            key: record.key,
+            thing: ThingName::try_from(record.thing_name)?,
+            since: record.since,
+        })
+    };
+    let mut all = records.into_iter().map(superseded).collect::<Result<Vec<_>, Box<dyn Error + Send + Sync>>>()?;
+    all.sort_by_key(|superseded| superseded.since);
+    Ok(all)
 }
 
 pub(crate) fn group(text: Option<&str>) -> Result<Option<GroupCredential>, InvalidGroupCredential> {

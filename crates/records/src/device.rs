@@ -10,7 +10,7 @@ use cvm_provisioning::{
 use serde::{Deserialize, Serialize};
 
 use crate::attestation::AttestationRecord;
-use crate::credential::{CredentialRecord, group};
+use crate::credential::{CredentialRecord, SupersededRecord, from_superseded, group, superseded};
 use crate::module::ModuleRecord;
 use crate::status::status;
 
@@ -57,6 +57,10 @@ pub struct DeviceRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leftover: Option<CredentialRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unsettled_since: Option<Timestamp>,
@@ -66,6 +70,9 @@ pub struct DeviceRecord {
     credential: Option<CredentialRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
     used_at: Option<Timestamp>,
+    /// By the certificate's id, so that a condition can ask for one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    superseded: BTreeMap<String, SupersededRecord>,
     /// What an index finds the device by.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_id: Option<CertificateId>,
@@ -111,11 +118,14 @@ impl From<&Device> for DeviceRecord {
             reserved_certificate: reservation.and_then(|held| held.certificate),
             reserved_with: reservation.and_then(|held| held.group).map(|group| group.to_string()),
             reserved_until: reservation.map(|held| held.expires_at),
+            reserved_from: reservation.map(|held| held.from.name().to_owned()),
+            leftover: reservation.and_then(|held| held.left.as_ref()).map(CredentialRecord::from),
             attempts: reservation.map(|held| held.attempts),
             unsettled_since: unsettled.map(|unsettled| unsettled.since),
             attempted_keys: unsettled.map(|unsettled| unsettled.keys.clone()).unwrap_or_default(),
             credential: device.credential.as_ref().map(CredentialRecord::from),
             used_at: device.credential.as_ref().and_then(|credential| credential.used_at),
+            superseded: superseded(&device.superseded),
             certificate_id: device.indexed_certificate(),
             wrong_proofs: device.wrong_proofs.count,
             blocked_until: device.wrong_proofs.blocked_until,
@@ -141,6 +151,8 @@ impl TryFrom<DeviceRecord> for Device {
                 certificate: record.reserved_certificate,
                 group: group(record.reserved_with.as_deref())?,
                 expires_at,
+                from: record.reserved_from.as_deref().and_then(State::from_name).unwrap_or(State::Registered),
+                left: record.leftover.map(Credential::try_from).transpose()?,
                 attempts: record.attempts.unwrap_or_default(),
             }),
             _ => None,
@@ -167,6 +179,7 @@ impl TryFrom<DeviceRecord> for Device {
             state: State::from_name(&record.state).ok_or("state is not one that this version knows")?,
             reservation,
             credential: credential.map(|credential| Credential { used_at: record.used_at, ..credential }),
+            superseded: from_superseded(record.superseded)?,
             unsettled,
             wrong_proofs: WrongProofs { count: record.wrong_proofs, blocked_until: record.blocked_until },
             last_refusal,

@@ -15,7 +15,7 @@ mod status;
 pub use attestation::{CA, CERTIFICATE, PUBLIC_KEY, TOKEN};
 pub use audit_entry::AuditEntryRecord;
 pub use claim::ClaimRecord;
-pub use credential::CredentialRecord;
+pub use credential::{CredentialRecord, SupersededRecord, superseded};
 pub use device::DeviceRecord;
 pub use ledger_entry::LedgerEntryRecord;
 pub use origin::OriginRecord;

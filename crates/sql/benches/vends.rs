@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cvm_provisioning::{Credential, Csr, DeviceStore as _, Remains, Reservations as _, Reserve};
+use cvm_provisioning::{Beside, Credential, Csr, DeviceStore as _, Reservations as _, Reserve};
 use cvm_sql::SqlRegistry;
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{NOW, attempt, csr, device, origin};
@@ -46,7 +46,7 @@ async fn main() {
         async move {
             let attempt = attempt(&name(number * step), number as u128 + 1, &key, NOW);
             assert!(matches!(registry.reserve(&attempt).await.unwrap(), Reserve::Held(_)));
-            registry.commit(&attempt, &credential, Remains::Nothing).await.unwrap().unwrap();
+            registry.commit(&attempt, &credential, &Beside::NOTHING).await.unwrap().unwrap();
         }
     })
     .await;

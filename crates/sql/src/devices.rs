@@ -1,6 +1,6 @@
 //! The item of a device, read and written inside a transaction.
 
-use cvm_provisioning::{AuditEntry, Device, DeviceId, Origin, RegistryWrite};
+use cvm_provisioning::{AuditEntry, Device, DeviceId, Origin, RegistryWrite, Timestamp};
 use cvm_records::DeviceRecord;
 
 use crate::connection::{Connection, Row, Value};
@@ -29,8 +29,8 @@ pub(crate) fn record(device: &Device) -> Result<String, SqlError> {
 pub(crate) fn insert(connection: &mut dyn Connection, device: &Device, by: &Origin) -> Result<(), SqlError> {
     write(
         connection,
-        "INSERT INTO devices (version, state, enabled, device_group, template, certificate, unsettled_since, updated_at, \
-         record, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO devices (version, state, enabled, device_group, template, certificate, unsettled_since, \
+         succession_ends, updated_at, record, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         device,
     )?;
     tell(connection, None, Some(device), by)
@@ -49,7 +49,7 @@ pub(crate) fn update(
     write(
         connection,
         "UPDATE devices SET version = ?, state = ?, enabled = ?, device_group = ?, template = ?, certificate = ?, \
-         unsettled_since = ?, updated_at = ?, record = ? WHERE id = ?",
+         unsettled_since = ?, succession_ends = ?, updated_at = ?, record = ? WHERE id = ?",
         after,
     )?;
     tell(connection, Some(before), Some(after), by)
@@ -74,6 +74,7 @@ fn write(connection: &mut dyn Connection, statement: &str, device: &Device) -> R
         template.as_ref().into(),
         certificate.as_ref().into(),
         device.unsettled.as_ref().map(|unsettled| unsettled.since.seconds()).into(),
+        device.succession_ends().map(Timestamp::seconds).into(),
         Value::Integer(device.updated_at.seconds()),
         (&record).into(),
         device.id.as_str().into(),

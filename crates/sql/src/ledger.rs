@@ -12,11 +12,7 @@ impl CertificateLedger for SqlRegistry {
         let entry = entry.clone();
         self.write(move |connection| match lock(connection, &entry.id)? {
             Some(_) => Ok(()),
-            None => write(
-                connection,
-                "INSERT INTO certificates (issuer, thing, powerless, not_after, record, id) VALUES (?, ?, ?, ?, ?, ?)",
-                &entry,
-            ),
+            None => enter(connection, &entry),
         })
         .await
     }
@@ -37,18 +33,7 @@ impl CertificateLedger for SqlRegistry {
 
     async fn set_standing(&self, id: &CertificateId, standing: Standing, now: Timestamp) -> Result<(), RegistryError> {
         let id = *id;
-        self.write(move |connection| {
-            let Some(there) = lock(connection, &id)? else { return Ok(()) };
-            if there.standing == standing || there.standing == Standing::Revoked {
-                return Ok(());
-            }
-            write(
-                connection,
-                "UPDATE certificates SET issuer = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
-                &LedgerEntry { standing, since: now, ..there },
-            )
-        })
-        .await
+        self.write(move |connection| set_standing(connection, &id, standing, now)).await
     }
 
     async fn without_power(&self, issuer: &str, ends_after: Timestamp) -> Result<Vec<LedgerEntry>, RegistryError> {
@@ -60,6 +45,33 @@ impl CertificateLedger for SqlRegistry {
         })
         .await
     }
+}
+
+/// Enters a certificate that nobody has entered.
+pub(crate) fn enter(connection: &mut dyn Connection, entry: &LedgerEntry) -> Result<(), SqlError> {
+    write(
+        connection,
+        "INSERT INTO certificates (issuer, thing, powerless, not_after, record, id) VALUES (?, ?, ?, ?, ?, ?)",
+        entry,
+    )
+}
+
+/// Writes how a certificate stands; one that is revoked stays so, and one that is unknown is no error.
+pub(crate) fn set_standing(
+    connection: &mut dyn Connection,
+    id: &CertificateId,
+    standing: Standing,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    let Some(there) = lock(connection, id)? else { return Ok(()) };
+    if there.standing == standing || there.standing == Standing::Revoked {
+        return Ok(());
+    }
+    write(
+        connection,
+        "UPDATE certificates SET issuer = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
+        &LedgerEntry { standing, since: now, ..there },
+    )
 }
 
 fn lock(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<LedgerEntry>, SqlError> {

@@ -10,6 +10,7 @@ mod connection;
 mod decisions;
 mod device_store;
 mod devices;
+mod enrolments;
 mod error;
 mod index;
 mod ledger;

@@ -1,8 +1,8 @@
 //! The path of a device: one transaction for each step.
 
 use cvm_provisioning::{
-    Attempt, Credential, Decision, DeviceId, Leftover, Origin, Refusal, RegistryError, Remains, ReservationLost,
-    Reservations, Reserve,
+    Attempt, Beside, Credential, Decision, DeviceId, Leftover, Origin, Refusal, RegistryError, Remains,
+    ReservationLost, Reservations, Reserve,
 };
 
 use crate::{SqlRegistry, devices};
@@ -29,15 +29,15 @@ impl Reservations for SqlRegistry {
         &self,
         attempt: &Attempt,
         credential: &Credential,
-        remains: Remains,
+        beside: &Beside,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
-        let (attempt, credential) = (attempt.clone(), credential.clone());
+        let (attempt, credential, beside) = (attempt.clone(), credential.clone(), beside.clone());
         self.write(move |connection| {
             let Some(mut device) = devices::lock(connection, &attempt.device)? else {
                 return Ok(Err(ReservationLost { to_same_key: false }));
             };
             let before = device.clone();
-            let committed = device.commit(attempt.id, credential.clone(), remains, attempt.now);
+            let committed = device.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
             devices::update(connection, before, &device, &attempt.origin)?;
             Ok(committed)
         })

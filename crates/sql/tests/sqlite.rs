@@ -62,6 +62,14 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
 }
 
 #[tokio::test]
+async fn threat_06_a_renewal_that_fails_anywhere_never_leaves_a_device_without_a_certificate() {
+    let (_folder, registry) = registry();
+    Box::pin(scenario::renewal::fault_matrix(|| registry.clone(), &[Fault::Throttle])).await;
+    Box::pin(scenario::renewal::a_renewal_that_died_leaves_what_was(|| registry.clone())).await;
+    Box::pin(scenario::renewal::the_old_certificate_ends_with_its_grace(registry)).await;
+}
+
+#[tokio::test]
 async fn what_an_operator_decides_holds_whatever_devices_do() {
     let (_folder, registry) = registry();
     scenario::lifecycle::a_decision_in_the_middle_of_a_vend(|| registry.clone()).await;

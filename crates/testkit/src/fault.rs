@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use cvm_bulk::{Fetched, Job, JobId, JobStore, ObjectError, ObjectPath, Objects};
 use cvm_provisioning::{
-    Attempt, CertificateId, CertificateIndex, CertificateOwner, CertificateSummary, Certificates, Claim, ClaimIssuer,
-    ClaimStore, Credential, Csr, Cursors, Departures, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore,
-    GenerationId, Inventory, InventoryPage, IssuedCertificate, IssuedClaim, Leftover, Origin, Page, Platform,
-    PlatformError, PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains,
-    ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
-    ThingPrincipalType, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateOwner, CertificateSummary,
+    Certificates, Claim, ClaimIssuer, ClaimStore, Credential, Csr, Cursors, Departures, Device, DeviceCounts,
+    DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory, InventoryPage, IssuedCertificate,
+    IssuedClaim, LedgerEntry, Leftover, Origin, Page, Platform, PlatformError, PolicyName, Presence, Presences,
+    Refusal, RegisteredCertificate, RegistryError, Remains, ReservationLost, Reservations, Reserve, Standing,
+    TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp, Tombstone, Tombstones, TrustedUser,
+    UnsettledDevice,
 };
 use tokio::sync::Notify;
 
@@ -193,13 +194,13 @@ impl<R: Reservations> Reservations for Faulty<R> {
         &self,
         attempt: &Attempt,
         credential: &Credential,
-        remains: Remains,
+        beside: &Beside,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         if self.script.0.hold_commit {
             self.script.0.held.notify_one();
             self.script.0.resumed.notified().await;
         }
-        self.registry_call(self.inner.commit(attempt, credential, remains)).await
+        self.registry_call(self.inner.commit(attempt, credential, beside)).await
     }
 
     async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
@@ -208,6 +209,27 @@ impl<R: Reservations> Reservations for Faulty<R> {
 
     async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         self.registry_call(self.inner.refuse(device, refusal, by)).await
+    }
+}
+
+impl<R: Enrolments> Enrolments for Faulty<R> {
+    async fn enrol(
+        &self,
+        attempt: &Attempt,
+        credential: &Credential,
+        entry: &LedgerEntry,
+    ) -> Result<Enrol, RegistryError> {
+        self.registry_call(self.inner.enrol(attempt, credential, entry)).await
+    }
+
+    async fn end_successions(&self, now: Timestamp, limit: u16) -> Result<usize, RegistryError> {
+        self.registry_call(self.inner.end_successions(now, limit)).await
+    }
+}
+
+impl<C: CertificateAuthority> CertificateAuthority for Faulty<C> {
+    async fn certify(&self, csr: &Csr, thing: &ThingName) -> Result<(IssuedCertificate, LedgerEntry), PlatformError> {
+        self.platform_call(self.inner.certify(csr, thing)).await
     }
 }
 

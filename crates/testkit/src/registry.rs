@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvm_provisioning::{
-    Attempt, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential, Cursors, Decision,
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Leftover, Origin, Page, Presence,
-    Presences, Refusal, RegistryError, RegistryWrite, Remains, ReservationLost, Reservations, Reserve, Tombstone,
-    Tombstones, TrustedUser, UnsettledDevice,
+    Attempt, Beside, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential, Cursors,
+    Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Leftover, Origin, Page,
+    Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains, ReservationLost, Reservations, Reserve,
+    Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 
 /// The registry that the domain's own rules make: each method under one lock.
@@ -84,12 +84,12 @@ impl Reservations for MemoryRegistry {
         &self,
         attempt: &Attempt,
         credential: &Credential,
-        remains: Remains,
+        beside: &Beside,
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         Ok(match self.devices().get_mut(&attempt.device) {
             Some(device) => {
                 let before = device.clone();
-                let committed = device.commit(attempt.id, credential.clone(), remains, attempt.now);
+                let committed = device.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
                 self.tell(Some(before), Some(device.clone()), &attempt.origin);
                 committed
             }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use cvm_authority::{Authority, LocalSigner, RevocationReason, RevokedCertificate};
 use cvm_provisioning::{
-    AttemptId, CertificateLedger as _, Cursors as _, Enforce, LedgerEntry, LogAudit, Origin, Standing, Timestamp,
+    AttemptId, CertificateLedger as _, Cursors as _, Enforce, Enrolments as _, LedgerEntry, LogAudit, Origin, Standing,
+    Timestamp,
 };
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
@@ -73,7 +74,8 @@ impl Enforcement {
         loop {
             let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
             let enforced = self.enforce().await;
-            if enforced || renewed.until(now()) > LIST_VALIDITY / 4 {
+            let ended = self.end_successions().await;
+            if enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4 {
                 match self.renew_lists(now()).await {
                     Ok(()) => renewed = now(),
                     Err(error) => {
@@ -117,6 +119,18 @@ impl Enforcement {
                     tracing::error!(error = cause, "that a decision is enforced was not noted; it is enforced again");
                     return any;
                 }
+            }
+        }
+    }
+
+    /// Takes certificates out of power that newer ones have taken the place of, and says whether there were any.
+    async fn end_successions(&self) -> bool {
+        match self.registry.end_successions(now(), AT_ONCE).await {
+            Ok(ended) => ended > 0,
+            Err(error) => {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(error = cause, "superseded certificates keep their power; it is tried again");
+                false
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use cvm_authority::{OwnPlatform, Profile};
 use cvm_http::{Endpoint, Handout, Registry, RootCa};
-use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, Vend};
+use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 
@@ -111,9 +111,9 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
     let revocations = enforcement.begin(now()).await?;
     let handout = Handout { endpoint: broker.clone(), root_ca };
     let services = Services {
-        vend: Vend {
+        vend: VendAtOnce {
             registry: registry.clone(),
-            platform,
+            authority: platform,
             audit: LogAudit,
             templates: templates(),
             refused_keys: RefusedKeys::default(),

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cvm_authority::{LocalSigner, OwnPlatform};
 use cvm_http::{Caller, Handout, Operator, Registry, registry_router};
-use cvm_provisioning::{Actor, DeviceStore as _, LogAudit, Vend};
+use cvm_provisioning::{Actor, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -31,7 +31,7 @@ const MAX_BODY: usize = 1024 * 1024;
 
 /// What the server has to offer.
 pub(super) struct Services {
-    pub(super) vend: Vend<SqlRegistry, Platform, LogAudit>,
+    pub(super) vend: VendAtOnce<SqlRegistry, Platform, LogAudit>,
     pub(super) handout: Handout,
     pub(super) operators: Registry<SqlRegistry, SqlRegistry>,
     pub(super) tokens: OperatorTokens,

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, CertificateId, Credential, Denial, Device, EnrolmentToken, GenerationId,
-    GroupCredential, Hierarchy, KeyOrigin, Leftover, Module, Proof, Refusal, Remains, State, Timestamp,
-    TrustedUserClaim, Verdict,
+    Attempt, AttemptId, Attestation, Beside, CertificateId, Credential, Denial, Device, EnrolmentToken, GenerationId,
+    GroupCredential, Hierarchy, KeyOrigin, Leftover, Module, Proof, Refusal, Remains, ShownCertificate, State,
+    Superseded, Timestamp, TrustedUserClaim, Verdict,
 };
 
 use super::{LEAF, OTHER_LEAF};
@@ -20,6 +20,7 @@ pub(super) struct Cases {
     pub(super) devices: Vec<Device>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) credential: Credential,
+    pub(super) superseded: Vec<Superseded>,
 }
 
 impl Cases {
@@ -45,6 +46,18 @@ impl Cases {
         };
         let first = attempt(1, fingerprint, true, false, NOW);
         let connected = factory(LEAF, fingerprint, CA, NOW);
+        let renewal = |number, key, shown: &[u8], renewable| {
+            let attempt = attempt(number, key, false, false, later(2));
+            let shown = Some(ShownCertificate { id: CertificateId::of(shown), renewable });
+            Attempt { proof: Proof { shown, ..attempt.proof }, ..attempt }
+        };
+        let superseded = |certificate: &[u8], since| Superseded {
+            certificate: CertificateId::of(certificate),
+            certificate_name: "an earlier one".to_owned(),
+            key: *other.key().fingerprint(),
+            thing: name.to_owned().try_into().expect("a thing's name"),
+            since,
+        };
         let attempts = vec![
             attempt(2, fingerprint, true, false, later(2)),
             attempt(3, *other.key().fingerprint(), true, false, later(2)),
@@ -60,6 +73,12 @@ impl Cases {
             factory(OTHER_LEAF, fingerprint, CA, later(600)),
             factory(OTHER_LEAF, *other.key().fingerprint(), CA, later(600)),
             factory(LEAF, fingerprint, OTHER_CA, later(2)),
+            renewal(11, fingerprint, LEAF, false),
+            renewal(12, fingerprint, LEAF, true),
+            renewal(13, *other.key().fingerprint(), LEAF, false),
+            renewal(14, *other.key().fingerprint(), LEAF, true),
+            renewal(15, *other.key().fingerprint(), OTHER_LEAF, false),
+            renewal(16, fingerprint, OTHER_LEAF, true),
         ];
 
         let with = |change: &dyn Fn(&mut Device)| {
@@ -68,6 +87,7 @@ impl Cases {
             device
         };
         let credential = credential(&registered, &first, &own).await;
+        let leaf = Credential { certificate: CertificateId::of(LEAF), ..credential.clone() };
         let made_here = Credential { key_made_here: true, ..credential.clone() };
         let public_key = Attestation::PublicKey { key: fingerprint };
         let expires = |expires_at: Timestamp| Attestation::Token {
@@ -81,12 +101,18 @@ impl Cases {
         let provision = |device: &mut Device, credential: &Credential| {
             device.reserve(&first);
             device
-                .commit(first.id, credential.clone(), Remains::Nothing, later(1))
+                .commit(first.id, credential.clone(), Beside::NOTHING, later(1))
                 .expect("the attempt holds the device");
         };
         let release = |device: &mut Device, left: Leftover| {
             device.reserve(&first);
             device.release(first.id, left, Remains::Nothing, later(1));
+        };
+        let guess = |device: &mut Device| {
+            for _ in 0..6 {
+                let blocked_until = device.wrong_proofs.one_more(later(1)).blocked_until;
+                device.refuse(&Refusal { blocked_until, ..refused(Denial::WrongProof) });
+            }
         };
         let devices = vec![
             registered.clone(),
@@ -191,22 +217,33 @@ impl Cases {
                 device.confirm(Credential { used_at: Some(later(1)), ..credential.clone() }, later(1));
                 device.reserve(&factory(OTHER_LEAF, fingerprint, CA, later(2)));
             }),
+            with(&|device| provision(device, &leaf)),
+            with(&|device| {
+                provision(device, &leaf);
+                device.superseded = vec![superseded(OTHER_LEAF, NOW)];
+            }),
+            with(&|device| {
+                provision(device, &credential);
+                device.superseded = vec![superseded(CA, NOW), superseded(LEAF, later(1))];
+                guess(device);
+            }),
+            with(&|device| {
+                provision(device, &leaf);
+                device.reserve(&attempt(20, *other.key().fingerprint(), true, false, later(1)));
+            }),
+            with(&|device| {
+                provision(device, &leaf);
+                device.renew(later(1)).expect("there is something to renew");
+            }),
             with(&|device| {
                 device.key_origin = KeyOrigin::Service;
                 provision(device, &made_here);
                 device.mark_used(later(1));
             }),
-            with(&|device| {
-                for _ in 0..6 {
-                    let wrong = Refusal {
-                        blocked_until: device.wrong_proofs.one_more(later(1)).blocked_until,
-                        ..refused(Denial::WrongProof)
-                    };
-                    device.refuse(&wrong);
-                }
-            }),
+            with(&guess),
         ];
-        Self { devices, attempts, credential }
+        let superseded = vec![superseded(LEAF, later(1))];
+        Self { devices, attempts, credential, superseded }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What attempts do to a device: they reserve it, commit, release it and are refused.
 
 use cvm_provisioning::{
-    Attempt, AttemptId, CertificateId, Credential, Decision, Denial, Leftover, Refusal, Remains, Reserve,
+    Attempt, AttemptId, Beside, CertificateId, Credential, Decision, Denial, Leftover, Refusal, Remains, Reserve,
 };
 
 use super::cases::Cases;
@@ -53,11 +53,13 @@ pub(super) async fn a_commit_is_the_holders<R: Registry>(registry: &R, cases: &C
             put(registry, device).await;
             let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
             let mut expected = device.clone();
-            let outcome = expected.commit(attempt.id, credential.clone(), remains, attempt.now);
-            assert_eq!(registry.commit(&attempt, credential, remains).await.expect("the store answers"), outcome);
+            let superseded = if owner == 1 { cases.superseded.clone() } else { Vec::new() };
+            let beside = Beside { superseded, remains };
+            let outcome = expected.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
+            assert_eq!(registry.commit(&attempt, credential, &beside).await.expect("the store answers"), outcome);
             assert_eq!(stored(registry, device).await, expected, "{owner}");
             if outcome.is_ok() {
-                let again = registry.commit(&attempt, credential, remains).await.expect("the store answers");
+                let again = registry.commit(&attempt, credential, &beside).await.expect("the store answers");
                 assert_eq!(again, Ok(()), "its answer was lost");
                 assert_eq!(stored(registry, device).await, expected);
             }
@@ -107,7 +109,7 @@ pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cas
         let refusal = Refusal::new(denial, None, &attempt);
         registry.refuse(&attempt.device, &refusal, &origin()).await.expect("the store answers");
     }
-    assert!(registry.commit(&attempt, &cases.credential, Remains::Nothing).await.expect("the store answers").is_err());
+    assert!(registry.commit(&attempt, &cases.credential, &Beside::NOTHING).await.expect("the store answers").is_err());
     registry.release(&attempt, &Leftover::Unknown, Remains::Nothing).await.expect("the store answers");
     assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
 }

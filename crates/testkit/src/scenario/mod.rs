@@ -13,6 +13,7 @@ pub mod claims;
 pub mod first_connect;
 pub mod lifecycle;
 pub mod reconcile;
+pub mod renewal;
 pub mod vend;
 
 /// All that a registry does.

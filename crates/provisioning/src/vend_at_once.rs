@@ -1,0 +1,85 @@
+//! The vend with a CA of our own: what the certificate will be is known before anything is written, and so the right to be
+//! the device, the certificate and its place in the ledger are one write. Nothing is ever reserved, and nothing can be left
+//! behind.
+//!
+//! ```text
+//! 1 look    the right proof, the right state: strangers cost no signature
+//! 2 sign    a certificate that nobody has seen
+//! 3 enrol   the decision again, and what follows from it; only now does anybody receive it
+//! ```
+
+use crate::vend::{Requested, decide, failed, record, turn_away};
+use crate::{
+    Attempt, Audit, AuditRecord, CertificateAuthority, Credential, Decision, Device, DeviceStore, Enrol, Enrolments,
+    Outcome, PlatformError, RefusedKeys, Reservations, Superseded, Templates, VendError, VendRequest, Vended, Vending,
+};
+
+/// The vend, with what it needs.
+#[derive(Debug)]
+pub struct VendAtOnce<R, C, A> {
+    /// The device registry, which is the ledger as well.
+    pub registry: R,
+    /// Who signs.
+    pub authority: C,
+    /// Where decisions are written down.
+    pub audit: A,
+    /// What devices become.
+    pub templates: Templates,
+    /// Keys that no device may have: known to be compromised, or somebody else's.
+    pub refused_keys: RefusedKeys,
+}
+
+impl<R, C, A> Vending for VendAtOnce<R, C, A>
+where
+    R: DeviceStore + Enrolments + Reservations,
+    C: CertificateAuthority,
+    A: Audit,
+{
+    async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
+        let Requested { attempt, csr, private_key, parameters } = request.parse(&self.refused_keys, &self.audit)?;
+        let attempt = &attempt;
+        let fail = |error: VendError| failed(&self.audit, attempt, error);
+        let found = self.registry.find(&attempt.device).await.map_err(|error| fail(error.into()))?;
+        let device = match (decide(found.as_ref(), attempt), found) {
+            (Decision::Provision, Some(device)) => device,
+            (decision, found) => {
+                return turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt).await;
+            }
+        };
+        let resources =
+            self.templates.evaluate(&device, &parameters).map_err(|error| fail(VendError::Parameters(error)))?;
+        let signed = self.authority.certify(&csr, &resources.thing.name).await;
+        let (issued, entry) = signed.map_err(|error| fail(error.into()))?;
+        if let Err(defect) = issued.certificate.lint(csr.key().fingerprint()) {
+            return Err(fail(PlatformError::Defective { source: defect.into() }.into()));
+        }
+        let credential = Credential::new(&issued, attempt, &resources);
+        match self.registry.enrol(attempt, &credential, &entry).await {
+            Ok(Enrol::Done) => {
+                let outcome = Outcome::Provisioned { certificate: &credential.certificate, thing: &credential.thing };
+                record(&self.audit, attempt, outcome);
+                Ok(Vended { credential, private_key, replayed: false })
+            }
+            // Somebody else was faster, or an operator stepped in. The certificate is in no ledger and nobody has seen it.
+            Ok(Enrol::Refused(found)) => {
+                let decision = decide(found.as_ref(), attempt);
+                turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt).await
+            }
+            Err(error) => Err(fail(error.into())),
+        }
+    }
+
+    fn record(&self, record: &AuditRecord<'_>) {
+        self.audit.record(record);
+    }
+}
+
+impl Device {
+    /// Makes `credential` the device's at once. Call it only where [`Device::decide`] said
+    /// [`Decision::Provision`](crate::Decision::Provision). Returns what has to lose its power in the same write.
+    pub fn enrol(&mut self, attempt: &Attempt, credential: Credential) -> Vec<Superseded> {
+        let succession = self.succession(attempt);
+        self.provision(credential, succession.kept, attempt.now);
+        succession.outdated
+    }
+}

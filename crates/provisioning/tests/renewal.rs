@@ -1,0 +1,44 @@
+//! Renewal: a device that has its certificate gets the next one, and is never without.
+
+use cvm_testkit::scenario::renewal;
+use cvm_testkit::{Fault, MemoryRegistry};
+
+#[tokio::test]
+async fn threat_06_a_renewal_that_fails_anywhere_never_leaves_a_device_without_a_certificate() {
+    Box::pin(renewal::fault_matrix(MemoryRegistry::default, &Fault::FAILURES)).await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_died_leaves_what_was() {
+    Box::pin(renewal::a_renewal_that_died_leaves_what_was(MemoryRegistry::default)).await;
+}
+
+#[tokio::test]
+async fn the_old_certificate_ends_with_its_grace() {
+    Box::pin(renewal::the_old_certificate_ends_with_its_grace(MemoryRegistry::default())).await;
+}
+
+#[tokio::test]
+async fn lost_answers_add_up_to_no_crowd() {
+    renewal::lost_answers_add_up_to_no_crowd(MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn the_same_key_gets_another_certificate_only_when_it_is_time() {
+    renewal::the_same_key_gets_another_certificate_only_when_it_is_time(MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn threat_28_only_a_certificate_that_counts_renews_its_device() {
+    renewal::only_a_certificate_of_the_device_renews_it(MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn guesses_of_others_do_not_block_a_renewal() {
+    renewal::guesses_of_others_do_not_block_a_renewal(MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn threat_06_an_operators_renewal_leaves_no_gap() {
+    Box::pin(renewal::an_operators_renewal_leaves_no_gap(MemoryRegistry::default)).await;
+}

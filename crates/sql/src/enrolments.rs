@@ -1,0 +1,74 @@
+//! A device and its certificate of our own CA, in one transaction.
+
+use cvm_provisioning::{
+    Attempt, Credential, Decision, DeviceId, Enrol, Enrolments, LedgerEntry, Origin, RegistryError, Standing,
+    Superseded, Timestamp,
+};
+
+use crate::connection::{Connection, Value};
+use crate::error::SqlError;
+use crate::{SqlRegistry, devices, ledger};
+
+impl Enrolments for SqlRegistry {
+    async fn enrol(
+        &self,
+        attempt: &Attempt,
+        credential: &Credential,
+        entry: &LedgerEntry,
+    ) -> Result<Enrol, RegistryError> {
+        let (attempt, credential, entry) = (attempt.clone(), credential.clone(), entry.clone());
+        self.write(move |connection| {
+            let Some(mut device) = devices::lock(connection, &attempt.device)? else {
+                return Ok(Enrol::Refused(None));
+            };
+            if !matches!(device.decide(&attempt), Decision::Provision) {
+                return Ok(Enrol::Refused(Some(device)));
+            }
+            let before = device.clone();
+            let outdated = device.enrol(&attempt, credential.clone());
+            ledger::enter(connection, &entry)?;
+            revoke(connection, &outdated, attempt.now)?;
+            devices::update(connection, before, &device, &attempt.origin)?;
+            Ok(Enrol::Done)
+        })
+        .await
+    }
+
+    async fn end_successions(&self, now: Timestamp, limit: u16) -> Result<usize, RegistryError> {
+        let statement = "SELECT id FROM devices WHERE succession_ends <= ? ORDER BY succession_ends LIMIT ?";
+        let due = self.read(move |connection| {
+            let rows = connection.query(statement, &[Value::Integer(now.seconds()), Value::Integer(limit.into())])?;
+            rows.iter().map(|row| row.text(0).map(ToOwned::to_owned)).collect::<Result<Vec<_>, _>>()
+        });
+        let due: Vec<DeviceId> = due.await?.iter().filter_map(|id| id.parse().ok()).collect();
+        let mut ended = 0;
+        for id in due {
+            ended += usize::from(self.end_succession(id, now).await?);
+        }
+        Ok(ended)
+    }
+}
+
+impl SqlRegistry {
+    async fn end_succession(&self, id: DeviceId, now: Timestamp) -> Result<bool, RegistryError> {
+        self.write(move |connection| {
+            let Some(mut device) = devices::lock(connection, &id)? else { return Ok(false) };
+            if device.succession_ends().is_none_or(|end| now < end) {
+                return Ok(false);
+            }
+            let before = device.clone();
+            let superseded = device.end_succession(now);
+            revoke(connection, &superseded, now)?;
+            devices::update(connection, before, &device, &Origin::new("succession", String::new()))?;
+            Ok(true)
+        })
+        .await
+    }
+}
+
+fn revoke(connection: &mut dyn Connection, superseded: &[Superseded], now: Timestamp) -> Result<(), SqlError> {
+    for certificate in superseded {
+        ledger::set_standing(connection, &certificate.certificate, Standing::Revoked, now)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! A device that has its certificate and asks for the next one, with everything that can go wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cvm_provisioning::{
+    Attempt, Certificate, CertificateId, Confirmation, Csr, State, Superseded, Timestamp, VendError, VendRequest,
+    Vended,
+};
+
+use super::first_connect::connection;
+use super::{Registry, World};
+use crate::fixture::{NOW, csr, device, later, origin, request};
+use crate::{Fault, Script};
+
+const NAME: &str = "sn-1";
+/// When half of the validity is over of the certificates that [`MemoryPlatform`](crate::MemoryPlatform) makes.
+const OLD: Timestamp = Timestamp::from_seconds(2_160_000_000);
+
+/// A device that shows this certificate, and nothing else.
+fn renewal(number: u128, shown: &Certificate, key: &Csr, now: Timestamp) -> VendRequest {
+    VendRequest { token: None, shown: Some(Arc::new(shown.clone())), ..request(NAME, number, Some(key), now) }
+}
+
+fn certificate(vended: &Vended) -> Certificate {
+    Certificate::parse(&vended.credential.pem).expect("the platform makes certificates")
+}
+
+impl<R: Registry> World<R> {
+    /// A device that has its first certificate, by this key.
+    async fn with_certificate(registry: R, key: &Csr) -> (Self, Certificate) {
+        let world = Self::new(registry, device(NAME)).await;
+        let vended = world.vend(&Script::default()).vend(request(NAME, 1, Some(key), NOW)).await;
+        let first = certificate(&vended.expect("it is vended"));
+        world.platform.set_clock(later(10));
+        (world, first)
+    }
+
+    async fn renew_until_answered(&self, shown: &Certificate, key: &Csr, from: Timestamp) -> Vended {
+        let mut now = from;
+        for number in 1_000..1_005 {
+            match self.vend(&Script::default()).vend(renewal(number, shown, key, now)).await {
+                Ok(vended) => return vended,
+                Err(VendError::InProgress { until }) => now = until,
+                Err(error) => panic!("a retry ended with {error:?}"),
+            }
+        }
+        panic!("five retries were not enough");
+    }
+
+    async fn connects_with(&self, certificate: &CertificateId, at: Timestamp) -> Confirmation {
+        let confirm = self.confirm(&Script::default());
+        Box::pin(confirm.connected(&connection(certificate, NAME, at))).await.expect("the services answer")
+    }
+
+    fn has_power(&self, certificate: &CertificateId) -> bool {
+        self.platform.powerful().contains(certificate)
+    }
+}
+
+/// A renewal that fails at every call in every way, the retry with the same key or another one that fails itself, and the
+/// last retry: the device has a certificate that works at every moment, and exactly one in the end.
+pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault]) {
+    for same_key in [true, false] {
+        for fault in faults.iter().copied() {
+            for n in 1..=CALLS {
+                for m in 0.. {
+                    let context = format!("same key: {same_key}, {fault:?} at call {n} and then at call {m}");
+                    let failed_twice = Box::pin(two_failures(registry(), same_key, fault, n, m, &context)).await;
+                    if m > 0 && !failed_twice {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The calls of a renewal: those of a fresh vend.
+const CALLS: usize = 6;
+
+async fn two_failures<R: Registry>(
+    registry: R,
+    same_key: bool,
+    fault: Fault,
+    n: usize,
+    m: usize,
+    context: &str,
+) -> bool {
+    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+    let key = csr(NAME);
+    let script = Script::fail(n, fault);
+    let vend = world.vend(&script);
+    let failed = Box::pin(script.run(vend.vend(renewal(2, &first, &key, later(10))))).await;
+    assert!(script.calls() >= n && !matches!(failed, Some(Ok(_))), "{context}: {failed:?}");
+    assert!(world.has_power(first.id()), "{context}: the device has no certificate that works");
+
+    let key = if same_key { key } else { csr(NAME) };
+    let mut now = later(10).after(Attempt::LEASE);
+    let mut failed_twice = false;
+    if m > 0 {
+        let script = Script::fail(m, fault);
+        let vend = world.vend(&script);
+        let _ = Box::pin(script.run(vend.vend(renewal(3, &first, &key, now)))).await;
+        failed_twice = script.calls() >= m;
+        assert!(world.has_power(first.id()), "{context}: the device has no certificate that works");
+        now = now.after(Attempt::LEASE);
+    }
+    let second = certificate(&world.renew_until_answered(&first, &key, now).await);
+    assert_eq!(second.key(), key.key().fingerprint(), "{context}");
+    assert!(world.has_power(first.id()), "{context}: the answer may be lost");
+    assert!(world.has_power(second.id()), "{context}");
+    assert_eq!(world.platform.things(), [NAME], "{context}");
+    // A device that did not get the answer goes on with the certificate that it has.
+    assert_eq!(world.connects_with(first.id(), now.after(Duration::from_secs(60))).await, Confirmation::Nothing);
+    assert!(world.has_power(first.id()), "{context}");
+
+    let seen = now.after(Duration::from_secs(120));
+    assert_eq!(world.connects_with(second.id(), seen).await, Confirmation::Used, "{context}");
+    world.settle(seen.after(Duration::from_secs(3_600))).await;
+    assert_eq!(world.platform.powerful(), [*second.id()], "{context}");
+    let stored = world.stored(NAME).await;
+    assert_eq!(
+        (stored.state, stored.superseded, stored.unsettled),
+        (State::Provisioned, Vec::new(), None),
+        "{context}"
+    );
+    failed_twice
+}
+
+/// A renewal that dies, and nobody asks again: the device has the certificate that it had and no other, and may renew.
+pub async fn a_renewal_that_died_leaves_what_was<R: Registry>(registry: impl Fn() -> R) {
+    for fault in Fault::FAILURES {
+        for n in 1..=CALLS {
+            let context = format!("{fault:?} at call {n}");
+            let (world, first) = World::with_certificate(registry(), &csr(NAME)).await;
+            let script = Script::fail(n, fault);
+            let vend = world.vend(&script);
+            let _ = Box::pin(script.run(vend.vend(renewal(2, &first, &csr(NAME), later(10))))).await;
+            let committed = world.stored(NAME).await.state == State::Provisioned;
+            world.settle(later(3_600)).await;
+            let stored = world.stored(NAME).await;
+            assert_eq!(stored.state, State::Provisioned, "{context}");
+            assert!(world.has_power(first.id()), "{context}");
+            assert_eq!(
+                world.platform.active(),
+                if committed && stored.superseded.len() == 1 { 2 } else { 1 },
+                "{context}"
+            );
+            let key = csr(NAME);
+            let second = certificate(&world.renew_until_answered(&first, &key, later(9_000)).await);
+            assert_eq!(second.key(), key.key().fingerprint(), "{context}");
+        }
+    }
+}
+
+/// A device that never shows that it got its new certificate keeps the old one for the time of grace, and not for longer.
+pub async fn the_old_certificate_ends_with_its_grace<R: Registry>(registry: R) {
+    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+    let second = certificate(&world.renew_until_answered(&first, &csr(NAME), later(10)).await);
+    world.settle(later(10).after(Superseded::GRACE / 2)).await;
+    assert!(world.has_power(first.id()) && world.has_power(second.id()));
+    world.settle(later(20).after(Superseded::GRACE)).await;
+    assert_eq!(world.platform.powerful(), [*second.id()]);
+    assert_eq!(world.stored(NAME).await.superseded, []);
+}
+
+/// Answers that are lost again and again leave no more certificates in power than a device may have, and the one that it
+/// holds is always among them.
+pub async fn lost_answers_add_up_to_no_crowd<R: Registry>(registry: R) {
+    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+    for number in 0..8 {
+        let now = later(100 * (number + 1));
+        let vended =
+            world.vend(&Script::default()).vend(renewal(u128::from(number) + 2, &first, &csr(NAME), now)).await;
+        vended.expect("it is renewed");
+        assert!(world.has_power(first.id()), "renewal {number}");
+        assert!(world.platform.active() <= cvm_provisioning::Device::MAX_SUPERSEDED + 1, "renewal {number}");
+    }
+}
+
+/// One key for long: as long as the certificate is young its renewal is the same one again, and later another one.
+pub async fn the_same_key_gets_another_certificate_only_when_it_is_time<R: Registry>(registry: R) {
+    let key = csr(NAME);
+    let (world, first) = World::with_certificate(registry, &key).await;
+    let vend = world.vend(&Script::default());
+    let early = vend.vend(renewal(2, &first, &key, later(10))).await.expect("it is answered");
+    assert!(early.replayed && early.credential.certificate == *first.id());
+    let renewed = vend.vend(renewal(3, &first, &key, OLD)).await.expect("it is renewed");
+    assert!(!renewed.replayed && renewed.credential.certificate != *first.id());
+    let again = vend.vend(renewal(4, &first, &key, OLD)).await.expect("its answer was lost");
+    assert!(again.replayed && again.credential.certificate == renewed.credential.certificate);
+    assert_eq!(world.connects_with(&renewed.credential.certificate, OLD).await, Confirmation::Used);
+    assert_eq!(world.platform.powerful(), [renewed.credential.certificate]);
+}
+
+/// A certificate proves its own device, and as long as it counts.
+pub async fn only_a_certificate_of_the_device_renews_it<R: Registry>(registry: R) {
+    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+    let (_, stranger) = World::with_certificate(crate::MemoryRegistry::default(), &csr(NAME)).await;
+    let vend = world.vend(&Script::default());
+    let refused = |answer: Result<Vended, VendError>| assert!(matches!(answer, Err(VendError::Refused)), "{answer:?}");
+    refused(vend.vend(renewal(2, &stranger, &csr(NAME), later(10))).await);
+    let second = vend.vend(renewal(3, &first, &csr(NAME), later(11))).await.expect("it is renewed");
+    let second = certificate(&second);
+    assert_eq!(world.connects_with(second.id(), later(12)).await, Confirmation::Used);
+    refused(vend.vend(renewal(4, &first, &csr(NAME), later(13))).await);
+    assert!(world.has_power(second.id()), "the device has what it had");
+
+    let mut disabled = world.stored(NAME).await;
+    let version = disabled.version;
+    disabled.disable("stolen".parse().ok(), later(20));
+    assert!(world.registry.replace(&disabled, version, &origin()).await.expect("the store answers"));
+    refused(vend.vend(renewal(5, &second, &csr(NAME), later(21))).await);
+}
+
+/// Wrong tokens of others do not keep the device from renewing.
+pub async fn guesses_of_others_do_not_block_a_renewal<R: Registry>(registry: R) {
+    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+    let vend = world.vend(&Script::default());
+    for number in 10..20 {
+        let token = format!("a-guess-0123456789-0123456789-{number}").parse().expect("a token");
+        let guess = VendRequest { token: Some(token), ..request(NAME, number, Some(&csr(NAME)), later(1)) };
+        assert!(matches!(vend.vend(guess).await, Err(VendError::Refused)));
+    }
+    assert!(world.stored(NAME).await.wrong_proofs.blocked_until.is_some_and(|end| later(1) < end));
+    assert!(vend.vend(renewal(30, &first, &csr(NAME), later(1))).await.is_ok());
+}
+
+/// What an operator lets a device renew by its token leaves the old certificate in power, too, until the new one is seen.
+pub async fn an_operators_renewal_leaves_no_gap<R: Registry>(registry: impl Fn() -> R) {
+    for n in 1..=CALLS {
+        let (world, first) = World::with_certificate(registry(), &csr(NAME)).await;
+        let mut renewable = world.stored(NAME).await;
+        let version = renewable.version;
+        renewable.renew(later(5)).expect("there is something to renew");
+        assert!(world.registry.replace(&renewable, version, &origin()).await.expect("the store answers"));
+        let script = Script::fail(n, Fault::Outage);
+        let key = csr(NAME);
+        let vend = world.vend(&script);
+        let _ = Box::pin(script.run(vend.vend(request(NAME, 2, Some(&key), later(10))))).await;
+        assert!(world.has_power(first.id()), "call {n}");
+        let again = world.vend(&Script::default()).vend(request(NAME, 3, Some(&key), later(100))).await;
+        let second = again.expect("it is vended").credential.certificate;
+        assert!(world.has_power(first.id()) && world.has_power(&second), "call {n}");
+        assert_eq!(world.connects_with(&second, later(200)).await, Confirmation::Used, "call {n}");
+        assert_eq!(world.platform.powerful(), [second], "call {n}");
+    }
+}
