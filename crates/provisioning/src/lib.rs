@@ -72,7 +72,7 @@ pub use confirm::{Confirm, ConfirmError, Confirmation, Connection};
 pub use credential::{Credential, IssuedCertificate, IssuedClaim, RegisteredCertificate, Standing};
 pub use csr::{Csr, CsrError};
 pub use decision::{Decision, Denial, Refusal};
-pub use der::BadDer;
+pub use der::{BadDer, encode as encode_der};
 pub use device::{
     Device, GenerationId, KeyOrigin, LastRefusal, NotProvisioned, NotQuarantined, State, Unsettled, Verdict,
 };
