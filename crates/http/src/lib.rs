@@ -9,6 +9,7 @@ mod problem;
 mod registry;
 mod request;
 mod vend;
+mod vend_error;
 
 pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
