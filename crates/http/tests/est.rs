@@ -313,6 +313,15 @@ async fn a_key_proves_itself_where_it_is_registered_and_the_password_is_empty() 
 }
 
 #[tokio::test]
+async fn an_id_with_colons_is_a_user_name() {
+    let app = App::new().await;
+    app.add(&device("00:1A:2B:3C:4D:5E")).await;
+    let key = csr("00:1A:2B:3C:4D:5E");
+    let enrolled = app.send(post("simpleenroll", "00:1A:2B:3C:4D:5E", base64(&key))).await.enrolled();
+    assert_eq!(enrolled.key(), key.key().fingerprint());
+}
+
+#[tokio::test]
 async fn the_certificate_of_the_connection_names_the_device_and_reaches_the_decision() {
     let app = App::new().await;
     let shown = certificate("sn-1");

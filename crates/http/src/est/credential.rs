@@ -38,7 +38,8 @@ impl Credential {
 }
 
 /// The device id and the enrolment token of `Authorization: Basic`. A device whose key is registered has no token: its
-/// password is empty, and the CSR's signature is the proof.
+/// password is empty, and the CSR's signature is the proof. The last colon separates the two, and not the first as RFC
+/// 7617 has it: an id can have some, a MAC address for example, and a token has none.
 fn basic(headers: &HeaderMap) -> Result<Option<(DeviceId, Option<EnrolmentToken>)>, Problem> {
     let Some(value) = single(headers, &AUTHORIZATION)? else { return Ok(None) };
     let wanted = || Problem::authorization_invalid("send `Authorization: Basic` with base64 of DEVICE_ID:TOKEN");
@@ -47,7 +48,7 @@ fn basic(headers: &HeaderMap) -> Result<Option<(DeviceId, Option<EnrolmentToken>
         return Err(unauthenticated());
     }
     let decoded = Zeroizing::new(STANDARD.decode(encoded.trim()).map_err(|_| wanted())?);
-    let (device, token) = str::from_utf8(&decoded).ok().and_then(|text| text.split_once(':')).ok_or_else(wanted)?;
+    let (device, token) = str::from_utf8(&decoded).ok().and_then(|text| text.rsplit_once(':')).ok_or_else(wanted)?;
     let device = device.parse().map_err(|error| Problem::device_id_invalid(format!("user name: {error}")))?;
     let token = match token {
         "" => None,
