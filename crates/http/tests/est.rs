@@ -516,3 +516,20 @@ async fn the_attributes_ask_for_a_key_on_p256_and_a_signature_with_sha256() {
                      \x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
     assert_eq!(STANDARD.decode(&answer.bytes).unwrap(), expected);
 }
+
+#[tokio::test]
+async fn the_openapi_document_has_the_operations_that_there_are() {
+    let app = App::new().await;
+    let document: serde_json::Value = serde_json::from_str(include_str!("../../../schemas/est.openapi.json")).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 5);
+    for (path, operations) in paths {
+        for (method, expected) in [("get", StatusCode::OK), ("post", StatusCode::UNAUTHORIZED)] {
+            let mut request = anonymous(path.trim_start_matches('/'), Vec::new());
+            *request.method_mut() = method.to_uppercase().parse().unwrap();
+            let status = app.send(request).await.status();
+            let is_there = operations.get(method).is_some();
+            assert_eq!(status, if is_there { expected } else { StatusCode::METHOD_NOT_ALLOWED }, "{method} {path}");
+        }
+    }
+}
