@@ -53,6 +53,23 @@ pub fn template(data: &[u8]) {
 
 /// An HTTP request to the vend: header lines `name: value`, a blank line, the body.
 pub fn vend_request(data: &[u8]) {
+    let (headers, body) = http_request(data);
+    let uri = Uri::from_static("/v1/certificates");
+    if let Err(problem) = cvm_http::parse(&uri, &headers, body) {
+        assert!(!problem.code().is_empty());
+    }
+}
+
+/// The same to EST, as a request for a certificate and as one for a key.
+pub fn est_request(data: &[u8]) {
+    let (headers, body) = http_request(data);
+    let uri = Uri::from_static("/.well-known/est/simpleenroll");
+    if let Err(problem) = cvm_http::parse_est(&uri, &headers, body) {
+        assert!(!problem.code().is_empty());
+    }
+}
+
+fn http_request(data: &[u8]) -> (HeaderMap, &[u8]) {
     let end = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(0);
     let (head, body) = (&data[..end], data.get(end + 2..).unwrap_or_default());
     let mut headers = HeaderMap::new();
@@ -63,8 +80,5 @@ pub fn vend_request(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let uri = Uri::from_static("/v1/certificates");
-    if let Err(problem) = cvm_http::parse(&uri, &headers, body) {
-        assert!(!problem.code().is_empty());
-    }
+    (headers, body)
 }

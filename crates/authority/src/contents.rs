@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub(crate) use cvm_provisioning::encode_der as tlv;
 use cvm_provisioning::{PublicKey, Timestamp};
 use rcgen::string::Ia5String;
 use rcgen::{
@@ -173,21 +174,6 @@ pub(crate) fn key_identifier(key: &PublicKey) -> [u8; 20] {
     identifier
 }
 
-/// A value in DER with its tag and length.
-pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let content = parts.concat();
-    let length = content.len().to_be_bytes();
-    let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
-    let mut encoded = vec![tag];
-    if content.len() >= 0x80 {
-        encoded.push(0x80 | significant.len() as u8);
-    } else if significant.is_empty() {
-        encoded.push(0);
-    }
-    encoded.extend([significant, &content].concat());
-    encoded
-}
-
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
@@ -226,13 +212,5 @@ mod tests {
             let validity = Validity::from_now(Duration::MAX, Timestamp::from_seconds(now));
             assert_eq!(moment(validity.not_after).year(), 9999);
         }
-    }
-
-    #[test]
-    fn a_length_has_the_form_of_der() {
-        assert_eq!(tlv(4, &[]), [4, 0]);
-        assert_eq!(tlv(4, &[&[7; 127]])[..3], [4, 127, 7]);
-        assert_eq!(tlv(4, &[&[7; 128]])[..4], [4, 0x81, 128, 7]);
-        assert_eq!(tlv(4, &[&[7; 200], &[7; 100]])[..5], [4, 0x82, 1, 44, 7]);
     }
 }

@@ -81,7 +81,7 @@ fn vend(criterion: &mut Criterion) {
         templates: templates(),
         refused_keys: RefusedKeys::default(),
     };
-    let router = router(vend, handout, || NOW);
+    let router = router(Arc::new(vend), handout, || NOW);
 
     criterion.bench_function("csr: parse and verify", |bencher| {
         bencher.iter(|| Csr::parse(csr.pem()).expect("the CSR is one"));

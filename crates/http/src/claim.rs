@@ -16,7 +16,7 @@ use cvm_provisioning::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::door::{Caller, Clock, read, router as door_router, spread, with_request_id};
+use crate::door::{Caller, Clock, read, router as door_router, spread, with_request_id, without_query};
 use crate::media::BodyType;
 use crate::{Handout, Problem};
 
@@ -133,9 +133,7 @@ impl Handout {
 }
 
 fn device(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<DeviceId, Problem> {
-    if uri.query().is_some_and(|query| !query.is_empty()) {
-        return Err(Problem::query_not_allowed("put everything into the body and the headers"));
-    }
+    without_query(uri)?;
     if BodyType::of(headers)? != BodyType::Json {
         return Err(Problem::content_type_unsupported("send application/json"));
     }

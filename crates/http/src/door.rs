@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use cvm_provisioning::{AttemptId, Certificate, Origin, Timestamp};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -42,10 +42,20 @@ impl Caller {
 /// The routes of a door, with what is said beside them and the bounds of what is read.
 pub(crate) fn router(routes: Router, address: &'static str, max_body: usize) -> Router {
     routes
-        .method_not_allowed_fallback(async || Problem::method_not_allowed("use POST"))
+        .method_not_allowed_fallback(async || {
+            Problem::method_not_allowed("the header Allow says what can be done here")
+        })
         .fallback(async move || Problem::not_found(address))
         .layer(DefaultBodyLimit::max(max_body))
         .layer(CatchPanicLayer::custom(|_| Problem::internal("ask again, and report it if it stays").into_response()))
+}
+
+/// Refuses what is in a query, because addresses are written into logs.
+pub(crate) fn without_query(uri: &Uri) -> Result<(), Problem> {
+    match uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(Problem::query_not_allowed("put everything into the body and the headers")),
+    }
 }
 
 /// The body, where it arrived whole and within bounds.

@@ -4,15 +4,18 @@
 mod answer;
 mod claim;
 mod door;
+mod est;
 mod media;
 mod problem;
 mod registry;
 mod request;
 mod vend;
+mod vend_error;
 
 pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
 pub use door::{Caller, ClientCertificate, Clock};
+pub use est::{Est, EstLabel, InvalidEstLabel, est_router, parse as parse_est};
 pub use problem::Problem;
 pub use registry::{Jobs, Operator, Registry, registry_router};
 pub use vend::{parse, router};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -48,7 +48,7 @@ macro_rules! problems {
 }
 
 problems! {
-    authorization_invalid = BAD_REQUEST, "authorization-invalid", "The Authorization header is not a bearer token";
+    authorization_invalid = BAD_REQUEST, "authorization-invalid", "The Authorization header is not what this address takes";
     body_invalid = BAD_REQUEST, "body-invalid", "The body is not what this address takes";
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     common_name_missing = BAD_REQUEST, "common-name-missing", "The certificate signing request names no device";
@@ -103,9 +103,6 @@ impl IntoResponse for Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(delay) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
-        }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
         response
     }

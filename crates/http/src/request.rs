@@ -10,6 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::Problem;
+use crate::door::without_query;
 use crate::media::{AnswerType, BodyType, single};
 
 /// What a device said, as far as it can be understood without the registry.
@@ -28,9 +29,7 @@ impl DeviceRequest {
     pub(crate) const MAX_BODY: usize = 16 * 1024;
 
     pub(crate) fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        if uri.query().is_some_and(|query| !query.is_empty()) {
-            return Err(Problem::query_not_allowed("put everything into the body and the headers"));
-        }
+        without_query(uri)?;
         let answer = AnswerType::of(headers)?;
         let token = bearer_token(headers)?;
         let (device, csr, parameters) = match BodyType::of(headers)? {
@@ -95,18 +94,27 @@ fn from_json(body: &[u8]) -> Result<(DeviceId, Option<Csr>, DistinctParameters),
 }
 
 fn from_pkcs10(body: &[u8]) -> Result<(DeviceId, Option<Csr>, DistinctParameters), Problem> {
-    // A DER sequence of more than 127 bytes begins so; no text does.
-    let csr = match body {
-        [0x30, 0x80..=0xff, ..] => Csr::from_der(body),
-        _ => std::str::from_utf8(body)
-            .map_err(|_| Problem::csr_invalid("the body is neither DER nor base64"))
-            .map(Csr::parse)?,
-    }
-    .map_err(csr_problem)?;
+    let csr = pkcs10(body, Csr::from_der, Csr::parse)?;
     let device = csr.common_name().cloned().ok_or_else(|| {
         Problem::common_name_missing("make the device id the CSR's common name, or send application/json")
     })?;
     Ok((device, Some(csr), DistinctParameters::default()))
+}
+
+/// What a body of `application/pkcs10` has: DER (RFC 5967), base64 of it, or PEM.
+pub(crate) fn pkcs10<T>(
+    body: &[u8],
+    from_der: fn(&[u8]) -> Result<T, CsrError>,
+    from_text: fn(&str) -> Result<T, CsrError>,
+) -> Result<T, Problem> {
+    // A DER sequence of more than 127 bytes begins so; no text does.
+    let read = match body {
+        [0x30, 0x80..=0xff, ..] => from_der(body),
+        _ => std::str::from_utf8(body)
+            .map_err(|_| Problem::csr_invalid("the body is neither DER nor base64"))
+            .map(from_text)?,
+    };
+    read.map_err(csr_problem)
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750), where there is one.

@@ -1,7 +1,6 @@
 //! `POST /v1/certificates`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -10,17 +9,14 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use cvm_provisioning::{
-    AttemptId, AuditRecord, Origin, Outcome, ParametersError, PlatformError, RegistryError, Timestamp, VendError,
-    VendRequest, Vending,
-};
+use cvm_provisioning::{AttemptId, AuditRecord, Origin, Outcome, VendRequest, Vending};
 
-use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, spread, with_request_id};
+use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, with_request_id};
 use crate::request::DeviceRequest;
 use crate::{Handout, Problem};
 
-/// The router of the vend.
-pub fn router<V: Vending + 'static>(vend: V, handout: Handout, clock: Clock) -> Router {
+/// The router of the vend, which other doors may share.
+pub fn router<V: Vending + 'static>(vend: Arc<V>, handout: Handout, clock: Clock) -> Router {
     let door = Arc::new(Door { clock, handout, vend });
     let routes = Router::new().route("/v1/certificates", post(Door::<V>::certificate)).with_state(door);
     door_router(routes, "devices post to /v1/certificates", DeviceRequest::MAX_BODY)
@@ -39,7 +35,7 @@ pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem>
 struct Door<V> {
     clock: Clock,
     handout: Handout,
-    vend: V,
+    vend: Arc<V>,
 }
 
 impl<V: Vending> Door<V> {
@@ -83,47 +79,7 @@ impl<V: Vending> Door<V> {
         let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
         match self.vend.vend(request).await {
             Ok(vended) => Ok(self.handout.answer(&device, &vended, answer)),
-            Err(error) => Err(problem(&error, attempt, now)),
+            Err(error) => Err(Problem::of_vend(&error, attempt, now)),
         }
     }
-}
-
-/// The longest that a device is told to wait for another attempt of its own. Most end within a second, and asking is
-/// cheap.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// The table of what a caller is told; what an operator is told is in the audit record and the log.
-fn problem(error: &VendError, attempt: AttemptId, now: Timestamp) -> Problem {
-    match error {
-        VendError::InProgress { until } => {
-            Problem::in_progress("ask again when it is over").retry_after(now.until(*until).min(LONGEST_WAIT))
-        }
-        VendError::KeyRefused => Problem::key_refused("make a new key and ask again"),
-        VendError::Parameters(ParametersError::NotSettable) => {
-            Problem::parameter_not_settable("leave it out, or have it allowed in the registry")
-        }
-        VendError::Parameters(error) => {
-            log(error);
-            Problem::parameters_invalid("leave the parameters out; if you sent none, the operator has to correct them")
-        }
-        VendError::Refused => Problem::refused("the operator's audit record of this request says why"),
-        VendError::Platform(PlatformError::Throttled { .. }) | VendError::Registry(RegistryError::Throttled { .. }) => {
-            log(error);
-            Problem::throttled("ask again after the time in Retry-After").retry_after(spread(attempt))
-        }
-        VendError::Platform(PlatformError::Unavailable { .. })
-        | VendError::Registry(RegistryError::Unavailable { .. }) => {
-            log(error);
-            Problem::unavailable("ask again after the time in Retry-After").retry_after(spread(attempt))
-        }
-        error => {
-            log(error);
-            Problem::internal("ask again, and report it with the x-request-id if it stays")
-        }
-    }
-}
-
-/// Logs a failure once, with what caused it. The SDK's errors hold codes and messages of the service, and no request.
-fn log(error: &(dyn std::error::Error + 'static)) {
-    tracing::error!(error, "a vend could not be finished");
 }

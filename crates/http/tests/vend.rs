@@ -47,7 +47,7 @@ impl App {
             refused_keys: RefusedKeys::default(),
         };
         let handout = Handout { endpoint: "mqtt.example.com".parse().unwrap(), root_ca: RootCa::amazon().unwrap() };
-        Self { audit, platform, registry, router: router(vend, handout, clock) }
+        Self { audit, platform, registry, router: router(Arc::new(vend), handout, clock) }
     }
 
     async fn add(&self, device: &Device) {

@@ -124,6 +124,12 @@ impl Certificate {
         name::text(&self.subject, attribute)
     }
 
+    /// The certificate as DER, as it was read.
+    #[expect(clippy::expect_used, reason = "the PEM was encoded from the DER when the certificate was read")]
+    pub fn der(&self) -> Vec<u8> {
+        pem::decode(&self.pem, &[LABEL], usize::MAX).expect("canonical PEM")
+    }
+
     /// The certificate as canonical PEM: LF, 64 columns.
     pub fn pem(&self) -> &str {
         &self.pem
@@ -212,8 +218,8 @@ mod tests {
         assert_eq!(certificate.common_name(), Ok(Some("sn-0001".parse().unwrap())));
         assert_eq!(certificate.pem(), include_str!("../tests/fixtures/certificate.pem"));
         assert!(!certificate.is_ca());
-        let der = pem::decode(certificate.pem(), &[LABEL], 4096).unwrap();
-        assert_eq!(Certificate::from_der(&der), Ok(certificate));
+        assert_eq!(CertificateId::of(&certificate.der()), *certificate.id());
+        assert_eq!(Certificate::from_der(&certificate.der()), Ok(certificate));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Csr {
     ///
     /// [`CsrError::Pem`] and [`CsrError::PrivateKey`] for the text, else as [`Csr::from_der`].
     pub fn parse(text: &str) -> Result<Self, CsrError> {
-        Self::from_der(&pem::decode(text, &[LABEL, "NEW CERTIFICATE REQUEST"], Self::MAX_TEXT)?)
+        Self::from_der(&pem::decode(text, &LABELS, Self::MAX_TEXT)?)
     }
 
     /// Reads a request from DER, to the last byte, and verifies its signature over the bytes that were read.
@@ -62,7 +62,7 @@ impl Csr {
         })?;
         let (key, common_name) = info.read(request_info)?;
         verify(&key, algorithm.encoded, info.encoded, signature)?;
-        Ok(Self { common_name, der: der.to_vec(), key, pem: pem::encode(LABEL, der).to_string() })
+        Ok(Self { common_name, der: der.to_vec(), key, pem: pem::encode(LABELS[0], der).to_string() })
     }
 
     /// The key to certify. The sender has proved to hold its private half.
@@ -100,6 +100,9 @@ pub enum CsrError {
     /// The request asks for a CA certificate.
     #[error("the request asks for a CA certificate: leave out CA:TRUE, keyCertSign and cRLSign")]
     Authority,
+    /// The request asks for a key that is made for it to be encrypted.
+    #[error("the request asks for its private key to be encrypted, which is not done: leave the attribute out")]
+    EncryptedKey,
     /// Not a DER-encoded request.
     #[error("the request is not a DER-encoded PKCS #10 request: {0}")]
     Encoding(#[from] BadDer),
@@ -138,7 +141,8 @@ impl From<BadPem> for CsrError {
     }
 }
 
-const LABEL: &str = "CERTIFICATE REQUEST";
+/// Of a request in PEM: that of RFC 7468 section 7, and the older one.
+pub(crate) const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 
 /// extensionRequest, 1.2.840.113549.1.9.14 (RFC 2985 section 5.4.2).
 const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
@@ -150,7 +154,7 @@ const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const AUTHORITY_USAGES: u8 = 0b0000_0110;
 
 /// PKCS #8, PKCS #1 and SEC 1 private keys all start with their version, 0 or 1. A request starts with a SEQUENCE.
-fn is_private_key(der: &[u8]) -> bool {
+pub(crate) fn is_private_key(der: &[u8]) -> bool {
     let outer = Reader::new(der).expect(SEQUENCE).map(|outer| outer.content);
     outer.is_ok_and(|content| matches!(content, [INTEGER, 1, 0 | 1, ..]))
 }

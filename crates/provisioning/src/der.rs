@@ -1,4 +1,4 @@
-//! A strict reader of DER (ITU-T X.690 section 10), for what strangers send.
+//! A strict reader of DER (ITU-T X.690 section 10), for what strangers send, and a writer of it.
 //!
 //! One value has one encoding here: lengths are definite and minimal, tags are one byte, and nothing may follow what
 //! was expected. That is what makes a fingerprint of an encoded key worth something, because the same key cannot
@@ -165,17 +165,19 @@ pub enum BadDer {
     Truncated,
 }
 
-/// Encodes a value, for the tests of what reads it.
-#[cfg(test)]
-pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+/// Encodes a value in DER: its tag, its length in as few bytes as it takes, and the parts of its content.
+pub fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
-    let [.., high, low] = content.len().to_be_bytes();
-    let header = match content.len() {
-        0..0x80 => vec![tag, low],
-        0x80..0x100 => vec![tag, 0x81, low],
-        _ => vec![tag, 0x82, high, low],
-    };
-    [header, content].concat()
+    let length = content.len().to_be_bytes();
+    let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
+    let mut encoded = vec![tag];
+    if content.len() >= 0x80 {
+        encoded.push(0x80 | significant.len() as u8);
+    } else if significant.is_empty() {
+        encoded.push(0);
+    }
+    encoded.extend([significant, &content].concat());
+    encoded
 }
 
 #[cfg(test)]
@@ -208,6 +210,14 @@ mod tests {
         ] {
             assert_eq!(one(bytes), Err(error), "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn a_length_that_is_written_has_the_form_of_der() {
+        assert_eq!(encode(4, &[]), [4, 0]);
+        assert_eq!(encode(4, &[&[7; 127]])[..3], [4, 127, 7]);
+        assert_eq!(encode(4, &[&[7; 128]])[..4], [4, 0x81, 128, 7]);
+        assert_eq!(encode(4, &[&[7; 200], &[7; 100]])[..5], [4, 0x82, 1, 44, 7]);
     }
 
     #[test]

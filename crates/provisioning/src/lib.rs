@@ -34,6 +34,7 @@ mod first_connect;
 mod hierarchy;
 mod import;
 mod key;
+mod key_request;
 mod lifecycle;
 mod module;
 mod name;
@@ -74,7 +75,7 @@ pub use confirm::{Confirm, ConfirmError, Confirmation, Connection};
 pub use credential::{Credential, IssuedCertificate, IssuedClaim, RegisteredCertificate, Standing};
 pub use csr::{Csr, CsrError};
 pub use decision::{Decision, Denial, Refusal};
-pub use der::BadDer;
+pub use der::{BadDer, encode as encode_der};
 pub use device::{
     Device, GenerationId, KeyOrigin, LastRefusal, NotProvisioned, NotQuarantined, State, Unsettled, Verdict,
 };
@@ -88,6 +89,7 @@ pub use first_connect::{Admission, FirstConnect, FirstConnectError, RefusedCerti
 pub use hierarchy::{Hierarchy, InvalidScope, Scope};
 pub use import::{ImportEntry, ImportMode, Imported, InvalidImportMode};
 pub use key::{BadKey, KeyAlgorithm, PublicKey, RefusedKeys};
+pub use key_request::KeyRequest;
 pub use lifecycle::{AuditEntry, AuditPage, AuditQuery, AuditTrail, Bus, BusError, Lifecycle, LifecycleError, Stuck};
 pub use module::Module;
 pub use name::{BadName, SubjectAttribute};

@@ -13,7 +13,7 @@ pub enum SubjectAttribute {
 }
 
 impl SubjectAttribute {
-    const fn oid(self) -> &'static [u8] {
+    pub(crate) const fn oid(self) -> &'static [u8] {
         match self {
             Self::CommonName => &[0x55, 0x04, 0x03],
             Self::SerialNumber => &[0x55, 0x04, 0x05],

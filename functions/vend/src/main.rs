@@ -2,6 +2,7 @@
 
 mod configuration;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
@@ -27,7 +28,7 @@ async fn main() -> Result<(), lambda_http::Error> {
         templates,
         refused_keys,
     };
-    let router = cvm_http::router(vend, handout, || SystemTime::now().into());
+    let router = cvm_http::router(Arc::new(vend), handout, || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_caller(request)))).await
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use cvm_authority::{OwnPlatform, Profile};
-use cvm_http::{Endpoint, Handout, Registry, RootCa};
+use cvm_http::{Endpoint, Est, EstLabel, Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
@@ -34,8 +34,8 @@ use crate::output::Output;
 /// Serve devices and operators on this machine, with a CA of its own
 ///
 /// All that it has is in one folder: the registry, the CA and its keys, and who may operate it. On the first start they
-/// are made, and a token for operators is shown, once. Devices ask at /v1/certificates, operators at /devices, /statistics
-/// and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
+/// are made, and a token for operators is shown, once. Devices ask at /v1/certificates or with EST, operators at /devices,
+/// /statistics and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArguments {
@@ -60,6 +60,9 @@ pub(crate) struct ServeArguments {
     /// How long the certificates of devices are valid
     #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
     validity: TimeToLive,
+    /// A label under which devices find EST, too, as in /.well-known/est/LABEL; repeatable, or with commas between them
+    #[arg(long = "est-label", env = "CVM_EST_LABELS", value_name = "LABEL", value_delimiter = ',')]
+    est_labels: Vec<EstLabel>,
 }
 
 const EXAMPLES: &str = "\
@@ -91,7 +94,7 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
 }
 
 async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
-    let ServeArguments { data, listen, names, broker, validity } = arguments;
+    let ServeArguments { data, listen, names, broker, validity, est_labels } = arguments;
     file::private_folder(data).map_err(ServeError::from)?;
     let registry = SqlRegistry::in_folder(&data.join(REGISTRY)).map_err(ServeError::from)?;
     let authority = OwnAuthority::open(&data.join(AUTHORITY), now()).await?;
@@ -104,6 +107,11 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
     let authorities = Arc::clone(&authority.authorities);
+    let trusted = Arc::clone(&authorities);
+    let est = Est {
+        ca_certificates: Box::new(move |now| trusted.trusted(now).into_iter().cloned().collect()),
+        labels: est_labels.clone(),
+    };
     let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
     let platform = OwnPlatform::new(authorities, profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
@@ -111,13 +119,14 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
     let revocations = enforcement.begin(now()).await?;
     let handout = Handout { endpoint: broker.clone(), root_ca };
     let services = Services {
-        vend: VendAtOnce {
+        vend: Arc::new(VendAtOnce {
             registry: registry.clone(),
             authority: platform,
             audit: LogAudit,
             templates: templates(),
             refused_keys: RefusedKeys::default(),
-        },
+        }),
+        est,
         handout,
         operators: Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() },
         tokens: tokens.clone(),

@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cvm_authority::{LocalSigner, OwnPlatform};
-use cvm_http::{Caller, Handout, Operator, Registry, registry_router};
+use cvm_http::{Caller, Est, Handout, Operator, Registry, est_router, registry_router};
 use cvm_provisioning::{Actor, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
@@ -31,7 +31,8 @@ const MAX_BODY: usize = 1024 * 1024;
 
 /// What the server has to offer.
 pub(super) struct Services {
-    pub(super) vend: VendAtOnce<SqlRegistry, Platform, LogAudit>,
+    pub(super) vend: Arc<VendAtOnce<SqlRegistry, Platform, LogAudit>>,
+    pub(super) est: Est,
     pub(super) handout: Handout,
     pub(super) operators: Registry<SqlRegistry, SqlRegistry>,
     pub(super) tokens: OperatorTokens,
@@ -43,7 +44,8 @@ pub(super) struct Services {
 
 /// All of its addresses.
 pub(super) fn router(services: Services) -> Router {
-    let Services { vend, handout, operators, tokens, revocations, woken, registry } = services;
+    let Services { vend, est, handout, operators, tokens, revocations, woken, registry } = services;
+    let est = est_router(Arc::clone(&vend), est, now).into_service::<axum::body::Body>();
     let devices = cvm_http::router(vend, handout, now);
     let door = Door { tokens, woken };
     let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit));
@@ -60,6 +62,7 @@ pub(super) fn router(services: Services) -> Router {
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
         .route_service("/audit", operators)
+        .route_service("/.well-known/est/{*path}", est)
         .fallback_service(devices)
         .layer(from_fn(with_caller))
         .layer(RequestBodyLimitLayer::new(MAX_BODY))

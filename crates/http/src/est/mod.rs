@@ -1,0 +1,174 @@
+//! Enrolment over Secure Transport (RFC 7030, clarified by RFC 8951): the same decision for clients that speak EST.
+//!
+//! `fullcmc` is optional (RFC 7030 section 3.2.2), and is not there: 404, as any address that nobody knows.
+
+mod answer;
+mod credential;
+mod label;
+mod request;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use cvm_provisioning::{
+    AttemptId, AuditRecord, Certificate, Origin, Outcome, Timestamp, VendError, VendRequest, Vending,
+};
+
+pub use self::label::{EstLabel, InvalidEstLabel};
+
+use self::request::{EstRequest, Wanted};
+use crate::Problem;
+use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, with_request_id};
+
+/// Where EST is (RFC 7030 section 3.2.2).
+const BASE: &str = "/.well-known/est";
+
+/// What EST needs beside the decision.
+pub struct Est {
+    /// The certificates of CAs that devices are to trust at this time, the one that issues first. It is asked each
+    /// time, so that a rotation is seen.
+    pub ca_certificates: Box<dyn Fn(Timestamp) -> Vec<Certificate> + Send + Sync>,
+    /// Labels under which the same service is found: `/.well-known/est/{label}/…`, for firmware that has one built in.
+    /// They choose nothing. Any other is not found.
+    pub labels: Vec<EstLabel>,
+}
+
+impl fmt::Debug for Est {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Est").field("labels", &self.labels).finish_non_exhaustive()
+    }
+}
+
+/// The router of EST. It has to be reached over TLS alone. Whose certificate the connection was made with is the
+/// extension [`ClientCertificate`], put there by whoever has verified it.
+pub fn est_router<V: Vending + 'static>(vend: Arc<V>, est: Est, clock: Clock) -> Router {
+    let Est { ca_certificates, labels } = est;
+    let door = Arc::new(Door { ca_certificates, clock, vend });
+    let operations = Router::new()
+        .route("/cacerts", get(Door::<V>::ca_certificates))
+        .route("/csrattrs", get(async || answer::csr_attributes()))
+        .route("/serverkeygen", post(Door::<V>::generate_key))
+        .route("/simpleenroll", post(Door::<V>::enroll))
+        .route("/simplereenroll", post(Door::<V>::enroll))
+        .with_state(door);
+    let mut routes = Router::new().nest(BASE, operations.clone());
+    for label in labels {
+        routes = routes.nest(&format!("{BASE}/{label}"), operations.clone());
+    }
+    let addresses = "cacerts, csrattrs, serverkeygen, simpleenroll and simplereenroll are below /.well-known/est";
+    door_router(routes, addresses, EstRequest::MAX_BODY)
+}
+
+/// Parses a request as the door does, of whoever made it and for either kind of enrolment, and drops it: what a fuzz
+/// target can drive.
+///
+/// # Errors
+///
+/// The problem that the caller would be told.
+pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+    let parsed = [Wanted::Certificate, Wanted::Key].map(|wanted| EstRequest::parse(wanted, None, uri, headers, body));
+    parsed.into_iter().try_for_each(|parsed| parsed.map(drop))
+}
+
+/// The door: EST on one side, the decision on the other.
+struct Door<V> {
+    ca_certificates: Box<dyn Fn(Timestamp) -> Vec<Certificate> + Send + Sync>,
+    clock: Clock,
+    vend: Arc<V>,
+}
+
+impl<V: Vending> Door<V> {
+    /// `cacerts` (RFC 7030 section 4.1): nobody has to say who they are.
+    async fn ca_certificates(State(door): State<Arc<Self>>) -> Response {
+        answer::ca_certificates(&(door.ca_certificates)((door.clock)()))
+    }
+
+    /// `simpleenroll` and `simplereenroll` (RFC 7030 section 4.2). Whether a device has a certificate that it may renew
+    /// is for the decision to say, so both ask for the same.
+    async fn enroll(
+        State(door): State<Arc<Self>>,
+        caller: Option<Extension<Caller>>,
+        client: Option<Extension<ClientCertificate>>,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Response {
+        door.take(Wanted::Certificate, caller, client, &uri, &headers, body).await
+    }
+
+    /// `serverkeygen` (RFC 7030 section 4.4).
+    async fn generate_key(
+        State(door): State<Arc<Self>>,
+        caller: Option<Extension<Caller>>,
+        client: Option<Extension<ClientCertificate>>,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Response {
+        door.take(Wanted::Key, caller, client, &uri, &headers, body).await
+    }
+
+    async fn take(
+        &self,
+        wanted: Wanted,
+        caller: Option<Extension<Caller>>,
+        client: Option<Extension<ClientCertificate>>,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Response {
+        let Ok(attempt) = AttemptId::random() else {
+            return Problem::internal("there is no randomness to be had").into_response();
+        };
+        let origin = caller.map(|extension| extension.0).unwrap_or_default().origin("est", attempt);
+        let request_id = origin.request_id.clone();
+        let client = client.map(|extension| extension.0);
+        let request = read(body, EstRequest::MAX_BODY)
+            .and_then(|body| EstRequest::parse(wanted, client.as_ref(), uri, headers, &body))
+            .inspect_err(|problem| {
+                let outcome = Outcome::Invalid { code: problem.code() };
+                self.vend.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
+            });
+        let answer = match request {
+            Ok(request) => self.answer(wanted, request, attempt, origin).await,
+            Err(problem) => Err(problem),
+        };
+        let mut response = with_request_id(answer, request_id);
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"cvm\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+
+    async fn answer(
+        &self,
+        wanted: Wanted,
+        request: EstRequest,
+        attempt: AttemptId,
+        origin: Origin,
+    ) -> Result<Response, Problem> {
+        let EstRequest { device, csr, token, shown } = request;
+        let now = (self.clock)();
+        let parameters = Default::default();
+        let request = VendRequest { attempt, device, csr, token, shown, parameters, origin, now };
+        let error = match self.vend.vend(request).await {
+            Ok(vended) => return answer::enrolled(wanted, &vended),
+            Err(error) => error,
+        };
+        let problem = Problem::of_vend(&error, attempt, now);
+        match error {
+            // The client asks the same again (RFC 7030 section 4.2.3).
+            VendError::InProgress { .. } => Ok(answer::later(problem)),
+            _ => Err(problem),
+        }
+    }
+}
