@@ -9,6 +9,7 @@ use cvm_authority::{CreateError, CrlError, IssueError, KeyFileError, SetError, U
 use cvm_provisioning::RegistryError;
 use cvm_sql::OpenError;
 
+use super::tls_files::TlsFilesError;
 use crate::file::FileError;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,8 @@ pub(crate) enum ServeError {
     Token { path: PathBuf },
     #[error("TLS cannot be offered")]
     Tls { source: Box<dyn Error + Send + Sync> },
+    #[error(transparent)]
+    TlsFiles(#[from] TlsFilesError),
     #[error("the CA in {path} cannot be used", path = path.display())]
     Unfit { path: PathBuf, source: Unfit },
     #[error("the CAs are no set")]
@@ -64,7 +67,7 @@ impl ServeError {
             Self::NoToken { .. } => "not-found",
             Self::Open(_) | Self::Registry(_) => "registry",
             Self::Randomness => "randomness",
-            Self::Tls { .. } => "tls",
+            Self::Tls { .. } | Self::TlsFiles(_) => "tls",
         }
     }
 
@@ -78,6 +81,7 @@ impl ServeError {
             Self::Name { .. } => "give --name as cvm.example.com or 192.0.2.1".to_owned(),
             Self::NoToken { .. } => "`cvm token list` has those there are".to_owned(),
             Self::Open(_) | Self::Registry(_) => "look at the folder of --data, and at the disk it is on".to_owned(),
+            Self::TlsFiles(error) => error.advice(),
             Self::Token { path } => format!("delete {}, and make another with `cvm token create`", path.display()),
             Self::Key(_) | Self::Unfit { .. } | Self::Set(_) => {
                 "put the CA back as it was; `cvm serve --help` says where it is".to_owned()

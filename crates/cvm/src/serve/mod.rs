@@ -1,31 +1,43 @@
 //! `cvm serve`: the same service on a machine of one's own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use cvm_authority::{OwnPlatform, Profile};
+use cvm_authority::{OwnPlatform, Profile, ServerName};
 use cvm_http::{Endpoint, Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, Vend};
 use cvm_sql::SqlRegistry;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 mod authority;
+mod client_certificates;
+mod connections;
 mod enforcement;
 mod error;
 mod listener;
+mod log;
 mod operators;
 mod routes;
+mod signals;
+mod tls;
+mod tls_files;
 
 pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
 use self::authority::OwnAuthority;
+use self::connections::{Bounds, Connections};
 use self::enforcement::Enforcement;
 use self::listener::Listener;
 use self::routes::{Services, router};
+use self::signals::{told_to_end, told_to_look};
+use self::tls::{ServerCertificate, ServerTls};
+use self::tls_files::TlsFiles;
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::file;
@@ -60,6 +72,19 @@ pub(crate) struct ServeArguments {
     /// How long the certificates of devices are valid
     #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
     validity: TimeToLive,
+    /// The server's certificate in PEM, with the chain below it, instead of one of its own CA; looked at anew when it
+    /// changes, and on SIGHUP
+    #[arg(long, env = "CVM_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The key of that certificate, in PEM and for nobody else to read
+    #[arg(long, env = "CVM_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// The most connections; one more is closed at once. Each needs an open file (ulimit -n)
+    #[arg(long, env = "CVM_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 900)]
+    max_connections: usize,
+    /// The most connections from one IPv4 address, or from one IPv6 site (/64)
+    #[arg(long, env = "CVM_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER", default_value_t = 200)]
+    max_connections_per_source: usize,
 }
 
 const EXAMPLES: &str = "\
@@ -91,14 +116,19 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
 }
 
 async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
-    let ServeArguments { data, listen, names, broker, validity } = arguments;
+    let ServeArguments { data, listen, names, broker, validity, .. } = arguments;
+    log::start(output);
     file::private_folder(data).map_err(ServeError::from)?;
     let registry = SqlRegistry::in_folder(&data.join(REGISTRY)).map_err(ServeError::from)?;
     let authority = OwnAuthority::open(&data.join(AUTHORITY), now()).await?;
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
-    let bound = TcpListener::bind(listen).map_err(|source| ServeError::Listen { address: *listen, source })?;
+    let bound = TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
-    let listener = Listener::new(bound, &authority, names, now()).await?;
+    let origin = server_certificate(arguments)?;
+    let is_own = matches!(origin, ServerCertificate::Own { .. });
+    let tls = Arc::new(ServerTls::new(origin, Arc::clone(&authority.authorities), now()).await?);
+    let bounds = Bounds { connections: arguments.max_connections, of_one_source: arguments.max_connections_per_source };
+    let listener = Listener::new(bound, Arc::clone(&tls), Connections::new(bounds));
 
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
@@ -125,13 +155,25 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
         woken,
         registry,
     };
-    let work = tokio::spawn(enforcement.work());
+    let mut work = JoinSet::new();
+    work.spawn(enforcement.work());
+    work.spawn(tls.keep_up(told_to_look()?));
     let first_token = tokens.first("first", now())?;
-    welcome(output, data, names.first().map_or("localhost", String::as_str), address, first_token.as_deref())?;
-    let served = listener.serve(router(services)).await;
+    let name = names.first().map_or("localhost", String::as_str);
+    welcome(output, data, name, address, is_own, first_token.as_deref())?;
+    listener.serve(router(services), told_to_end()).await;
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
-    work.abort();
-    Ok(served?)
+    work.shutdown().await;
+    Ok(())
+}
+
+fn server_certificate(arguments: &ServeArguments) -> Result<ServerCertificate, ServeError> {
+    let ServeArguments { names, tls_certificate, tls_key, .. } = arguments;
+    if let (Some(certificate), Some(key)) = (tls_certificate.clone(), tls_key.clone()) {
+        return Ok(ServerCertificate::Files(TlsFiles { certificate, key }));
+    }
+    let parse = |name: &String| name.parse::<ServerName>().map_err(|_| ServeError::Name { name: name.clone() });
+    Ok(ServerCertificate::Own { names: names.iter().map(parse).collect::<Result<_, _>>()? })
 }
 
 fn now() -> Timestamp {
@@ -150,11 +192,17 @@ fn welcome(
     data: &Path,
     name: &str,
     address: SocketAddr,
+    is_own: bool,
     token: Option<&str>,
 ) -> Result<(), CommandError> {
     let url = format!("https://{name}:{}", address.port());
     let ca = data.join(AUTHORITY).join("ca.pem");
     let ca = ca.display();
+    // Others' certificates are checked with what the system trusts.
+    let (cacert, root_ca) = match is_own {
+        true => (format!("--cacert {ca} "), format!("--root-ca {ca} ")),
+        false => Default::default(),
+    };
     // As it was called: not everybody has it where their shell looks.
     let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
     output.json(&serde_json::json!({ "url": url, "ca": ca.to_string(), "operatorToken": token }))?;
@@ -168,10 +216,10 @@ This token lets you operate it; it is not shown again, and ends in a day. `cvm t
 
 A first device: put it on the allowlist, have it ask for its certificate, and check what it got.
 
-    curl -s --cacert {ca} -H \"Authorization: Bearer $CVM_OPERATOR_TOKEN\" --json '{{}}' -X PUT {url}/devices/sn-0001 \\
+    curl -s {cacert}-H \"Authorization: Bearer $CVM_OPERATOR_TOKEN\" --json '{{}}' -X PUT {url}/devices/sn-0001 \\
         | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"authentication\"][\"symmetricKey\"][\"primaryKey\"])' \\
         > sn-0001.token && chmod 600 sn-0001.token
-    {program} vend --url {url} --root-ca {ca} --device sn-0001 --token-file sn-0001.token --out sn-0001
+    {program} vend --url {url} {root_ca}--device sn-0001 --token-file sn-0001.token --out sn-0001
     openssl verify -CAfile {ca} sn-0001/certificate.pem
 "
     ))?;
