@@ -111,4 +111,4 @@ def test_files_that_cannot_be_used_are_told_at_the_start(tmp_path, fault):
     command = [CVM, "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"]
     command += ["--tls-certificate", certificate, "--tls-key", key]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 1 and "next:" in done.stderr and str(key) in done.stderr, done.stderr
+    assert done.returncode == 2 and "next:" in done.stderr and str(key) in done.stderr, done.stderr

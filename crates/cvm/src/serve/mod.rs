@@ -1,97 +1,51 @@
 //! `cvm serve`: the same service on a machine of one's own.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
-use cvm_authority::{OwnPlatform, Profile, ServerName};
-use cvm_http::{Endpoint, Handout, Registry, RootCa};
+use cvm_authority::{OwnPlatform, Profile};
+use cvm_http::{Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, Vend};
 use cvm_sql::SqlRegistry;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+mod arguments;
 mod authority;
+mod check;
 mod client_certificates;
 mod connections;
+mod database;
 mod enforcement;
 mod error;
 mod listener;
 mod log;
 mod operators;
 mod routes;
+mod settings;
 mod signals;
 mod tls;
 mod tls_files;
 
+pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
 use self::authority::OwnAuthority;
-use self::connections::{Bounds, Connections};
+use self::check::Checked;
+use self::connections::Connections;
 use self::enforcement::Enforcement;
 use self::listener::Listener;
 use self::routes::{Services, router};
+use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
 use self::tls::{ServerCertificate, ServerTls};
-use self::tls_files::TlsFiles;
-use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
-
-/// Serve devices and operators on this machine, with a CA of its own
-///
-/// All that it has is in one folder: the registry, the CA and its keys, and who may operate it. On the first start they
-/// are made, and a token for operators is shown, once. Devices ask at /v1/certificates, operators at /devices, /statistics
-/// and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
-#[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct ServeArguments {
-    /// The folder of it all, made where it is not there; one server has it at a time
-    #[arg(long, env = "CVM_DATA", value_name = "DIR", default_value = "cvm-data")]
-    data: PathBuf,
-    /// Where it listens, as ADDRESS:PORT
-    #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
-    listen: SocketAddr,
-    /// A DNS name or an address by which devices reach it; repeatable, or with commas between them
-    #[arg(
-        long = "name",
-        env = "CVM_NAMES",
-        value_name = "NAME",
-        value_delimiter = ',',
-        default_value = "localhost,127.0.0.1"
-    )]
-    names: Vec<String>,
-    /// The broker that devices are told to connect to
-    #[arg(long, env = "CVM_BROKER", value_name = "HOST[:PORT]", default_value = "localhost:8883")]
-    broker: Endpoint,
-    /// How long the certificates of devices are valid
-    #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
-    validity: TimeToLive,
-    /// The server's certificate in PEM, with the chain below it, instead of one of its own CA; looked at anew when it
-    /// changes, and on SIGHUP
-    #[arg(long, env = "CVM_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
-    tls_certificate: Option<PathBuf>,
-    /// The key of that certificate, in PEM and for nobody else to read
-    #[arg(long, env = "CVM_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
-    tls_key: Option<PathBuf>,
-    /// The most connections; one more is closed at once. Each needs an open file (ulimit -n)
-    #[arg(long, env = "CVM_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 900)]
-    max_connections: usize,
-    /// The most connections from one IPv4 address, or from one IPv6 site (/64)
-    #[arg(long, env = "CVM_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER", default_value_t = 200)]
-    max_connections_per_source: usize,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  cvm serve
-  cvm serve --data /var/lib/cvm --listen 0.0.0.0:443 --name cvm.example.com
-  cvm serve --broker broker.example.com:8883 --validity 90d";
 
 /// What a device becomes where nobody says otherwise: a thing of its own name. What it may do is its broker's to say.
 const TEMPLATE: &str = r#"{
@@ -111,24 +65,36 @@ const AUTHORITY: &str = "ca";
 const OPERATORS: &str = "operators";
 
 pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
+    let settings = Settings::read(arguments).map_err(ServeError::from)?;
+    let checked = Checked::of(&settings.arguments).map_err(ServeError::from)?;
+    if checked.database.shows_password() && settings.table["database"].from == settings::Origin::Option {
+        output.note("the password in --database can be read by everybody on this machine; give it in a file")?;
+    }
+    if arguments.check {
+        return Ok(settings.show(output)?);
+    }
+    log::start(output);
+    file::private_folder(&settings.arguments.data).map_err(ServeError::from)?;
+    // Before there is a runtime: a database that cannot be opened ends those of its own.
+    let registry = checked.database.open(&settings.arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(serve(arguments, output)))
+    runtime.block_on(Box::pin(serve(&settings.arguments, checked, registry, output)))
 }
 
-async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
+async fn serve(
+    arguments: &ServeArguments,
+    checked: Checked,
+    registry: SqlRegistry,
+    output: &Output,
+) -> Result<(), CommandError> {
     let ServeArguments { data, listen, names, broker, validity, .. } = arguments;
-    log::start(output);
-    file::private_folder(data).map_err(ServeError::from)?;
-    let registry = SqlRegistry::in_folder(&data.join(REGISTRY)).map_err(ServeError::from)?;
     let authority = OwnAuthority::open(&data.join(AUTHORITY), now()).await?;
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
     let bound = TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
-    let origin = server_certificate(arguments)?;
-    let is_own = matches!(origin, ServerCertificate::Own { .. });
-    let tls = Arc::new(ServerTls::new(origin, Arc::clone(&authority.authorities), now()).await?);
-    let bounds = Bounds { connections: arguments.max_connections, of_one_source: arguments.max_connections_per_source };
-    let listener = Listener::new(bound, Arc::clone(&tls), Connections::new(bounds));
+    let is_own = matches!(checked.certificate, ServerCertificate::Own { .. });
+    let tls = Arc::new(ServerTls::new(checked.certificate, Arc::clone(&authority.authorities), now()).await?);
+    let listener = Listener::new(bound, Arc::clone(&tls), Connections::new(checked.bounds));
 
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
@@ -165,15 +131,6 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
     work.shutdown().await;
     Ok(())
-}
-
-fn server_certificate(arguments: &ServeArguments) -> Result<ServerCertificate, ServeError> {
-    let ServeArguments { names, tls_certificate, tls_key, .. } = arguments;
-    if let (Some(certificate), Some(key)) = (tls_certificate.clone(), tls_key.clone()) {
-        return Ok(ServerCertificate::Files(TlsFiles { certificate, key }));
-    }
-    let parse = |name: &String| name.parse::<ServerName>().map_err(|_| ServeError::Name { name: name.clone() });
-    Ok(ServerCertificate::Own { names: names.iter().map(parse).collect::<Result<_, _>>()? })
 }
 
 fn now() -> Timestamp {

@@ -14,7 +14,7 @@ use rustls::server::NoServerSessionStorage;
 
 use super::client_certificates::ClientCertificates;
 use super::signals::ToldToLook;
-use super::tls_files::{Stamp, TlsFiles, TlsFilesError};
+use super::tls_files::{Stamp, TlsFiles};
 use super::{ServeError, now};
 
 /// How long a certificate that the server makes for itself is valid.
@@ -138,11 +138,8 @@ async fn make(
         ServerCertificate::Files(files) => {
             let found = files.read(now)?;
             let ends_at = found.leaf.not_after().into();
-            let configured = configure(found.chain, found.key).map_err(|source| {
-                let TlsFiles { certificate, key } = files.clone();
-                TlsFilesError::Mismatch { certificate, key, source }
-            });
-            Ok((configured?, ends_at))
+            let configured = configure(found.chain, found.key).map_err(|error| failed(error.into()))?;
+            Ok((configured, ends_at))
         }
         ServerCertificate::Own { names } => {
             let key = LocalSigner::generate(Curve::P256).map_err(|_| ServeError::Randomness)?;

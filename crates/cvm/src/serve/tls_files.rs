@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cvm_provisioning::{BadCertificate, Certificate, Timestamp};
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
 use crate::file::{self, FileError};
 
@@ -31,7 +33,7 @@ pub(super) struct FromFiles {
 }
 
 impl TlsFiles {
-    /// Reads both. That they belong together is seen when they are used.
+    /// Reads both, and makes sure that they belong together.
     pub(super) fn read(&self, now: Timestamp) -> Result<FromFiles, TlsFilesError> {
         let text = file::read_text(&self.certificate, MAX_FILE)?;
         let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap_or_default();
@@ -44,6 +46,9 @@ impl TlsFiles {
         let key = zeroize::Zeroizing::new(file::read_private_text(&self.key, MAX_FILE)?);
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
             .map_err(|_| TlsFilesError::NoKey { path: self.key.clone() })?;
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &default_provider()).map_err(|source| {
+            TlsFilesError::Mismatch { certificate: self.certificate.clone(), key: self.key.clone(), source }
+        })?;
         Ok(FromFiles { chain, key, leaf })
     }
 
