@@ -12,7 +12,7 @@ mod vend;
 
 pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
-pub use door::{Caller, ClientCertificate, Clock};
+pub use door::{Caller, ClientCertificate, Clock, Pace};
 pub use problem::Problem;
 pub use registry::{Jobs, Operator, Registry, registry_router};
 pub use vend::{parse, router};

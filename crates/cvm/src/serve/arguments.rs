@@ -1,11 +1,13 @@
 //! What the server can be told: each of it as an option, as a variable, and as a key of the file of `--config`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
 use cvm_http::Endpoint;
+use ipnet::IpNet;
 
+use super::rates::Rate;
 use crate::arguments::TimeToLive;
 
 /// Serve devices and operators on this machine, with a CA of its own
@@ -67,6 +69,24 @@ pub(crate) struct ServeArguments {
     /// The most connections from one IPv4 address, or from one IPv6 site (/64)
     #[arg(long, env = "CVM_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER", default_value_t = 200)]
     pub(super) max_connections_per_source: usize,
+    /// How much may be asked from one source: a number at once, and as many more in each s, m or h
+    #[arg(long, env = "CVM_RATE_PER_SOURCE", value_name = "RATE", default_value = "600/m")]
+    pub(super) rate_per_source: Rate,
+    /// How often one device may ask
+    #[arg(long, env = "CVM_RATE_PER_DEVICE", value_name = "RATE", default_value = "30/m")]
+    pub(super) rate_per_device: Rate,
+    /// A network, or an address, of proxies whose X-Forwarded-For is believed; repeatable, or with commas between them
+    #[arg(long, env = "CVM_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    pub(super) trusted_proxy: Vec<IpNet>,
+    /// Where the metrics are read, over HTTP without TLS, as ADDRESS:PORT
+    #[arg(long, env = "CVM_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(super) metrics_listen: Option<SocketAddr>,
+}
+
+/// A network, or the one of a single address.
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let single = text.parse::<IpAddr>().map(IpNet::from);
+    single.or_else(|_| text.parse()).map_err(|_| "expected a network such as 10.0.0.0/8, or an address")
 }
 
 const EXAMPLES: &str = "\

@@ -34,6 +34,9 @@ impl Checked {
         let certificate = certificate(arguments, &mut tell);
         let bounds = bounds(arguments, &mut tell);
         let database = database(arguments, &mut tell);
+        if arguments.metrics_listen == Some(arguments.listen) && arguments.listen.port() != 0 {
+            tell("metrics-listen", "devices are served there: give another port than that of listen".to_owned());
+        }
         match database.filter(|_| wrong.is_empty()) {
             Some(database) => Ok(Self { certificate, bounds, database }),
             None => Err(SettingsError::Wrong { path: None, wrong }),

@@ -1,23 +1,10 @@
 //! How many connections there are, in all and from one source.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where connections come from, as far as they are counted: an IPv4 address, or the /64 that one IPv6 site has.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct Source(IpAddr);
-
-impl Source {
-    pub(super) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self(address.into()),
-            IpAddr::V6(address) => {
-                Self(std::net::Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into())
-            }
-        }
-    }
-}
+use super::source::{Source, TrustedProxies};
 
 /// The bounds of how many connections there are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,6 +17,7 @@ pub(super) struct Bounds {
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     bounds: Bounds,
+    trusted: TrustedProxies,
     open: Arc<Mutex<Open>>,
 }
 
@@ -40,8 +28,8 @@ struct Open {
 }
 
 impl Connections {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, open: Arc::default() }
+    pub(super) fn new(bounds: Bounds, trusted: TrustedProxies) -> Self {
+        Self { bounds, trusted, open: Arc::default() }
     }
 
     /// A place for a connection from there; `None` where there is none left.
@@ -49,7 +37,9 @@ impl Connections {
         let source = Source::of(address.ip());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_source = open.by_source.get(&source).copied().unwrap_or_default();
-        if open.all >= self.bounds.connections || of_source >= self.bounds.of_one_source {
+        // A proxy of one's own comes for many.
+        let is_full = of_source >= self.bounds.of_one_source && !self.trusted.has(address.ip());
+        if open.all >= self.bounds.connections || is_full {
             return None;
         }
         open.all += 1;
@@ -58,7 +48,6 @@ impl Connections {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(super) fn open(&self) -> usize {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).all
     }
@@ -95,7 +84,7 @@ mod tests {
 
     #[test]
     fn threat_25_one_source_leaves_room_for_the_others() {
-        let connections = Connections::new(Bounds { connections: 4, of_one_source: 2 });
+        let connections = Connections::new(Bounds { connections: 4, of_one_source: 2 }, TrustedProxies::default());
         let held = [place(&connections, "192.0.2.1").unwrap(), place(&connections, "::ffff:192.0.2.1").unwrap()];
         assert!(place(&connections, "192.0.2.1").is_none());
         let others = [place(&connections, "2001:db8::1").unwrap(), place(&connections, "2001:db8::2").unwrap()];
@@ -105,5 +94,14 @@ mod tests {
         assert!(place(&connections, "192.0.2.1").is_some());
         drop(others);
         assert_eq!((connections.open(), connections.open.lock().unwrap().by_source.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_proxy_of_ones_own_is_not_one_source() {
+        let trusted = TrustedProxies::new(vec!["192.0.2.0/24".parse().unwrap()]);
+        let connections = Connections::new(Bounds { connections: 4, of_one_source: 1 }, trusted);
+        let held: Vec<_> = (0..4).filter_map(|_| place(&connections, "192.0.2.1")).collect();
+        assert_eq!(held.len(), 4);
+        assert!(place(&connections, "192.0.2.1").is_none());
     }
 }

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::connections::{Connections, Place};
+use super::metrics::Metrics;
 use super::now;
 use super::tls::ServerTls;
 
@@ -45,16 +46,17 @@ pub(super) struct Listener {
     bound: TcpListener,
     tls: Arc<ServerTls>,
     connections: Connections,
+    metrics: Metrics,
 }
 
 impl Listener {
-    pub(super) fn new(bound: TcpListener, tls: Arc<ServerTls>, connections: Connections) -> Self {
-        Self { bound, tls, connections }
+    pub(super) fn new(bound: TcpListener, tls: Arc<ServerTls>, connections: Connections, metrics: Metrics) -> Self {
+        Self { bound, tls, connections, metrics }
     }
 
     /// Serves until `end`, and then lets what is under way come to its end.
     pub(super) async fn serve(self, router: Router, end: impl Future<Output = ()>) {
-        let Self { bound, tls, connections } = self;
+        let Self { bound, tls, connections, metrics } = self;
         let (ending, ended) = watch::channel(false);
         let mut end = pin!(end);
         loop {
@@ -74,6 +76,7 @@ impl Listener {
             };
             // One too many is closed at once: its device knows, and comes again, while one that had to wait would not.
             let Some(place) = connections.place(address) else {
+                metrics.connections_refused.inc();
                 tracing::debug!(%address, "one connection too many was closed");
                 continue;
             };
@@ -81,6 +84,7 @@ impl Listener {
                 address,
                 router: router.clone(),
                 tls: Arc::clone(&tls),
+                metrics: metrics.clone(),
                 ended: ended.clone(),
                 _place: place,
             };
@@ -103,6 +107,7 @@ struct Connection {
     address: SocketAddr,
     router: Router,
     tls: Arc<ServerTls>,
+    metrics: Metrics,
     /// Says when the server ends.
     ended: watch::Receiver<bool>,
     /// Free for another when this is dropped.
@@ -111,14 +116,20 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream) {
-        let Self { address, router, tls, mut ended, _place } = self;
+        let Self { address, router, tls, metrics, mut ended, _place } = self;
         // An answer is one write or two; the second does not wait for the first to be acknowledged.
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(tls.configuration()).accept(stream);
         let stream = match timeout(HEADERS, Box::pin(handshake)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
-            Err(_) => return tracing::debug!(%address, "a handshake took too long"),
+            failed => {
+                metrics.handshakes_failed.inc();
+                let error = match failed {
+                    Ok(error) => error.err().map(|error| error.to_string()),
+                    Err(_) => Some("it took too long".to_owned()),
+                };
+                return tracing::debug!(%address, error, "a handshake failed");
+            }
         };
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = tls.clients.verified(shown, now()).map(Arc::new);

@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::super::connections::Bounds;
+use super::super::source::TrustedProxies;
 use super::super::tls::ServerCertificate;
 use super::*;
 
@@ -60,8 +61,8 @@ impl World {
             Some(Extension(ClientCertificate(leaf))) => leaf.common_name().unwrap().unwrap().to_string(),
             None => "nobody".to_owned(),
         };
-        let connections = Connections::new(bounds);
-        let listener = Listener::new(bound, tls, connections.clone());
+        let connections = Connections::new(bounds, TrustedProxies::default());
+        let listener = Listener::new(bound, tls, connections.clone(), Metrics::new());
         let (end, ended) = oneshot::channel();
         tokio::spawn(listener.serve(Router::new().route("/", get(who)), async move { drop(ended.await) }));
         Self { authorities, address, connections, _end: end }

@@ -1,5 +1,6 @@
 //! `cvm serve`: the same service on a machine of one's own.
 
+use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use cvm_authority::{OwnPlatform, Profile};
 use cvm_http::{Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, Vend};
 use cvm_sql::SqlRegistry;
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -23,10 +25,13 @@ mod enforcement;
 mod error;
 mod listener;
 mod log;
+mod metrics;
 mod operators;
+mod rates;
 mod routes;
 mod settings;
 mod signals;
+mod source;
 mod tls;
 mod tls_files;
 
@@ -39,9 +44,12 @@ use self::check::Checked;
 use self::connections::Connections;
 use self::enforcement::Enforcement;
 use self::listener::Listener;
-use self::routes::{Services, router};
+use self::metrics::{Metrics, Observed};
+use self::rates::Buckets;
+use self::routes::{Limits, Services, router};
 use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
+use self::source::TrustedProxies;
 use self::tls::{ServerCertificate, ServerTls};
 use crate::error::CommandError;
 use crate::file;
@@ -94,14 +102,22 @@ async fn serve(
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
     let is_own = matches!(checked.certificate, ServerCertificate::Own { .. });
     let tls = Arc::new(ServerTls::new(checked.certificate, Arc::clone(&authority.authorities), now()).await?);
-    let listener = Listener::new(bound, Arc::clone(&tls), Connections::new(checked.bounds));
+    let trusted = TrustedProxies::new(arguments.trusted_proxy.clone());
+    let connections = Connections::new(checked.bounds, trusted.clone());
+    let metrics = Metrics::new();
+    let limits = Limits {
+        trusted,
+        sources: Buckets::new(arguments.rate_per_source),
+        devices: Arc::new(Buckets::new(arguments.rate_per_device)),
+    };
+    let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
 
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
     let authorities = Arc::clone(&authority.authorities);
     let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
-    let platform = OwnPlatform::new(authorities, profile, registry.clone(), now);
+    let platform = OwnPlatform::new(Arc::clone(&authorities), profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
     let enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
     let revocations = enforcement.begin(now()).await?;
@@ -120,10 +136,23 @@ async fn serve(
         revocations,
         woken,
         registry,
+        limits: Arc::new(limits),
+        metrics: metrics.clone(),
     };
     let mut work = JoinSet::new();
     work.spawn(enforcement.work());
-    work.spawn(tls.keep_up(told_to_look()?));
+    work.spawn(Arc::clone(&tls).keep_up(told_to_look()?));
+    if let Some(address) = arguments.metrics_listen {
+        let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        let observed = Observed {
+            certificate_end: Box::new(move || tls.ends_at()),
+            authority_end: Box::new(move || authorities.current().certificate().not_after().into()),
+            connections: Box::new(move || connections.open()),
+            lists: data.join(AUTHORITY).join("crl.pem"),
+            database: data.join(REGISTRY),
+        };
+        work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
+    }
     let first_token = tokens.first("first", now())?;
     let name = names.first().map_or("localhost", String::as_str);
     welcome(output, data, name, address, is_own, first_token.as_deref())?;
