@@ -8,6 +8,7 @@ import claims
 import local_aws
 from local_aws import ROOT
 from operators import Operator
+from server import start
 from stack import CVM, Stack
 from trusted_user import add_user
 
@@ -42,3 +43,11 @@ def operator(stack: Stack) -> Operator:
 def device_id(request, _numbers=itertools.count(1)):
     """A device id that no other test has."""
     return f"{request.node.originalname.removeprefix('test_').replace('_', '-')[:40]}-{next(_numbers)}"
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = start(tmp_path / "data", tmp_path)
+    yield server
+    server.process.kill()
+    server.process.wait()

@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from test_serve import Server, openssl, server, start  # noqa: F401
+from server import Server, openssl, start
 
 EST = ".well-known/est"
 PKI = shutil.which("pki")
-
-# The listener that asks for the device's certificate, and the decision that renews by it, are not there yet: when they
-# are, this line and the marks that name it go.
-needs_renewal = pytest.mark.skip(reason="cvm serve asks no client for its certificate yet")
-
 
 @dataclass
 class EstDevice:
@@ -92,7 +87,7 @@ def serial(certificate: Path) -> str:
 
 
 @pytest.fixture
-def device(server: Server) -> EstDevice:  # noqa: F811
+def device(server: Server) -> EstDevice:
     return EstDevice.register(server, "sn-0001")
 
 
@@ -123,7 +118,7 @@ def test_the_attributes_are_what_openssl_reads(device: EstDevice):
     assert re.findall(r"OBJECT\s*:(\S+)", shown) == ["id-ecPublicKey", "prime256v1", "ecdsa-with-SHA256"]
 
 
-def test_a_key_is_made_for_a_device_that_cannot(server: Server):  # noqa: F811
+def test_a_key_is_made_for_a_device_that_cannot(server: Server):
     device = EstDevice.register(server, "sn-0002", keyOrigin="service")
     done = device.post("serverkeygen", "--user", f"sn-0002:{device.token}", "-D", "-")
     assert done.returncode == 0, done.stderr
@@ -208,7 +203,6 @@ def test_strongswan_is_refused_as_anybody(device: EstDevice):
         assert done.returncode != 0 and b"HTTP 4" in done.stderr, done.stderr.decode()
 
 
-@needs_renewal
 def test_a_device_renews_by_its_certificate(device: EstDevice):
     first = device.enroll()
     files = [device.folder / "device.pem", device.folder / "device.key"]
@@ -227,7 +221,6 @@ def test_a_device_renews_by_its_certificate(device: EstDevice):
     assert device.post("simplereenroll", *shown, name="other").returncode == 22
 
 
-@needs_renewal
 def test_strongswan_renews_by_its_certificate(device: EstDevice):
     device.enroll()
     device.make_request("next", "/CN=sn-0001")

@@ -5,107 +5,16 @@ import os
 import shutil
 import signal
 import sqlite3
-import ssl
 import subprocess
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from local_aws import free_port
 from mqtt_device import CA, CERTIFICATE, PRIVATE_KEY, MqttDevice, Refused
-from stack import CVM, Answer, lower, until
+from server import Server, openssl, start
+from stack import CVM, until
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-
-
-@dataclass
-class Server:
-    """A running server, and what it said when it began."""
-
-    data: Path
-    process: subprocess.Popen
-    url: str
-    token: str | None
-    folder: Path
-    log: Path
-
-    @property
-    def ca(self) -> Path:
-        return self.data / "ca" / "ca.pem"
-
-    @property
-    def crl(self) -> Path:
-        return self.data / "ca" / "crl.pem"
-
-    def ask(self, method: str, path: str, body: object = None, token: str | None = None, **headers: str) -> Answer:
-        token = self.token if token is None else token
-        names = {"content-type": "application/json"} if body is not None else {}
-        names |= {name.replace("_", "-"): value for name, value in headers.items()}
-        names |= {"authorization": f"Bearer {token}"} if token else {}
-        sent = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(f"{self.url}{path}", data=sent, headers=names, method=method)
-        context = ssl.create_default_context(cafile=str(self.ca))
-        try:
-            with urllib.request.urlopen(asked, timeout=30, context=context) as done:
-                return Answer(done.status, lower(done.headers), done.read())
-        except urllib.error.HTTPError as refused:
-            return Answer(refused.code, lower(refused.headers), refused.read())
-
-    def register(self, device_id: str) -> Path:
-        """Puts a device on the allowlist, and returns the file with its token."""
-        made = self.ask("PUT", f"/devices/{device_id}", {})
-        assert made.status == 200, made.body
-        file = self.folder / f"{device_id}.token"
-        file.write_text(made.json["authentication"]["symmetricKey"]["primaryKey"])
-        file.chmod(0o600)
-        return file
-
-    def vend(self, device_id: str, token_file: Path) -> Path:
-        """Has the device ask for its certificate, and returns the folder in which it has it."""
-        out = self.folder / device_id
-        command = [CVM, "vend", "--url", self.url, "--root-ca", self.ca, "--device", device_id]
-        done = subprocess.run([*command, "--token-file", token_file, "--out", out], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return out
-
-    def end(self, kind: int = signal.SIGTERM) -> int:
-        self.process.send_signal(kind)
-        return self.process.wait(timeout=20)
-
-
-def start(data: Path, folder: Path, *options: str) -> Server:
-    log = folder / "server.log"
-    with open(log, "ab") as errors:
-        process = subprocess.Popen(
-            [CVM, "serve", "--data", data, "--listen", "127.0.0.1:0", *options, "--output", "json"],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    line = process.stdout.readline()
-    assert line, log.read_text()
-    said = line
-    while said.count("{") != said.count("}"):
-        said += process.stdout.readline()
-    began = json.loads(said)
-    return Server(data, process, began["url"], began["operatorToken"], folder, log)
-
-
-@pytest.fixture
-def server(tmp_path):
-    server = start(tmp_path / "data", tmp_path)
-    yield server
-    server.process.kill()
-    server.process.wait()
-
-
-def openssl(*arguments: object) -> str:
-    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_newcomer_has_a_certificate_in_three_commands(server: Server):
@@ -177,7 +86,7 @@ def test_a_token_lets_its_owner_do_what_its_role_says(server: Server):
         refused = server.ask("GET", "/devices", token=nobody)
         assert (refused.status, refused.headers["iothub-errorcode"]) == (401, "IotHubUnauthorizedAccess")
     files = [file for file in (server.data / "operators").iterdir()]
-    secrets = [token["token"].rpartition("_")[2] for token in (viewer, operator)]
+    secrets = [token["token"].split("_", 2)[2] for token in (viewer, operator)]
     assert files and not any(secret in file.read_text() for file in files for secret in secrets)
 
 

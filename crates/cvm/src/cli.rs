@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, Parser, Subcommand};
 
 use crate::audit::{self, AuditArguments};
 use crate::ca::{self, CaArguments};
@@ -69,6 +69,12 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// What the command line of this process says to `cvm serve`, with more words at its end.
+pub(crate) fn serve_matches(more: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut matches = Cli::command().try_get_matches_from(std::env::args_os().chain(more))?;
+    Ok(matches.remove_subcommand().map(|(_, matches)| matches).unwrap_or_default())
+}
+
 fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     match verb {
         Verb::Audit(arguments) => wait(audit::run(arguments, output)),
@@ -102,7 +108,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Command, CommandFactory};
+    use clap::Command;
 
     use super::*;
 

@@ -38,6 +38,11 @@ impl Output {
         }
     }
 
+    /// Whether results are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Something was done. Text only.
     pub(crate) fn done(&self, text: impl Display) -> io::Result<()> {
         self.say(format_args!("{} {text}", Paint { code: GREEN, text: "✔", on: self.colours }))

@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, reason = "a panic is a failed benchmark")]
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};

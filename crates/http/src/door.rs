@@ -9,7 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use cvm_provisioning::{AttemptId, Certificate, Origin, Timestamp};
+use cvm_provisioning::{AttemptId, Certificate, DeviceId, Origin, Timestamp};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::Problem;
@@ -30,6 +30,19 @@ pub struct Caller {
 /// request extension.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate(pub Arc<Certificate>);
+
+/// How often one device may ask: a request extension, asked as soon as it is known which device it is and before anything
+/// is done for it. Its error is how long the device has to wait.
+#[derive(Clone)]
+#[expect(clippy::type_complexity, reason = "it is one function, and a name for its type would say no more")]
+pub struct Pace(pub Arc<dyn Fn(&DeviceId) -> Result<(), Duration> + Send + Sync>);
+
+impl Pace {
+    /// Whether the device may ask now, as far as that is counted.
+    pub(crate) fn allows(pace: Option<&Self>, device: &DeviceId) -> Result<(), Problem> {
+        pace.map_or(Ok(()), |Self(pace)| pace(device)).map_err(Problem::too_often)
+    }
+}
 
 impl Caller {
     /// The origin of a request at this door; one that the platform has given no id takes that of its attempt.

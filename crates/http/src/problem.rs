@@ -68,6 +68,7 @@ problems! {
     private_key_sent = BAD_REQUEST, "private-key-sent", "A private key was sent";
     query_not_allowed = BAD_REQUEST, "query-not-allowed", "The address takes no query";
     quota_reached = TOO_MANY_REQUESTS, "quota-reached", "You have had as many claims as you may have today";
+    rate_limited = TOO_MANY_REQUESTS, "rate-limited", "You ask too often";
     refused = FORBIDDEN, "refused", "The device was refused";
     throttled = SERVICE_UNAVAILABLE, "throttled", "Too many devices at once";
     unauthenticated = UNAUTHORIZED, "unauthenticated", "Nobody is known to have sent the request";
@@ -88,6 +89,11 @@ impl Problem {
         Self { retry_after: Some(delay), ..self }
     }
 
+    /// The caller asks more often than is allowed, and may ask again after `delay`.
+    pub fn too_often(delay: Duration) -> Self {
+        Self::rate_limited("ask again after the time in Retry-After").retry_after(delay)
+    }
+
     /// The stable word for it.
     pub const fn code(&self) -> &'static str {
         self.code
@@ -95,9 +101,11 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
+    /// The answer, with the problem itself among its extensions, for whoever counts them.
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status, self.retry_after);
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(&self)).into_response();
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

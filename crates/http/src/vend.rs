@@ -6,12 +6,13 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use cvm_provisioning::{AttemptId, AuditRecord, Origin, Outcome, VendRequest, Vending};
 
-use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, with_request_id};
+use crate::door::{Caller, ClientCertificate, Clock, Pace, read, router as door_router, with_request_id};
 use crate::request::DeviceRequest;
 use crate::{Handout, Problem};
 
@@ -39,32 +40,20 @@ struct Door<V> {
 }
 
 impl<V: Vending> Door<V> {
-    async fn certificate(
-        State(door): State<Arc<Self>>,
-        caller: Option<axum::Extension<Caller>>,
-        client: Option<axum::Extension<ClientCertificate>>,
-        uri: Uri,
-        headers: HeaderMap,
-        body: Result<Bytes, BytesRejection>,
-    ) -> Response {
+    async fn certificate(State(door): State<Arc<Self>>, parts: Parts, body: Result<Bytes, BytesRejection>) -> Response {
         let Ok(attempt) = AttemptId::random() else {
             return Problem::internal("there is no randomness to be had").into_response();
         };
-        let origin = caller.map(|extension| extension.0).unwrap_or_default().origin("vend", attempt);
+        let origin = parts.extensions.get::<Caller>().cloned().unwrap_or_default().origin("vend", attempt);
         let request_id = origin.request_id.clone();
-        with_request_id(
-            door.answer(attempt, origin, client.map(|extension| extension.0), &uri, &headers, body).await,
-            request_id,
-        )
+        with_request_id(door.answer(attempt, origin, &parts, body).await, request_id)
     }
 
     async fn answer(
         &self,
         attempt: AttemptId,
         origin: Origin,
-        client: Option<ClientCertificate>,
-        uri: &Uri,
-        headers: &HeaderMap,
+        Parts { uri, headers, extensions, .. }: &Parts,
         body: Result<Bytes, BytesRejection>,
     ) -> Result<Response, Problem> {
         let request = read(body, DeviceRequest::MAX_BODY)
@@ -74,8 +63,9 @@ impl<V: Vending> Door<V> {
                 self.vend.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
             })?;
         let DeviceRequest { answer, csr, device, parameters, token } = request;
+        Pace::allows(extensions.get(), &device)?;
         let now = (self.clock)();
-        let shown = client.map(|ClientCertificate(certificate)| certificate);
+        let shown = extensions.get().map(|ClientCertificate(certificate)| Arc::clone(certificate));
         let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
         match self.vend.vend(request).await {
             Ok(vended) => Ok(self.handout.answer(&device, &vended, answer)),

@@ -1,6 +1,7 @@
 //! What follows from decisions: certificates lose their power, and the revocation list says so.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -52,11 +53,13 @@ pub(super) struct Enforcement {
     authority: OwnAuthority,
     woken: Arc<Notify>,
     lists: Arc<RwLock<String>>,
+    /// The number of the lists that this server made last.
+    made: AtomicU64,
 }
 
 impl Enforcement {
     pub(super) fn new(registry: SqlRegistry, platform: Platform, authority: OwnAuthority, woken: Arc<Notify>) -> Self {
-        Self { registry, platform, authority, woken, lists: Arc::default() }
+        Self { registry, platform, authority, woken, lists: Arc::default(), made: AtomicU64::new(0) }
     }
 
     /// Enforces what was decided before the server ended, and makes the first lists.
@@ -75,8 +78,10 @@ impl Enforcement {
             let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
             let enforced = self.enforce().await;
             let ended = self.end_successions().await;
-            if enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4 {
-                match self.renew_lists(now()).await {
+            let is_due = enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4;
+            if is_due || self.is_overtaken().await {
+                let made = if is_due { self.renew_lists(now()).await } else { self.follow(now()).await };
+                match made {
                     Ok(()) => renewed = now(),
                     Err(error) => {
                         let cause: &dyn std::error::Error = &error;
@@ -135,12 +140,34 @@ impl Enforcement {
         }
     }
 
-    /// Signs new lists and puts them where brokers read them: over HTTPS, and as a file beside the CA.
+    /// Signs new lists. Their number is written down before it is looked what belongs into them: of servers that do so at
+    /// once, none has the last number and not the last revocation.
     async fn renew_lists(&self, now: Timestamp) -> Result<(), ServeError> {
         // A list that is made later has a higher number, whatever the clock says.
-        let last = self.registry.place(LIST_NUMBER).await?.and_then(|number| number.parse::<u64>().ok());
+        let last = self.last_number().await?;
         let number = last.map_or(0, |last| last + 1).max(u64::try_from(now.seconds()).unwrap_or_default());
         self.registry.move_to(LIST_NUMBER, Some(&number.to_string())).await?;
+        self.make_lists(number, now).await
+    }
+
+    /// Signs what another server on the same registry has signed, too.
+    async fn follow(&self, now: Timestamp) -> Result<(), ServeError> {
+        let last = self.last_number().await?;
+        self.make_lists(last.unwrap_or_default(), now).await
+    }
+
+    /// Whether another server has made lists since this one did. One that cannot tell goes on with those that it has.
+    async fn is_overtaken(&self) -> bool {
+        let made = self.made.load(Ordering::Relaxed);
+        self.last_number().await.is_ok_and(|last| last.is_some_and(|last| last > made))
+    }
+
+    async fn last_number(&self) -> Result<Option<u64>, ServeError> {
+        Ok(self.registry.place(LIST_NUMBER).await?.and_then(|number| number.parse().ok()))
+    }
+
+    /// Makes the lists and puts them where brokers read them: over HTTPS, and as a file beside the CA.
+    async fn make_lists(&self, number: u64, now: Timestamp) -> Result<(), ServeError> {
         let mut text = String::new();
         for authority in self.authority.authorities.iter() {
             text.push_str(&self.list(authority, number, now).await?);
@@ -149,6 +176,7 @@ impl Enforcement {
         let path: PathBuf = self.authority.folder.join("crl.pem");
         file::replace(&path, &text)?;
         *self.lists.write().unwrap_or_else(PoisonError::into_inner) = text;
+        self.made.store(number, Ordering::Relaxed);
         Ok(())
     }
 

@@ -9,6 +9,8 @@ use cvm_authority::{CreateError, CrlError, IssueError, KeyFileError, SetError, U
 use cvm_provisioning::RegistryError;
 use cvm_sql::OpenError;
 
+use super::settings::SettingsError;
+use super::tls_files::TlsFilesError;
 use crate::file::FileError;
 
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +28,6 @@ pub(crate) enum ServeError {
     Key(#[from] KeyFileError),
     #[error("{address} cannot be listened at")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("{name} is neither a DNS name nor an address")]
-    Name { name: String },
     #[error("there is no operator's token {id}")]
     NoToken { id: String },
     #[error(transparent)]
@@ -40,8 +40,12 @@ pub(crate) enum ServeError {
     Registry(#[from] RegistryError),
     #[error("{path} is no operator's token", path = path.display())]
     Token { path: PathBuf },
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("TLS cannot be offered")]
     Tls { source: Box<dyn Error + Send + Sync> },
+    #[error(transparent)]
+    TlsFiles(#[from] TlsFilesError),
     #[error("the CA in {path} cannot be used", path = path.display())]
     Unfit { path: PathBuf, source: Unfit },
     #[error("the CAs are no set")]
@@ -60,11 +64,11 @@ impl ServeError {
             | Self::Set(_) => "ca",
             Self::File(_) | Self::Key(_) | Self::Token { .. } => "file",
             Self::Listen { .. } => "listen",
-            Self::Name { .. } => "usage",
+            Self::Settings(_) => "usage",
             Self::NoToken { .. } => "not-found",
             Self::Open(_) | Self::Registry(_) => "registry",
             Self::Randomness => "randomness",
-            Self::Tls { .. } => "tls",
+            Self::Tls { .. } | Self::TlsFiles(_) => "tls",
         }
     }
 
@@ -75,9 +79,13 @@ impl ServeError {
             Self::Listen { address, .. } => {
                 format!("end what listens at {address}, or give another --listen")
             }
-            Self::Name { .. } => "give --name as cvm.example.com or 192.0.2.1".to_owned(),
             Self::NoToken { .. } => "`cvm token list` has those there are".to_owned(),
-            Self::Open(_) | Self::Registry(_) => "look at the folder of --data, and at the disk it is on".to_owned(),
+            Self::Open(_) | Self::Registry(_) => {
+                "look at the folder of --data and at the disk it is on, or at the database that --database names"
+                    .to_owned()
+            }
+            Self::Settings(error) => error.advice(),
+            Self::TlsFiles(error) => error.advice(),
             Self::Token { path } => format!("delete {}, and make another with `cvm token create`", path.display()),
             Self::Key(_) | Self::Unfit { .. } | Self::Set(_) => {
                 "put the CA back as it was; `cvm serve --help` says where it is".to_owned()
@@ -88,6 +96,6 @@ impl ServeError {
 
     /// Whether the command could never have worked.
     pub(crate) const fn is_usage(&self) -> bool {
-        matches!(self, Self::Name { .. })
+        matches!(self, Self::Settings(_))
     }
 }

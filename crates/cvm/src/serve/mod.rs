@@ -1,75 +1,59 @@
 //! `cvm serve`: the same service on a machine of one's own.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::future::IntoFuture as _;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
 use cvm_authority::{OwnPlatform, Profile};
-use cvm_http::{Endpoint, Est, EstLabel, Handout, Registry, RootCa};
+use cvm_http::{Est, Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, VendAtOnce};
 use cvm_sql::SqlRegistry;
+use futures_util::FutureExt as _;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
+mod arguments;
 mod authority;
+mod check;
+mod client_certificates;
+mod connections;
+mod database;
 mod enforcement;
 mod error;
 mod listener;
+mod log;
+mod metrics;
 mod operators;
+mod rates;
 mod routes;
+mod settings;
+mod signals;
+mod source;
+mod tls;
+mod tls_files;
 
+pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
 use self::authority::OwnAuthority;
+use self::check::Checked;
+use self::connections::Connections;
 use self::enforcement::Enforcement;
 use self::listener::Listener;
-use self::routes::{Services, router};
-use crate::arguments::TimeToLive;
+use self::metrics::{Metrics, Observed};
+use self::rates::Buckets;
+use self::routes::{Limits, Services, router};
+use self::settings::Settings;
+use self::signals::{told_to_end, told_to_look};
+use self::source::TrustedProxies;
+use self::tls::{ServerCertificate, ServerTls};
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
-
-/// Serve devices and operators on this machine, with a CA of its own
-///
-/// All that it has is in one folder: the registry, the CA and its keys, and who may operate it. On the first start they
-/// are made, and a token for operators is shown, once. Devices ask at /v1/certificates or with EST, operators at /devices,
-/// /statistics and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
-#[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct ServeArguments {
-    /// The folder of it all, made where it is not there; one server has it at a time
-    #[arg(long, env = "CVM_DATA", value_name = "DIR", default_value = "cvm-data")]
-    data: PathBuf,
-    /// Where it listens, as ADDRESS:PORT
-    #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
-    listen: SocketAddr,
-    /// A DNS name or an address by which devices reach it; repeatable, or with commas between them
-    #[arg(
-        long = "name",
-        env = "CVM_NAMES",
-        value_name = "NAME",
-        value_delimiter = ',',
-        default_value = "localhost,127.0.0.1"
-    )]
-    names: Vec<String>,
-    /// The broker that devices are told to connect to
-    #[arg(long, env = "CVM_BROKER", value_name = "HOST[:PORT]", default_value = "localhost:8883")]
-    broker: Endpoint,
-    /// How long the certificates of devices are valid
-    #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
-    validity: TimeToLive,
-    /// A label under which devices find EST, too, as in /.well-known/est/LABEL; repeatable, or with commas between them
-    #[arg(long = "est-label", env = "CVM_EST_LABELS", value_name = "LABEL", value_delimiter = ',')]
-    est_labels: Vec<EstLabel>,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  cvm serve
-  cvm serve --data /var/lib/cvm --listen 0.0.0.0:443 --name cvm.example.com
-  cvm serve --broker broker.example.com:8883 --validity 90d";
 
 /// What a device becomes where nobody says otherwise: a thing of its own name. What it may do is its broker's to say.
 const TEMPLATE: &str = r#"{
@@ -89,31 +73,56 @@ const AUTHORITY: &str = "ca";
 const OPERATORS: &str = "operators";
 
 pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
+    let settings = Settings::read(arguments).map_err(ServeError::from)?;
+    let checked = Checked::of(&settings.arguments).map_err(ServeError::from)?;
+    if checked.database.shows_password() && settings.table["database"].from == settings::Origin::Option {
+        output.note("the password in --database can be read by everybody on this machine; give it in a file")?;
+    }
+    if arguments.check {
+        return Ok(settings.show(output)?);
+    }
+    log::start(output);
+    file::private_folder(&settings.arguments.data).map_err(ServeError::from)?;
+    // Before there is a runtime: a database that cannot be opened ends those of its own.
+    let registry = checked.database.open(&settings.arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(serve(arguments, output)))
+    runtime.block_on(Box::pin(serve(&settings.arguments, checked, registry, output)))
 }
 
-async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
-    let ServeArguments { data, listen, names, broker, validity, est_labels } = arguments;
-    file::private_folder(data).map_err(ServeError::from)?;
-    let registry = SqlRegistry::in_folder(&data.join(REGISTRY)).map_err(ServeError::from)?;
+async fn serve(
+    arguments: &ServeArguments,
+    checked: Checked,
+    registry: SqlRegistry,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let ServeArguments { data, listen, names, broker, validity, .. } = arguments;
     let authority = OwnAuthority::open(&data.join(AUTHORITY), now()).await?;
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
-    let bound = TcpListener::bind(listen).map_err(|source| ServeError::Listen { address: *listen, source })?;
+    let bound = TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
-    let listener = Listener::new(bound, &authority, names, now()).await?;
+    let is_own = matches!(checked.certificate, ServerCertificate::Own { .. });
+    let tls = Arc::new(ServerTls::new(checked.certificate, Arc::clone(&authority.authorities), now()).await?);
+    let trusted = TrustedProxies::new(arguments.trusted_proxy.clone());
+    let connections = Connections::new(checked.bounds, trusted.clone());
+    let metrics = Metrics::new();
+    let limits = Limits {
+        trusted,
+        sources: Buckets::new(arguments.rate_per_source),
+        devices: Arc::new(Buckets::new(arguments.rate_per_device)),
+    };
+    let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
 
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
     let authorities = Arc::clone(&authority.authorities);
-    let trusted = Arc::clone(&authorities);
+    let issuing = Arc::clone(&authorities);
     let est = Est {
-        ca_certificates: Box::new(move |now| trusted.trusted(now).into_iter().cloned().collect()),
-        labels: est_labels.clone(),
+        ca_certificates: Box::new(move |now| issuing.trusted(now).into_iter().cloned().collect()),
+        labels: arguments.est_labels.clone(),
     };
     let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
-    let platform = OwnPlatform::new(authorities, profile, registry.clone(), now);
+    let platform = OwnPlatform::new(Arc::clone(&authorities), profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
     let enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
     let revocations = enforcement.begin(now()).await?;
@@ -133,14 +142,30 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
         revocations,
         woken,
         registry,
+        limits: Arc::new(limits),
+        metrics: metrics.clone(),
     };
-    let work = tokio::spawn(enforcement.work());
+    let mut work = JoinSet::new();
+    work.spawn(enforcement.work());
+    work.spawn(Arc::clone(&tls).keep_up(told_to_look()?));
+    if let Some(address) = arguments.metrics_listen {
+        let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        let observed = Observed {
+            certificate_end: Box::new(move || tls.ends_at()),
+            authority_end: Box::new(move || authorities.current().certificate().not_after().into()),
+            connections: Box::new(move || connections.open()),
+            lists: data.join(AUTHORITY).join("crl.pem"),
+            database: data.join(REGISTRY),
+        };
+        work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
+    }
     let first_token = tokens.first("first", now())?;
-    welcome(output, data, names.first().map_or("localhost", String::as_str), address, first_token.as_deref())?;
-    let served = listener.serve(router(services)).await;
+    let name = names.first().map_or("localhost", String::as_str);
+    welcome(output, data, name, address, is_own, first_token.as_deref())?;
+    listener.serve(router(services), told_to_end()).await;
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
-    work.abort();
-    Ok(served?)
+    work.shutdown().await;
+    Ok(())
 }
 
 fn now() -> Timestamp {
@@ -159,11 +184,17 @@ fn welcome(
     data: &Path,
     name: &str,
     address: SocketAddr,
+    is_own: bool,
     token: Option<&str>,
 ) -> Result<(), CommandError> {
     let url = format!("https://{name}:{}", address.port());
     let ca = data.join(AUTHORITY).join("ca.pem");
     let ca = ca.display();
+    // Others' certificates are checked with what the system trusts.
+    let (cacert, root_ca) = match is_own {
+        true => (format!("--cacert {ca} "), format!("--root-ca {ca} ")),
+        false => Default::default(),
+    };
     // As it was called: not everybody has it where their shell looks.
     let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
     output.json(&serde_json::json!({ "url": url, "ca": ca.to_string(), "operatorToken": token }))?;
@@ -177,10 +208,10 @@ This token lets you operate it; it is not shown again, and ends in a day. `cvm t
 
 A first device: put it on the allowlist, have it ask for its certificate, and check what it got.
 
-    curl -s --cacert {ca} -H \"Authorization: Bearer $CVM_OPERATOR_TOKEN\" --json '{{}}' -X PUT {url}/devices/sn-0001 \\
+    curl -s {cacert}-H \"Authorization: Bearer $CVM_OPERATOR_TOKEN\" --json '{{}}' -X PUT {url}/devices/sn-0001 \\
         | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"authentication\"][\"symmetricKey\"][\"primaryKey\"])' \\
         > sn-0001.token && chmod 600 sn-0001.token
-    {program} vend --url {url} --root-ca {ca} --device sn-0001 --token-file sn-0001.token --out sn-0001
+    {program} vend --url {url} {root_ca}--device sn-0001 --token-file sn-0001.token --out sn-0001
     openssl verify -CAfile {ca} sn-0001/certificate.pem
 "
     ))?;

@@ -1,6 +1,7 @@
 //! What the server answers, and to whom.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,18 +9,21 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cvm_authority::{LocalSigner, OwnPlatform};
-use cvm_http::{Caller, Est, Handout, Operator, Registry, est_router, registry_router};
-use cvm_provisioning::{Actor, DeviceStore as _, LogAudit, VendAtOnce};
+use cvm_http::{Caller, Est, Handout, Operator, Pace, Problem, Registry, est_router, registry_router};
+use cvm_provisioning::{Actor, AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::enforcement::Revocations;
+use super::metrics::{Metrics, count};
+use super::rates::Buckets;
+use super::source::{Source, TrustedProxies};
 use super::{OperatorTokens, Role, now};
 
 pub(super) type Platform = OwnPlatform<LocalSigner, SqlRegistry>;
@@ -40,14 +44,23 @@ pub(super) struct Services {
     /// Told when an operator may have decided something.
     pub(super) woken: Arc<Notify>,
     pub(super) registry: SqlRegistry,
+    pub(super) limits: Arc<Limits>,
+    pub(super) metrics: Metrics,
+}
+
+/// How much may be asked, and by whom.
+pub(super) struct Limits {
+    pub(super) trusted: TrustedProxies,
+    pub(super) sources: Buckets,
+    pub(super) devices: Arc<Buckets>,
 }
 
 /// All of its addresses.
 pub(super) fn router(services: Services) -> Router {
-    let Services { vend, est, handout, operators, tokens, revocations, woken, registry } = services;
+    let Services { vend, est, handout, operators, tokens, revocations, woken, registry, limits, metrics } = services;
     let est = est_router(Arc::clone(&vend), est, now).into_service::<axum::body::Body>();
     let devices = cvm_http::router(vend, handout, now);
-    let door = Door { tokens, woken };
+    let door = Door { tokens, woken, limits: Arc::clone(&limits) };
     let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit));
     let operators = operators.into_service::<axum::body::Body>();
     let health = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(registry);
@@ -64,9 +77,10 @@ pub(super) fn router(services: Services) -> Router {
         .route_service("/audit", operators)
         .route_service("/.well-known/est/{*path}", est)
         .fallback_service(devices)
-        .layer(from_fn(with_caller))
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
+        .layer(from_fn_with_state((limits, metrics.clone()), admit_source))
+        .layer(from_fn_with_state(metrics, count))
 }
 
 fn pem(text: String) -> impl IntoResponse {
@@ -85,24 +99,66 @@ async fn ready(State(registry): State<SqlRegistry>) -> Response {
     }
 }
 
-/// The request with where it came from; nothing of it is taken from a header.
-async fn with_caller(mut request: Request, next: Next) -> Response {
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let source = address.map(|ConnectInfo(address)| address.ip().to_string());
-    request.extensions_mut().insert(Caller { request_id: None, source });
+/// The request with where it came from, if no more has come from there than may. Nothing of it is taken from a header
+/// that anybody could write.
+async fn admit_source(
+    State((limits, metrics)): State<(Arc<Limits>, Metrics)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let Some(peer) = peer.map(|ConnectInfo(address)| address.ip()) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let client = limits.trusted.client(peer, request.headers());
+    let source = Source::of(client);
+    // Whoever looks whether the server is well always may.
+    let is_health = matches!(request.uri().path(), "/livez" | "/readyz");
+    if let Err(wait) = limits.sources.take(&source)
+        && !is_health
+    {
+        metrics.limited("source");
+        return Problem::too_often(spread(wait)).into_response();
+    }
+    let devices = Arc::clone(&limits.devices);
+    let pace = Pace(Arc::new(move |device| {
+        devices.take(device).map_err(|wait| {
+            metrics.limited("device");
+            spread(wait)
+        })
+    }));
+    let extensions = request.extensions_mut();
+    extensions.insert(Caller { request_id: None, source: Some(client.to_string()) });
+    extensions.insert(pace);
+    extensions.insert(source);
     next.run(request).await
+}
+
+/// A while that is a little longer for some than for others, so that those who were turned away together do not come
+/// back together.
+fn spread(wait: Duration) -> Duration {
+    let more = AttemptId::random().map_or(0, |attempt| attempt.spread(10));
+    Duration::from_secs(wait.as_secs() + 1 + more)
 }
 
 #[derive(Clone)]
 struct Door {
     tokens: OperatorTokens,
     woken: Arc<Notify>,
+    limits: Arc<Limits>,
 }
+
+/// What a wrong token costs, in requests.
+const WRONG_TOKEN: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// Lets operators in whose token allows what they ask.
 async fn admit(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().remove::<Operator>();
-    let Some(record) = bearer(request.headers()).and_then(|token| door.tokens.bearer(token, now())) else {
+    let token = bearer(request.headers());
+    let Some(record) = token.and_then(|token| door.tokens.bearer(token, now())) else {
+        if let Some(source) = request.extensions().get::<Source>().filter(|_| token.is_some()) {
+            door.limits.sources.spill(source, WRONG_TOKEN);
+        }
         // Without an operator the registry says so itself, in its own form.
         let mut response = next.run(request).await;
         response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));

@@ -46,7 +46,7 @@ impl Problem {
     pub(super) fn advice(&self, device: &DeviceId) -> String {
         match self.code.as_deref() {
             Some("refused") => format!("`cvm device show {device}` tells an operator why"),
-            Some("in-progress" | "throttled" | "unavailable") => {
+            Some("in-progress" | "rate-limited" | "throttled" | "unavailable") => {
                 "run the same command again in a minute: it goes on with the same key".to_owned()
             }
             Some("internal") => "run the same command again; if it stays, report it with the request id".to_owned(),
@@ -83,7 +83,8 @@ mod tests {
             let problem = Problem::new(status.as_u16(), None, body.as_bytes());
             assert_eq!(problem.code.as_deref(), Some(*code));
             let again = problem.advice(&id).starts_with("run the same command again");
-            assert_eq!(again, status.as_u16() == 409 || status.as_u16() >= 500, "{code}");
+            let is_passing = matches!(status.as_u16(), 409 | 500..) || *code == "rate-limited";
+            assert_eq!(again, is_passing, "{code}");
         }
     }
 

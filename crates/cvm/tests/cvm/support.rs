@@ -164,7 +164,7 @@ pub(crate) fn api<R: Reservations + DeviceStore + 'static>(registry: R) -> Route
         refused_keys: RefusedKeys::default(),
     };
     let handout = Handout { endpoint: "localhost:18883".parse().unwrap(), root_ca: RootCa::amazon().unwrap() };
-    cvm_http::router(vend, handout, || OffsetDateTime::now_utc().into())
+    cvm_http::router(std::sync::Arc::new(vend), handout, || OffsetDateTime::now_utc().into())
 }
 
 /// Serves the API; its URL.

@@ -10,14 +10,15 @@ mod request;
 use std::fmt;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use cvm_provisioning::{
     AttemptId, AuditRecord, Certificate, Origin, Outcome, Timestamp, VendError, VendRequest, Vending,
 };
@@ -26,7 +27,7 @@ pub use self::label::{EstLabel, InvalidEstLabel};
 
 use self::request::{EstRequest, Wanted};
 use crate::Problem;
-use crate::door::{Caller, ClientCertificate, Clock, read, router as door_router, with_request_id};
+use crate::door::{Caller, Clock, Pace, read, router as door_router, with_request_id};
 
 /// Where EST is (RFC 7030 section 3.2.2).
 const BASE: &str = "/.well-known/est";
@@ -93,52 +94,41 @@ impl<V: Vending> Door<V> {
 
     /// `simpleenroll` and `simplereenroll` (RFC 7030 section 4.2). Whether a device has a certificate that it may renew
     /// is for the decision to say, so both ask for the same.
-    async fn enroll(
-        State(door): State<Arc<Self>>,
-        caller: Option<Extension<Caller>>,
-        client: Option<Extension<ClientCertificate>>,
-        uri: Uri,
-        headers: HeaderMap,
-        body: Result<Bytes, BytesRejection>,
-    ) -> Response {
-        door.take(Wanted::Certificate, caller, client, &uri, &headers, body).await
+    async fn enroll(State(door): State<Arc<Self>>, parts: Parts, body: Result<Bytes, BytesRejection>) -> Response {
+        door.take(Wanted::Certificate, &parts, body).await
     }
 
     /// `serverkeygen` (RFC 7030 section 4.4).
     async fn generate_key(
         State(door): State<Arc<Self>>,
-        caller: Option<Extension<Caller>>,
-        client: Option<Extension<ClientCertificate>>,
-        uri: Uri,
-        headers: HeaderMap,
+        parts: Parts,
         body: Result<Bytes, BytesRejection>,
     ) -> Response {
-        door.take(Wanted::Key, caller, client, &uri, &headers, body).await
+        door.take(Wanted::Key, &parts, body).await
     }
 
     async fn take(
         &self,
         wanted: Wanted,
-        caller: Option<Extension<Caller>>,
-        client: Option<Extension<ClientCertificate>>,
-        uri: &Uri,
-        headers: &HeaderMap,
+        Parts { uri, headers, extensions, .. }: &Parts,
         body: Result<Bytes, BytesRejection>,
     ) -> Response {
         let Ok(attempt) = AttemptId::random() else {
             return Problem::internal("there is no randomness to be had").into_response();
         };
-        let origin = caller.map(|extension| extension.0).unwrap_or_default().origin("est", attempt);
+        let origin = extensions.get::<Caller>().cloned().unwrap_or_default().origin("est", attempt);
         let request_id = origin.request_id.clone();
-        let client = client.map(|extension| extension.0);
         let request = read(body, EstRequest::MAX_BODY)
-            .and_then(|body| EstRequest::parse(wanted, client.as_ref(), uri, headers, &body))
+            .and_then(|body| EstRequest::parse(wanted, extensions.get(), uri, headers, &body))
             .inspect_err(|problem| {
                 let outcome = Outcome::Invalid { code: problem.code() };
                 self.vend.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
             });
         let answer = match request {
-            Ok(request) => self.answer(wanted, request, attempt, origin).await,
+            Ok(request) => match Pace::allows(extensions.get(), &request.device) {
+                Ok(()) => self.answer(wanted, request, attempt, origin).await,
+                Err(problem) => Err(problem),
+            },
             Err(problem) => Err(problem),
         };
         let mut response = with_request_id(answer, request_id);

@@ -1,0 +1,102 @@
+//! What the server can be told: each of it as an option, as a variable, and as a key of the file of `--config`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use cvm_http::{Endpoint, EstLabel};
+use ipnet::IpNet;
+
+use super::rates::Rate;
+use crate::arguments::TimeToLive;
+
+/// Serve devices and operators on this machine, with a CA of its own
+///
+/// All that it has is in one folder: the registry, the CA and its keys, and who may operate it. On the first start they
+/// are made, and a token for operators is shown, once. Devices ask at /v1/certificates or with EST, operators at /devices,
+/// /statistics and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
+///
+/// Each option can stand in the file of --config, too, under its name without the dashes. What is given here counts more
+/// than its variable, and that more than the file.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArguments {
+    /// A file in TOML with options, such as `listen = "0.0.0.0:443"`
+    #[arg(long, env = "CVM_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Say what counts and whether it fits together, and start nothing
+    #[arg(long)]
+    pub(super) check: bool,
+    /// The folder of it all, made where it is not there; one server has it at a time
+    #[arg(long, env = "CVM_DATA", value_name = "DIR", default_value = "cvm-data")]
+    pub(super) data: PathBuf,
+    /// Where the registry is: `sqlite`, in the folder of --data, or mysql://USER@HOST:PORT/DATABASE, which several servers
+    /// can share
+    #[arg(long, env = "CVM_DATABASE", value_name = "DATABASE", default_value = "sqlite", hide_env_values = true)]
+    pub(super) database: String,
+    /// A file with the password of the database, for nobody else to read; the variable CVM_DATABASE_PASSWORD can have it
+    /// instead
+    #[arg(long, env = "CVM_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub(super) database_password_file: Option<PathBuf>,
+    /// Where it listens, as ADDRESS:PORT
+    #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    pub(super) listen: SocketAddr,
+    /// A DNS name or an address by which devices reach it; repeatable, or with commas between them
+    #[arg(
+        long = "name",
+        env = "CVM_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "localhost,127.0.0.1"
+    )]
+    pub(super) names: Vec<String>,
+    /// The broker that devices are told to connect to
+    #[arg(long, env = "CVM_BROKER", value_name = "HOST[:PORT]", default_value = "localhost:8883")]
+    pub(super) broker: Endpoint,
+    /// How long the certificates of devices are valid
+    #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
+    pub(super) validity: TimeToLive,
+    /// A label under which devices find EST, too, as in /.well-known/est/LABEL; repeatable, or with commas between them
+    #[arg(long = "est-label", env = "CVM_EST_LABELS", value_name = "LABEL", value_delimiter = ',')]
+    pub(super) est_labels: Vec<EstLabel>,
+    /// The server's certificate in PEM, with the chain below it, instead of one of its own CA; looked at anew when it
+    /// changes, and on SIGHUP
+    #[arg(long, env = "CVM_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// The key of that certificate, in PEM and for nobody else to read
+    #[arg(long, env = "CVM_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// The most connections; one more is closed at once. Each needs an open file (ulimit -n)
+    #[arg(long, env = "CVM_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 900)]
+    pub(super) max_connections: usize,
+    /// The most connections from one IPv4 address, or from one IPv6 site (/64)
+    #[arg(long, env = "CVM_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER", default_value_t = 200)]
+    pub(super) max_connections_per_source: usize,
+    /// How much may be asked from one source: a number at once, and as many more in each s, m or h
+    #[arg(long, env = "CVM_RATE_PER_SOURCE", value_name = "RATE", default_value = "600/m")]
+    pub(super) rate_per_source: Rate,
+    /// How often one device may ask
+    #[arg(long, env = "CVM_RATE_PER_DEVICE", value_name = "RATE", default_value = "30/m")]
+    pub(super) rate_per_device: Rate,
+    /// A network, or an address, of proxies whose X-Forwarded-For is believed; repeatable, or with commas between them
+    #[arg(long, env = "CVM_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    pub(super) trusted_proxy: Vec<IpNet>,
+    /// Where the metrics are read, over HTTP without TLS, as ADDRESS:PORT
+    #[arg(long, env = "CVM_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(super) metrics_listen: Option<SocketAddr>,
+}
+
+/// A network, or the one of a single address.
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let single = text.parse::<IpAddr>().map(IpNet::from);
+    single.or_else(|_| text.parse()).map_err(|_| "expected a network such as 10.0.0.0/8, or an address")
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cvm serve
+  cvm serve --data /var/lib/cvm --listen 0.0.0.0:443 --name cvm.example.com
+  cvm serve --broker broker.example.com:8883 --validity 90d
+  cvm serve --database mysql://cvm@db.example.com/cvm \\
+      --database-password-file /etc/cvm/database.password
+  cvm serve --config /etc/cvm/serve.toml --check";

@@ -1,0 +1,109 @@
+//! Whether what the server is told fits together: found out before anything is opened, and all of it at once.
+
+use cvm_authority::ServerName;
+use zeroize::Zeroizing;
+
+use super::arguments::ServeArguments;
+use super::connections::Bounds;
+use super::database::Database;
+use super::now;
+use super::settings::{SettingsError, Wrong};
+use super::tls::ServerCertificate;
+use super::tls_files::TlsFiles;
+use crate::error::with_causes;
+use crate::file;
+
+/// The variable of the database's password. It is no option, so that nobody reads it in a list of processes.
+const DATABASE_PASSWORD: &str = "CVM_DATABASE_PASSWORD";
+/// The longest password, in bytes.
+const MAX_PASSWORD: usize = 1024;
+
+/// What follows from the options.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) certificate: ServerCertificate,
+    pub(super) bounds: Bounds,
+    pub(super) database: Database,
+}
+
+impl Checked {
+    /// Looks through all of them. Files are read and nothing is changed.
+    pub(super) fn of(arguments: &ServeArguments) -> Result<Self, SettingsError> {
+        let mut wrong = Vec::new();
+        let mut tell = |key: &str, text: String| wrong.push(Wrong { key: key.to_owned(), text });
+        let certificate = certificate(arguments, &mut tell);
+        let bounds = bounds(arguments, &mut tell);
+        let database = database(arguments, &mut tell);
+        if arguments.metrics_listen == Some(arguments.listen) && arguments.listen.port() != 0 {
+            tell("metrics-listen", "devices are served there: give another port than that of listen".to_owned());
+        }
+        match database.filter(|_| wrong.is_empty()) {
+            Some(database) => Ok(Self { certificate, bounds, database }),
+            None => Err(SettingsError::Wrong { path: None, wrong }),
+        }
+    }
+}
+
+fn certificate(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> ServerCertificate {
+    let mut names = Vec::new();
+    for name in &arguments.names {
+        match name.parse::<ServerName>() {
+            Ok(name) => names.push(name),
+            Err(error) => tell("name", format!("{name:?} is none: {error}")),
+        }
+    }
+    match (arguments.tls_certificate.clone(), arguments.tls_key.clone()) {
+        (Some(certificate), Some(key)) => {
+            let files = TlsFiles { certificate, key };
+            if let Err(error) = files.read(now()) {
+                tell("tls-certificate", format!("{}; {}", with_causes(&error), error.advice()));
+            }
+            ServerCertificate::Files(files)
+        }
+        (None, None) => ServerCertificate::Own { names },
+        (Some(_), None) => {
+            tell("tls-key", "it is missing, and tls-certificate is there: give both, or none".to_owned());
+            ServerCertificate::Own { names }
+        }
+        (None, Some(_)) => {
+            tell("tls-certificate", "it is missing, and tls-key is there: give both, or none".to_owned());
+            ServerCertificate::Own { names }
+        }
+    }
+}
+
+fn database(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> Option<Database> {
+    let variable = std::env::var(DATABASE_PASSWORD).ok().filter(|value| !value.is_empty());
+    let file = arguments.database_password_file.as_deref().map(|path| file::read_private_text(path, MAX_PASSWORD));
+    let password = match (variable, file) {
+        (Some(_), Some(_)) => {
+            let text = format!("{DATABASE_PASSWORD} has a password, too: give one of them");
+            tell("database-password-file", text);
+            return None;
+        }
+        (None, Some(Err(error))) => {
+            tell("database-password-file", format!("{}; {}", with_causes(&error), error.advice()));
+            return None;
+        }
+        (variable, file) => Zeroizing::new(variable.or_else(|| file?.ok()).unwrap_or_default()),
+    };
+    let password = Some(password.trim_end_matches(['\r', '\n'])).filter(|password| !password.is_empty());
+    match Database::parse(&arguments.database, password) {
+        Ok(database) => Some(database),
+        Err(error) => {
+            tell("database", error.to_string());
+            None
+        }
+    }
+}
+
+fn bounds(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> Bounds {
+    let bounds = Bounds { connections: arguments.max_connections, of_one_source: arguments.max_connections_per_source };
+    if bounds.connections == 0 {
+        tell("max-connections", "nobody could connect: give at least 1".to_owned());
+    }
+    if !(1..=bounds.connections.max(1)).contains(&bounds.of_one_source) {
+        tell("max-connections-per-source", format!("give 1 to max-connections, which is {}", bounds.connections));
+    }
+    bounds
+}

@@ -1,0 +1,171 @@
+//! The server's side of TLS: its certificate, what it asks of clients, and how both are kept up to date.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cvm_authority::{Authorities, Curve, LocalSigner, ServerName, Signer as _};
+use cvm_provisioning::{CertificateId, Timestamp};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+
+use super::client_certificates::ClientCertificates;
+use super::signals::ToldToLook;
+use super::tls_files::{Stamp, TlsFiles};
+use super::{ServeError, now};
+
+/// How long a certificate that the server makes for itself is valid.
+const VALIDITY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// It is made anew when this is left of it.
+const RENEWED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often it is looked whether something has to be made anew.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where the server's certificate comes from.
+#[derive(Clone, Debug)]
+pub(super) enum ServerCertificate {
+    /// Files that somebody else looks after.
+    Files(TlsFiles),
+    /// The CA of the server itself.
+    Own { names: Vec<ServerName> },
+}
+
+/// What a handshake needs, as it is at the moment.
+pub(super) struct ServerTls {
+    authorities: Arc<Authorities<LocalSigner>>,
+    pub(super) clients: ClientCertificates,
+    provider: Arc<CryptoProvider>,
+    origin: ServerCertificate,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    configuration: Arc<ServerConfig>,
+    ends_at: Timestamp,
+    made_of: MadeOf,
+}
+
+/// What a configuration was made of: where that is something else by now, it is made anew.
+#[derive(Clone, Eq, PartialEq)]
+struct MadeOf {
+    files: Option<[Stamp; 2]>,
+    trusted: Vec<CertificateId>,
+}
+
+impl ServerTls {
+    pub(super) async fn new(
+        origin: ServerCertificate,
+        authorities: Arc<Authorities<LocalSigner>>,
+        now: Timestamp,
+    ) -> Result<Self, ServeError> {
+        let provider = Arc::new(default_provider());
+        let clients = ClientCertificates::new(Arc::clone(&authorities), Arc::clone(&provider));
+        let made_of = MadeOf::at(&origin, &authorities, now);
+        let (configuration, ends_at) = make(&origin, &authorities, &clients, &provider, now).await?;
+        let current = RwLock::new(Current { configuration, ends_at, made_of });
+        Ok(Self { authorities, clients, provider, origin, current })
+    }
+
+    /// What the next handshake goes by.
+    pub(super) fn configuration(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).configuration)
+    }
+
+    /// When the certificate ends.
+    pub(super) fn ends_at(&self) -> Timestamp {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).ends_at
+    }
+
+    /// Makes anew what has changed, or what somebody says has changed, for as long as the server runs.
+    pub(super) async fn keep_up(self: Arc<Self>, mut told: ToldToLook) {
+        loop {
+            let told = tokio::select! {
+                () = told.recv() => true,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            self.look(told, now()).await;
+        }
+    }
+
+    async fn look(&self, told: bool, now: Timestamp) {
+        let made_of = MadeOf::at(&self.origin, &self.authorities, now);
+        let is_due = matches!(self.origin, ServerCertificate::Own { .. }) && now.until(self.ends_at()) < RENEWED;
+        let is_same = self.current.read().unwrap_or_else(PoisonError::into_inner).made_of == made_of;
+        if is_same && !is_due && !told {
+            return;
+        }
+        let made = make(&self.origin, &self.authorities, &self.clients, &self.provider, now).await;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be used is told once, and not looked at again until it changes.
+        current.made_of = made_of;
+        match made {
+            Ok((configuration, ends_at)) => {
+                current.configuration = configuration;
+                current.ends_at = ends_at;
+                tracing::info!(%ends_at, "the server has a new certificate");
+            }
+            Err(error) => {
+                let (cause, ends_at): (&dyn std::error::Error, _) = (&error, current.ends_at);
+                tracing::error!(error = cause, advice = error.advice(), %ends_at, "the server keeps the certificate that it has");
+            }
+        }
+    }
+}
+
+impl MadeOf {
+    fn at(origin: &ServerCertificate, authorities: &Authorities<LocalSigner>, now: Timestamp) -> Self {
+        let files = match origin {
+            ServerCertificate::Files(files) => Some(files.stamps()),
+            ServerCertificate::Own { .. } => None,
+        };
+        Self { files, trusted: authorities.trusted(now).iter().map(|certificate| *certificate.id()).collect() }
+    }
+}
+
+async fn make(
+    origin: &ServerCertificate,
+    authorities: &Authorities<LocalSigner>,
+    clients: &ClientCertificates,
+    provider: &Arc<CryptoProvider>,
+    now: Timestamp,
+) -> Result<(Arc<ServerConfig>, Timestamp), ServeError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Tls { source };
+    let configure = |chain, key| configuration(chain, key, clients, Arc::clone(provider), now).map(Arc::new);
+    match origin {
+        ServerCertificate::Files(files) => {
+            let found = files.read(now)?;
+            let ends_at = found.leaf.not_after().into();
+            let configured = configure(found.chain, found.key).map_err(|error| failed(error.into()))?;
+            Ok((configured, ends_at))
+        }
+        ServerCertificate::Own { names } => {
+            let key = LocalSigner::generate(Curve::P256).map_err(|_| ServeError::Randomness)?;
+            let issued = authorities.current().issue_server(names, key.public_key(), VALIDITY, now).await?;
+            let chain = CertificateDer::pem_slice_iter(issued.chain().as_bytes()).collect::<Result<Vec<_>, _>>();
+            let pem = key.to_pem(None).map_err(|error| failed(error.into()))?;
+            let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| failed(error.into()))?;
+            let configured = configure(chain.map_err(|error| failed(error.into()))?, key);
+            Ok((configured.map_err(|error| failed(error.into()))?, issued.certificate().not_after().into()))
+        }
+    }
+}
+
+fn configuration(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: &ClientCertificates,
+    provider: Arc<CryptoProvider>,
+    now: Timestamp,
+) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut configuration = builder.with_client_cert_verifier(clients.question(now)).with_single_cert(chain, key)?;
+    configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // No session is resumed: one that was would bring its certificate along without anybody looking at it again. A
+    // device connects a few times in a year, and a whole handshake is a millisecond.
+    configuration.session_storage = Arc::new(NoServerSessionStorage {});
+    configuration.send_tls13_tickets = 0;
+    Ok(configuration)
+}

@@ -1,0 +1,94 @@
+"""Several servers on one MySQL (Debian: mariadb-server), which is what one has behind a load balancer."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local_aws import free_port
+from mqtt_device import CERTIFICATE
+from server import openssl, start
+from stack import CVM, until
+
+PASSWORD = "marked/secret@of:the%database"
+
+
+@pytest.fixture
+def database(tmp_path):
+    """The address of an empty database; its user's password is in a file."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    install, mariadbd = (shutil.which(name, path=path) for name in ["mariadb-install-db", "mariadbd"])
+    assert install and mariadbd, "MariaDB is missing: install it (Debian: mariadb-server)"
+    data, init, port = tmp_path / "mariadb", tmp_path / "init.sql", free_port()
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    common = ["--no-defaults", f"--datadir={data}", *user]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, **quiet)
+    init.write_text(
+        f"CREATE DATABASE cvm;\nCREATE USER 'cvm'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON cvm.* TO 'cvm'@'%';\n"
+    )
+    options = [f"--socket={tmp_path}/socket", f"--pid-file={tmp_path}/pid", f"--init-file={init}", f"--port={port}"]
+    options += ["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]
+    process = subprocess.Popen([mariadbd, *common, *options], **quiet)
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    (tmp_path / "password").chmod(0o600)
+    address = f"mysql://cvm@127.0.0.1:{port}/cvm"
+
+    def is_up() -> bool:
+        assert process.poll() is None
+        return (tmp_path / "pid").exists()
+
+    until(is_up, "a MariaDB", seconds=60)
+    yield ["--database", address, "--database-password-file", tmp_path / "password"]
+    process.kill()
+    process.wait()
+
+
+def number(crl: Path) -> int:
+    """The number of the first list in a file."""
+    return int(openssl("crl", "-noout", "-crlnumber", "-in", crl).partition("=")[2], 16)
+
+
+def test_servers_on_one_database_are_one(database, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    one = start(folders[0] / "data", folders[0], *database)
+    for shared in ["ca", "operators"]:
+        shutil.copytree(one.data / shared, folders[1] / "data" / shared)
+    two = start(folders[1] / "data", folders[1], *database)
+    try:
+        assert two.token is None
+        two.token = one.token
+        token = one.register("sn-0001")
+        certificate = (two.vend("sn-0001", token) / CERTIFICATE).read_text()
+        shutil.copytree(two.folder / "sn-0001", one.folder / "sn-0001")
+        assert (one.vend("sn-0001", token) / CERTIFICATE).read_text() == certificate, "the same key, the same answer"
+        serial = openssl("x509", "-noout", "-serial", "-in", two.folder / "sn-0001" / CERTIFICATE).strip()[7:]
+        before = [number(server.crl) for server in (one, two)]
+        assert two.ask("PUT", "/devices/sn-0001", {"status": "disabled"}, if_match="*").status == 200
+        for server in (one, two):
+            until(lambda server=server: serial in openssl("crl", "-noout", "-text", "-in", server.crl), "both lists")
+            assert serial in openssl("crl", "-noout", "-text", "-in", server.crl)
+        after = [number(server.crl) for server in (one, two)]
+        assert min(after) > max(before) and after[0] == after[1], (before, after)
+        for server in (one, two):
+            assert not (server.data / "registry").exists()
+            shown = Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode() + server.log.read_text()
+            assert "marked" not in shown
+            assert server.end() == 0
+    finally:
+        for server in (one, two):
+            server.process.kill()
+            server.process.wait()
+
+
+def test_a_password_is_not_shown(tmp_path):
+    address = "mysql://cvm:marked@127.0.0.1:1/cvm"
+    for more, code in [(["--check"], 0), ([], 1)]:
+        command = [CVM, "serve", "--data", tmp_path / "data", "--database", address, *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code and "can be read by everybody" in done.stderr, done.stderr
+        assert "marked" not in done.stdout + done.stderr

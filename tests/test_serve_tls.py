@@ -1,0 +1,114 @@
+"""The server's certificate, and what it makes of those that clients show."""
+
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from server import Server, openssl, start
+from stack import CVM, until
+
+
+def make(folder: Path, name: str) -> tuple[Path, Path]:
+    """Somebody else's certificate for localhost, and its key, in files of this name."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    names = ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, *names, "-days", "2", "-keyout", key, "-out", certificate)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def connect(server: Server, ca: Path, client: tuple[Path, Path] | None = None, version=ssl.TLSVersion.TLSv1_3):
+    context = ssl.create_default_context(cafile=str(ca))
+    context.minimum_version = context.maximum_version = version
+    if client:
+        context.load_cert_chain(*client)
+    address = urlsplit(server.url)
+    return context.wrap_socket(socket.create_connection((address.hostname, address.port)), server_hostname="localhost")
+
+
+def subject(server: Server, ca: Path) -> str:
+    with connect(server, ca) as connection:
+        return dict(pair for [pair] in connection.getpeercert()["subject"])["commonName"]
+
+
+def serial(server: Server) -> str:
+    with connect(server, server.ca) as connection:
+        return connection.getpeercert()["serialNumber"]
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A server with a certificate of somebody else."""
+    certificate, key = make(tmp_path, "tls")
+    server = start(tmp_path / "data", tmp_path, "--tls-certificate", certificate, "--tls-key", key)
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+def test_a_certificate_that_is_renewed_is_used_without_a_new_start(foreign: Server, tmp_path):
+    trusted = tmp_path / "trusted.pem"
+    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
+    trusted.write_text(certificate.read_text())
+    assert subject(foreign, trusted) == "tls"
+    new_certificate, new_key = make(tmp_path, "renewed")
+    trusted.write_text(trusted.read_text() + new_certificate.read_text())
+    new_key.rename(key)
+    new_certificate.rename(certificate)
+    until(lambda: subject(foreign, trusted) == "renewed", "the new certificate")
+    # What is broken, or halfway there, is told and not used.
+    for broken in ["", make(tmp_path, "other")[0].read_text()]:
+        told = foreign.log.read_text().count("keeps the certificate")
+        certificate.write_text(broken)
+        until(lambda told=told: foreign.log.read_text().count("keeps the certificate") > told, "word of it")
+        assert subject(foreign, trusted) == "renewed"
+    (tmp_path / "other.key").rename(key)
+    trusted.write_text(trusted.read_text() + certificate.read_text())
+    until(lambda: subject(foreign, trusted) == "other", "the last one")
+
+
+def test_a_server_that_is_told_to_look_makes_its_certificate_anew(server: Server):
+    before = serial(server)
+    assert serial(server) == before
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: serial(server) != before, "another certificate")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_of_somebody_else_locks_no_client_out(server: Server, tmp_path, version):
+    for client in [None, make(tmp_path, "stranger")]:
+        with connect(server, server.ca, client, version) as connection:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+            assert not connection.session_reused and connection.version() == version.name.replace("_", ".")
+
+
+def test_clients_are_told_whose_certificates_count(server: Server):
+    address = urlsplit(server.url).netloc
+    command = ["openssl", "s_client", "-connect", address, "-CAfile", server.ca, "-servername", "localhost"]
+    said = subprocess.run(command, input="", capture_output=True, text=True, timeout=20).stdout
+    names = said.partition("Acceptable client certificate CA names")[2].partition("Requested")[0]
+    assert "cvm issuing" in names and "cvm root" in names, said
+    assert "Verify return code: 0" in said
+
+
+@pytest.mark.parametrize("fault", ["exposed", "missing", "mismatched"])
+def test_files_that_cannot_be_used_are_told_at_the_start(tmp_path, fault):
+    certificate, key = make(tmp_path, "tls")
+    match fault:
+        case "exposed":
+            key.chmod(0o644)
+        case "missing":
+            key.unlink()
+        case "mismatched":
+            key = make(tmp_path, "other")[1]
+    command = [CVM, "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"]
+    command += ["--tls-certificate", certificate, "--tls-key", key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and "next:" in done.stderr and str(key) in done.stderr, done.stderr
