@@ -114,9 +114,7 @@ async fn admit_source(
     let source = Source::of(client);
     // Whoever looks whether the server is well always may.
     let is_health = matches!(request.uri().path(), "/livez" | "/readyz");
-    if let Err(wait) = limits.sources.take(&source)
-        && !is_health
-    {
+    if !is_health && let Err(wait) = limits.sources.take(&source) {
         metrics.limited("source");
         return Problem::too_often(spread(wait)).into_response();
     }
