@@ -90,6 +90,27 @@ def test_a_token_lets_its_owner_do_what_its_role_says(server: Server):
     assert files and not any(secret in file.read_text() for file in files for secret in secrets)
 
 
+def test_admins_alone_make_and_revoke_tokens(server: Server):
+    made = server.ask("POST", "/tokens", {"name": "anna", "role": "operator", "validFor": "1h"})
+    assert (made.status, made.headers["cache-control"]) == (201, "no-store")
+    anna = made.json["token"]
+    assert server.ask("PUT", "/devices/sn-1", {}, token=anna).status == 200
+    listed = server.ask("GET", "/tokens")
+    assert sorted(token["role"] for token in listed.json) == ["admin", "operator"]
+    assert not any(secret.split("_", 2)[2] in listed.body.decode() for secret in [anna, server.token])
+    for method, path, body in [("GET", "/tokens", None), ("POST", "/tokens", {"name": "x", "role": "admin"})]:
+        assert server.ask(method, path, body, token=anna).json["code"] == "not-allowed"
+        nobody = server.ask(method, path, body, token="")
+        assert (nobody.status, nobody.headers["www-authenticate"]) == (401, "Bearer")
+    assert server.ask("DELETE", f"/tokens/{made.json['id']}", token=anna).status == 403
+    for wrong in [{}, {"name": "", "role": "viewer"}, {"name": "x", "role": "root"}, {"name": "x", "role": "viewer", "a": 1}]:
+        assert server.ask("POST", "/tokens", wrong).json["code"] == "body-invalid"
+    assert server.ask("DELETE", f"/tokens/{made.json['id']}").status == 204
+    assert server.ask("GET", "/devices", token=anna).status == 401
+    for gone in [made.json["id"], "..%2f..%2fca%2froot", "x"]:
+        assert server.ask("DELETE", f"/tokens/{gone}").status == 404
+
+
 def test_what_is_asked_without_need_of_a_token(server: Server):
     assert server.ask("GET", "/livez", token="").body == b"ok\n"
     assert server.ask("GET", "/readyz", token="").body == b"ok\n"

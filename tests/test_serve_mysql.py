@@ -86,6 +86,10 @@ def test_servers_on_one_database_are_one(database, tmp_path):
 
 
 def test_a_password_is_not_shown(tmp_path):
+    (tmp_path / "serve.toml").write_text('listen = "127.0.0.1:1"\ndatabase = "mysql://cvm:marked@db/cvm\n')
+    command = [CVM, "serve", "--config", tmp_path / "serve.toml", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and "line 2" in done.stderr and "marked" not in done.stderr, done.stderr
     address = "mysql://cvm:marked@127.0.0.1:1/cvm"
     for more, code in [(["--check"], 0), ([], 1)]:
         command = [CVM, "serve", "--data", tmp_path / "data", "--database", address, *more]

@@ -35,8 +35,9 @@ macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal;)*) => {
         impl Problem {
             $(
+                #[doc = concat!($title, ".")]
                 $(#[$doc])*
-                pub(crate) fn $name(detail: impl Into<Cow<'static, str>>) -> Self {
+                pub fn $name(detail: impl Into<Cow<'static, str>>) -> Self {
                     Self::new(StatusCode::$status, $code, $title, detail.into())
                 }
             )*
@@ -62,6 +63,7 @@ problems! {
     key_refused = BAD_REQUEST, "key-refused", "This key must not be used";
     method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
     not_acceptable = NOT_ACCEPTABLE, "not-acceptable", "No type of answer that you accept can be given";
+    not_allowed = FORBIDDEN, "not-allowed", "Your role does not allow this";
     not_found = NOT_FOUND, "not-found", "There is nothing at this address";
     parameter_not_settable = BAD_REQUEST, "parameter-not-settable", "A parameter was sent that this device may not set";
     parameters_invalid = UNPROCESSABLE_ENTITY, "parameters-invalid", "The device cannot be provisioned with these parameters";

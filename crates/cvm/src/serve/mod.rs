@@ -26,6 +26,7 @@ mod error;
 mod listener;
 mod log;
 mod metrics;
+mod operator_door;
 mod operators;
 mod rates;
 mod routes;
@@ -34,6 +35,7 @@ mod signals;
 mod source;
 mod tls;
 mod tls_files;
+mod token_routes;
 
 pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;
@@ -107,7 +109,7 @@ async fn serve(
     let metrics = Metrics::new();
     let limits = Limits {
         trusted,
-        sources: Buckets::new(arguments.rate_per_source),
+        sources: Arc::new(Buckets::new(arguments.rate_per_source)),
         devices: Arc::new(Buckets::new(arguments.rate_per_device)),
     };
     let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());

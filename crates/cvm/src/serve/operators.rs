@@ -19,6 +19,8 @@ pub(crate) enum Role {
     Viewer,
     /// Change devices, too.
     Operator,
+    /// Make and revoke tokens over the API, too.
+    Admin,
 }
 
 impl Role {
@@ -26,6 +28,7 @@ impl Role {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
+            Self::Admin => "admin",
         }
     }
 }
@@ -40,6 +43,13 @@ pub(crate) struct TokenRecord {
     digest: TokenDigest,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Option<Timestamp>,
+}
+
+impl TokenRecord {
+    /// Its owner, as the trail and the log have them.
+    pub(crate) fn actor(&self) -> String {
+        format!("{}:{}", self.id, self.name)
+    }
 }
 
 /// The tokens there are.
@@ -86,7 +96,7 @@ impl OperatorTokens {
         if !self.list()?.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.create(name, Role::Operator, Some(now.after(DAY)), now)?.1))
+        Ok(Some(self.create(name, Role::Admin, Some(now.after(DAY)), now)?.1))
     }
 
     /// All of them, the oldest first.

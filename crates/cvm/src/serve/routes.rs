@@ -1,20 +1,19 @@
 //! What the server answers, and to whom.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cvm_authority::{LocalSigner, OwnPlatform};
-use cvm_http::{Caller, Est, Handout, Operator, Pace, Problem, Registry, est_router, registry_router};
-use cvm_provisioning::{Actor, AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
+use cvm_http::{Caller, Est, Handout, Pace, Problem, Registry, est_router, registry_router};
+use cvm_provisioning::{AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -22,9 +21,11 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::enforcement::Revocations;
 use super::metrics::{Metrics, count};
+use super::operator_door::{OperatorDoor, admit_admin, admit_operator};
 use super::rates::Buckets;
 use super::source::{Source, TrustedProxies};
-use super::{OperatorTokens, Role, now};
+use super::token_routes::token_routes;
+use super::{OperatorTokens, now};
 
 pub(super) type Platform = OwnPlatform<LocalSigner, SqlRegistry>;
 
@@ -51,7 +52,7 @@ pub(super) struct Services {
 /// How much may be asked, and by whom.
 pub(super) struct Limits {
     pub(super) trusted: TrustedProxies,
-    pub(super) sources: Buckets,
+    pub(super) sources: Arc<Buckets>,
     pub(super) devices: Arc<Buckets>,
 }
 
@@ -60,8 +61,9 @@ pub(super) fn router(services: Services) -> Router {
     let Services { vend, est, handout, operators, tokens, revocations, woken, registry, limits, metrics } = services;
     let est = est_router(Arc::clone(&vend), est, now).into_service::<axum::body::Body>();
     let devices = cvm_http::router(vend, handout, now);
-    let door = Door { tokens, woken, limits: Arc::clone(&limits) };
-    let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit));
+    let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
+    let admins = token_routes(tokens).layer(from_fn_with_state(door.clone(), admit_admin));
+    let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit_operator));
     let operators = operators.into_service::<axum::body::Body>();
     let health = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(registry);
     let authority = Router::new()
@@ -71,6 +73,7 @@ pub(super) fn router(services: Services) -> Router {
     Router::new()
         .merge(health)
         .merge(authority)
+        .merge(admins)
         .route_service("/devices", operators.clone())
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
@@ -114,9 +117,7 @@ async fn admit_source(
     let source = Source::of(client);
     // Whoever looks whether the server is well always may.
     let is_health = matches!(request.uri().path(), "/livez" | "/readyz");
-    if let Err(wait) = limits.sources.take(&source)
-        && !is_health
-    {
+    if !is_health && let Err(wait) = limits.sources.take(&source) {
         metrics.limited("source");
         return Problem::too_often(spread(wait)).into_response();
     }
@@ -139,50 +140,4 @@ async fn admit_source(
 fn spread(wait: Duration) -> Duration {
     let more = AttemptId::random().map_or(0, |attempt| attempt.spread(10));
     Duration::from_secs(wait.as_secs() + 1 + more)
-}
-
-#[derive(Clone)]
-struct Door {
-    tokens: OperatorTokens,
-    woken: Arc<Notify>,
-    limits: Arc<Limits>,
-}
-
-/// What a wrong token costs, in requests.
-const WRONG_TOKEN: NonZeroU32 = NonZeroU32::new(20).unwrap();
-
-/// Lets operators in whose token allows what they ask.
-async fn admit(State(door): State<Door>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().remove::<Operator>();
-    let token = bearer(request.headers());
-    let Some(record) = token.and_then(|token| door.tokens.bearer(token, now())) else {
-        if let Some(source) = request.extensions().get::<Source>().filter(|_| token.is_some()) {
-            door.limits.sources.spill(source, WRONG_TOKEN);
-        }
-        // Without an operator the registry says so itself, in its own form.
-        let mut response = next.run(request).await;
-        response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
-        return response;
-    };
-    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !only_looks && record.role < Role::Operator {
-        let text = "this token lets its owner look and not change; ask for one with the role operator\n";
-        return (StatusCode::FORBIDDEN, text).into_response();
-    }
-    let actor = Actor::new(&format!("{}:{}", record.id, record.name)).map(Operator);
-    if let Some(operator) = actor {
-        request.extensions_mut().insert(operator);
-    }
-    let response = next.run(request).await;
-    if !only_looks {
-        door.woken.notify_one();
-    }
-    response
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

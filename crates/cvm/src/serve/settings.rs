@@ -135,7 +135,12 @@ fn options() -> Command {
 
 fn table(path: &Path) -> Result<Table, SettingsError> {
     let text = file::read_text(path, MAX_FILE)?;
-    text.parse().map_err(|source| SettingsError::Toml { path: path.to_owned(), source: Box::new(source) })
+    text.parse().map_err(|error: toml::de::Error| {
+        // The line itself is not shown: it may have a password in it.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        SettingsError::Toml { path: path.to_owned(), line, message: error.message().to_owned() }
+    })
 }
 
 /// The words of a command line that say what a file says, by key. Everything that is wrong with it is told at once.
@@ -196,8 +201,8 @@ pub(crate) enum SettingsError {
     File(#[from] FileError),
     #[error("{}", .0.to_string().trim_start_matches("error: ").trim_end())]
     Parse(clap::Error),
-    #[error("{path} is no TOML", path = path.display())]
-    Toml { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{path} is no TOML, by its line {line}: {message}", path = path.display())]
+    Toml { path: PathBuf, line: usize, message: String },
     #[error("{}", list(path.as_deref(), wrong))]
     Wrong { path: Option<PathBuf>, wrong: Vec<Wrong> },
 }
