@@ -7,7 +7,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | what a device's certificate says | [`Profile`] |
-//! | who signs it | [`Authority`], [`Authorities`] |
+//! | who signs it | [`Authority`], [`Authorities`], [`SharedAuthorities`] |
 //! | where the key is | [`Signer`], [`LocalSigner`] |
 //! | how a CA comes to be | [`AuthorityProfile`] |
 //! | what is revoked | [`RevokedCertificate`], [`Crl`] |
@@ -30,6 +30,7 @@ mod profile;
 mod revoked;
 mod serial_number;
 mod server_name;
+mod shared_authorities;
 mod sign;
 mod signer;
 mod subject_text;
@@ -50,6 +51,7 @@ pub use profile::Profile;
 pub use revoked::{RevocationReason, RevokedCertificate};
 pub use serial_number::{InvalidSerialNumber, SerialNumber};
 pub use server_name::{InvalidServerName, ServerName};
+pub use shared_authorities::SharedAuthorities;
 pub use sign::SigningError;
 pub use signer::{SignatureAlgorithm, Signer, SignerError};
 pub use subject_text::{InvalidSubjectText, SubjectText};

@@ -1,6 +1,5 @@
 //! What follows from decisions: certificates lose their power, and the revocation list says so.
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use cvm_provisioning::{
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 
-use super::authority::OwnAuthority;
 use super::routes::Platform;
 use super::{ServeError, now};
 use crate::file;
+use crate::own_ca::{OwnAuthority, root_list};
 
 /// How long a revocation list is believed. A new one is made four times in this time, and with every decision.
 const LIST_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -26,16 +25,16 @@ const AT_ONCE: u16 = 100;
 const LIST_NUMBER: &str = "crl-number";
 
 /// The revocation lists as they are given out, and the CA's certificates.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Revocations {
-    bundle: Arc<str>,
+    bundle: Arc<RwLock<String>>,
     lists: Arc<RwLock<String>>,
 }
 
 impl Revocations {
-    /// The certificates of the CA, the one that issues first.
-    pub(super) fn bundle(&self) -> &str {
-        &self.bundle
+    /// The certificates of the CAs in PEM, that of the one that issues first.
+    pub(super) fn bundle(&self) -> String {
+        self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The revocation lists, in PEM.
@@ -44,36 +43,43 @@ impl Revocations {
     }
 }
 
+fn put(place: &RwLock<String>, text: String) {
+    *place.write().unwrap_or_else(PoisonError::into_inner) = text;
+}
+
 /// Does what was decided, for as long as the server runs.
 pub(super) struct Enforcement {
     registry: SqlRegistry,
     platform: Platform,
     authority: OwnAuthority,
     woken: Arc<Notify>,
-    lists: Arc<RwLock<String>>,
+    revocations: Revocations,
 }
 
 impl Enforcement {
     pub(super) fn new(registry: SqlRegistry, platform: Platform, authority: OwnAuthority, woken: Arc<Notify>) -> Self {
-        Self { registry, platform, authority, woken, lists: Arc::default() }
+        Self { registry, platform, authority, woken, revocations: Revocations::default() }
     }
 
     /// Enforces what was decided before the server ended, and makes the first lists.
-    pub(super) async fn begin(&self, now: Timestamp) -> Result<Revocations, ServeError> {
+    pub(super) async fn begin(&mut self, now: Timestamp) -> Result<Revocations, ServeError> {
         self.enforce().await;
         self.renew_lists(now).await?;
-        let issuing = self.authority.authorities.current().certificate().pem();
-        let bundle = format!("{issuing}{}", self.authority.root.certificate().pem()).into();
-        Ok(Revocations { bundle, lists: Arc::clone(&self.lists) })
+        Ok(self.revocations.clone())
     }
 
     /// Never ends.
-    pub(super) async fn work(self) {
+    pub(super) async fn work(mut self) {
         let mut renewed = now();
         loop {
             let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
+            let rotated = self.authority.refresh(now()).unwrap_or_else(|error| {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(error = cause, "what is new in the CA's folder cannot be used; it is tried again");
+                false
+            });
             let enforced = self.enforce().await;
-            if enforced || renewed.until(now()) > LIST_VALIDITY / 4 {
+            if rotated || enforced || renewed.until(now()) > LIST_VALIDITY / 4 {
                 match self.renew_lists(now()).await {
                     Ok(()) => renewed = now(),
                     Err(error) => {
@@ -121,20 +127,22 @@ impl Enforcement {
         }
     }
 
-    /// Signs new lists and puts them where brokers read them: over HTTPS, and as a file beside the CA.
+    /// Signs new lists, and puts them and the CAs' certificates where brokers read them: over HTTPS, and as files beside
+    /// the keys.
     async fn renew_lists(&self, now: Timestamp) -> Result<(), ServeError> {
         // A list that is made later has a higher number, whatever the clock says.
         let last = self.registry.place(LIST_NUMBER).await?.and_then(|number| number.parse::<u64>().ok());
         let number = last.map_or(0, |last| last + 1).max(u64::try_from(now.seconds()).unwrap_or_default());
         self.registry.move_to(LIST_NUMBER, Some(&number.to_string())).await?;
         let mut text = String::new();
-        for authority in self.authority.authorities.iter() {
+        let OwnAuthority { authorities, root, folder, .. } = &self.authority;
+        for authority in authorities.load().iter() {
             text.push_str(&self.list(authority, number, now).await?);
         }
-        text.push_str(&self.list(&self.authority.root, number, now).await?);
-        let path: PathBuf = self.authority.folder.join("crl.pem");
-        file::replace(&path, &text)?;
-        *self.lists.write().unwrap_or_else(PoisonError::into_inner) = text;
+        text.push_str(root_list(folder, root, now).await?.as_deref().unwrap_or_default());
+        file::replace(&folder.lists_path(), &text)?;
+        put(&self.revocations.lists, text);
+        put(&self.revocations.bundle, self.authority.publish(now)?);
         Ok(())
     }
 
@@ -147,7 +155,9 @@ impl Enforcement {
         let issuer = authority.certificate().key().to_string();
         let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
         let powerless = self.registry.without_power(&issuer, ends_after).await?;
-        let list = authority.sign_crl(powerless.iter().filter_map(revoked), number, LIST_VALIDITY, now).await?;
+        let list = authority
+            .sign_crl(powerless.iter().filter_map(revoked), number, LIST_VALIDITY, now)
+            .await?;
         Ok(list.pem().to_owned())
     }
 }

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::ServeError;
-use super::authority::OwnAuthority;
+use crate::own_ca::OwnAuthority;
 
 /// How long the server's own certificate is valid; every start makes a new one.
 const VALIDITY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -39,8 +39,8 @@ impl Listener {
         let parse = |name: &String| name.parse::<ServerName>().map_err(|_| ServeError::Name { name: name.clone() });
         let names = names.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let key = LocalSigner::generate(Curve::P256).map_err(|_| ServeError::Randomness)?;
-        let issuing = authority.authorities.current();
-        let issued = issuing.issue_server(&names, key.public_key(), VALIDITY, now).await?;
+        let authorities = authority.authorities.load();
+        let issued = authorities.current().issue_server(&names, key.public_key(), VALIDITY, now).await?;
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Tls { source };
         let chain = CertificateDer::pem_slice_iter(issued.chain().as_bytes()).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| failed(error.into()))?;

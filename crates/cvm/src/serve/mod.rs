@@ -12,7 +12,6 @@ use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, 
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 
-mod authority;
 mod enforcement;
 mod error;
 mod listener;
@@ -22,7 +21,6 @@ mod routes;
 pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
-use self::authority::OwnAuthority;
 use self::enforcement::Enforcement;
 use self::listener::Listener;
 use self::routes::{Services, router};
@@ -30,6 +28,7 @@ use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
+use crate::own_ca::{CaFolder, OwnAuthority, PassphraseArguments};
 
 /// Serve devices and operators on this machine, with a CA of its own
 ///
@@ -60,6 +59,8 @@ pub(crate) struct ServeArguments {
     /// How long the certificates of devices are valid
     #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
     validity: TimeToLive,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
 }
 
 const EXAMPLES: &str = "\
@@ -82,7 +83,6 @@ const TEMPLATE: &str = r#"{
 
 /// Where the folders and files are.
 const REGISTRY: &str = "registry";
-const AUTHORITY: &str = "ca";
 const OPERATORS: &str = "operators";
 
 pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
@@ -91,10 +91,11 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
 }
 
 async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
-    let ServeArguments { data, listen, names, broker, validity } = arguments;
+    let ServeArguments { data, listen, names, broker, validity, passphrase } = arguments;
     file::private_folder(data).map_err(ServeError::from)?;
     let registry = SqlRegistry::in_folder(&data.join(REGISTRY)).map_err(ServeError::from)?;
-    let authority = OwnAuthority::open(&data.join(AUTHORITY), now()).await?;
+    let authority = OwnAuthority::open(CaFolder::of_data(data), passphrase.clone(), now()).await;
+    let authority = authority.map_err(ServeError::from)?;
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
     let bound = TcpListener::bind(listen).map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
@@ -103,11 +104,11 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
-    let authorities = Arc::clone(&authority.authorities);
+    let authorities = authority.authorities.clone();
     let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
     let platform = OwnPlatform::new(authorities, profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
-    let enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
+    let mut enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
     let revocations = enforcement.begin(now()).await?;
     let handout = Handout { endpoint: broker.clone(), root_ca };
     let services = Services {
@@ -153,7 +154,7 @@ fn welcome(
     token: Option<&str>,
 ) -> Result<(), CommandError> {
     let url = format!("https://{name}:{}", address.port());
-    let ca = data.join(AUTHORITY).join("ca.pem");
+    let ca = CaFolder::of_data(data).bundle_path();
     let ca = ca.display();
     // As it was called: not everybody has it where their shell looks.
     let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());

@@ -50,7 +50,7 @@ pub(super) fn router(services: Services) -> Router {
     let operators = operators.into_service::<axum::body::Body>();
     let health = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(registry);
     let authority = Router::new()
-        .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle().to_owned())))
+        .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
         .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
         .with_state(revocations);
     Router::new()
