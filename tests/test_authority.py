@@ -1,17 +1,22 @@
-"""The CA of `cvm serve`: its passphrase, its rotation while it runs, a root whose key is elsewhere."""
+"""The CA of `cvm serve`: its passphrase, its rotation while it runs, a root whose key is elsewhere, and what it says of a
+certificate."""
 
+import base64
 import hashlib
 import json
 import os
 import shutil
 import ssl
 import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mqtt_device import CERTIFICATE
-from stack import CVM, until
+from stack import CVM, lower, until
 from test_serve import Server, openssl, start
 
 
@@ -157,3 +162,84 @@ def test_a_first_start_with_a_passphrase_never_writes_a_key_without_it(tmp_path)
     finally:
         server.process.kill()
         server.process.wait()
+
+
+MALFORMED = bytes.fromhex("30030a0101")
+UNAUTHORIZED = bytes.fromhex("30030a0106")
+
+
+def post_ocsp(server: Server, body: bytes, path: str = "/ocsp", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    headers = {"content-type": "application/ocsp-request"} | headers
+    asked = urllib.request.Request(f"{server.url}{path}", data=body or None, headers=headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=30, context=ssl.create_default_context(cafile=str(server.ca))) as done:
+            return done.status, lower(done.headers), done.read()
+    except urllib.error.HTTPError as refused:
+        return refused.code, lower(refused.headers), refused.read()
+
+
+def ocsp(server: Server, *words: object) -> str:
+    """What OpenSSL makes of the server's answer, which it asks for itself and verifies up to the root."""
+    trust = ["-CAfile", server.data / "ca" / "root.pem"]
+    issuer = ["-issuer", server.data / "ca" / "issuing.pem"]
+    done = subprocess.run(
+        ["openssl", "ocsp", "-url", f"{server.url}/ocsp", *trust, *issuer, *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"SSL_CERT_FILE": str(server.ca)},
+    )
+    assert done.returncode == 0 and "Response verify OK" in done.stderr, (done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_threat_56_openssl_is_told_how_a_certificate_stands(server: Server):
+    certificate = server.vend("sn-0001", server.register("sn-0001")) / CERTIFICATE
+    for words in [[], ["-sha256"], ["-no_nonce"]]:
+        assert f"{certificate}: good" in ocsp(server, *words, "-cert", certificate)
+    for status, said in [("disabled", "revoked"), ("enabled", "good")]:
+        assert server.ask("PUT", "/devices/sn-0001", {"status": status}, if_match="*").status == 200
+        until(lambda said=said: f": {said}" in ocsp(server, "-cert", certificate), f"an answer after {status}")
+    assert server.ask("PUT", "/devices/sn-0001", {"status": "disabled"}, if_match="*").status == 200
+    until(lambda: "Reason: certificateHold" in ocsp(server, "-cert", certificate), "a reason")
+    assert "0xC0FFEE: unknown" in ocsp(server, "-serial", "0xC0FFEE")
+    # Deleted for good, and said so after the next start, too.
+    assert server.ask("DELETE", "/devices/sn-0001", if_match="*").status == 204
+    until(lambda: "Reason: cessationOfOperation" in ocsp(server, "-cert", certificate), "an end")
+
+
+def test_an_answer_by_get_is_the_same_for_everybody_and_may_be_cached(server: Server, tmp_path):
+    certificate = server.vend("sn-0001", server.register("sn-0001")) / CERTIFICATE
+    issuing, request = server.data / "ca" / "issuing.pem", tmp_path / "request.der"
+    openssl("ocsp", "-no_nonce", "-issuer", issuing, "-cert", certificate, "-reqout", request)
+    encoded = base64.b64encode(request.read_bytes()).decode()
+    for path in [urllib.parse.quote(encoded, safe=""), encoded, encoded.rstrip("=")]:
+        status, headers, body = post_ocsp(server, b"", f"/ocsp/{path}")
+        assert (status, headers["content-type"]) == (200, "application/ocsp-response")
+        assert "max-age=300" in headers["cache-control"] and len(body) > 100
+    answer = tmp_path / "answer.der"
+    answer.write_bytes(body)
+    said = openssl("ocsp", "-no_nonce", "-respin", answer, "-issuer", issuing, "-cert", certificate, "-CAfile", server.ca)
+    assert f"{certificate}: good" in said
+    assert post_ocsp(server, request.read_bytes())[1]["cache-control"] == "no-store"
+
+
+def test_what_is_no_question_is_refused_and_a_long_one_is_not_read(server: Server, tmp_path):
+    for garbage in [b"", b"\0", b"garbage", b"\x30\x84\xff\xff\xff\xff", b"\x30\x80" * 2000]:
+        assert post_ocsp(server, garbage or b" ")[::2] == (200, MALFORMED)
+    assert post_ocsp(server, b"", "/ocsp/%00%ff")[0] == 400
+    assert post_ocsp(server, b"", "/ocsp/garbage")[::2] == (200, MALFORMED)
+    assert post_ocsp(server, b"x", **{"content-type": "text/plain"})[0] == 415
+    assert post_ocsp(server, b"x" * 4_097)[0] == 413
+    try:
+        assert post_ocsp(server, b"x" * 10_000_000)[0] == 413
+    except urllib.error.URLError as broken:
+        # It was refused before all of it was sent.
+        assert isinstance(broken.reason, OSError)
+    # Of a CA that is not ours it has nothing to say.
+    key, other, request = tmp_path / "other.key", tmp_path / "other.pem", tmp_path / "request.der"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, "-subj", "/CN=other", "-keyout", key, "-out", other)
+    openssl("ocsp", "-issuer", other, "-serial", "1", "-reqout", request)
+    assert post_ocsp(server, request.read_bytes())[::2] == (200, UNAUTHORIZED)
+    assert server.ask("GET", "/livez", token="").status == 200

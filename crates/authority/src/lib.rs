@@ -10,7 +10,7 @@
 //! | who signs it | [`Authority`], [`Authorities`], [`SharedAuthorities`] |
 //! | where the key is | [`Signer`], [`LocalSigner`] |
 //! | how a CA comes to be | [`AuthorityProfile`] |
-//! | what is revoked | [`RevokedCertificate`], [`Crl`] |
+//! | what is revoked | [`RevokedCertificate`], [`Crl`], [`OcspResponder`] |
 //!
 //! [`PublicKey`]: cvm_provisioning::PublicKey
 
@@ -25,6 +25,7 @@ mod key_file;
 mod lint;
 mod local_signer;
 mod moment;
+mod ocsp;
 mod own_platform;
 mod profile;
 mod revoked;
@@ -46,6 +47,7 @@ pub use key_encryption::{InvalidPassphrase, Passphrase};
 pub use key_file::{KeyFile, KeyFileError};
 pub use lint::Defect;
 pub use local_signer::{Curve, KeyError, LocalSigner};
+pub use ocsp::{CertificateStatus, InvalidOcspRequest, OcspRequest, OcspResponder, OcspResponse, RequestedCertificate};
 pub use own_platform::OwnPlatform;
 pub use profile::Profile;
 pub use revoked::{RevocationReason, RevokedCertificate};

@@ -14,7 +14,8 @@ impl CertificateLedger for SqlRegistry {
             Some(_) => Ok(()),
             None => write(
                 connection,
-                "INSERT INTO certificates (issuer, thing, powerless, not_after, record, id) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO certificates (issuer, serial, thing, powerless, not_after, record, id) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
                 &entry,
             ),
         })
@@ -24,6 +25,16 @@ impl CertificateLedger for SqlRegistry {
     async fn entry(&self, id: &CertificateId) -> Result<Option<LedgerEntry>, RegistryError> {
         let id = *id;
         self.read(move |connection| find(connection, &id, "")).await
+    }
+
+    async fn entry_of_serial(&self, issuer: &str, serial: &str) -> Result<Option<LedgerEntry>, RegistryError> {
+        let (issuer, serial) = (issuer.to_owned(), serial.to_owned());
+        self.read(move |connection| {
+            let statement = "SELECT record FROM certificates WHERE issuer = ? AND serial = ?";
+            let rows = connection.query(statement, &[(&issuer).into(), (&serial).into()])?;
+            rows.first().map(|row| entry(row, &serial)).transpose()
+        })
+        .await
     }
 
     async fn entries_of(&self, thing: &ThingName) -> Result<Vec<LedgerEntry>, RegistryError> {
@@ -44,7 +55,8 @@ impl CertificateLedger for SqlRegistry {
             }
             write(
                 connection,
-                "UPDATE certificates SET issuer = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
+                "UPDATE certificates SET issuer = ?, serial = ?, thing = ?, powerless = ?, not_after = ?, record = ? \
+                 WHERE id = ?",
                 &LedgerEntry { standing, since: now, ..there },
             )
         })
@@ -84,6 +96,7 @@ fn write(connection: &mut dyn Connection, statement: &str, entry: &LedgerEntry) 
     let id = entry.id.to_string();
     let values = [
         (&entry.issuer).into(),
+        (&entry.serial).into(),
         entry.thing.as_str().into(),
         Value::Integer((entry.standing != Standing::Active).into()),
         Value::Integer(entry.not_after.seconds()),

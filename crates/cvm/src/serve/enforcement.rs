@@ -3,10 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cvm_authority::{Authority, LocalSigner, RevocationReason, RevokedCertificate};
-use cvm_provisioning::{
-    AttemptId, CertificateLedger as _, Cursors as _, Enforce, LedgerEntry, LogAudit, Origin, Standing, Timestamp,
-};
+use cvm_authority::{Authority, LocalSigner, RevokedCertificate};
+use cvm_provisioning::{AttemptId, CertificateLedger as _, Cursors as _, Enforce, LogAudit, Origin, Timestamp};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 
@@ -156,19 +154,8 @@ impl Enforcement {
         let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
         let powerless = self.registry.without_power(&issuer, ends_after).await?;
         let list = authority
-            .sign_crl(powerless.iter().filter_map(revoked), number, LIST_VALIDITY, now)
+            .sign_crl(powerless.iter().filter_map(RevokedCertificate::of_entry), number, LIST_VALIDITY, now)
             .await?;
         Ok(list.pem().to_owned())
     }
-}
-
-/// A certificate without power, as a list has it.
-fn revoked(entry: &LedgerEntry) -> Option<RevokedCertificate> {
-    let reason = match entry.standing {
-        Standing::Revoked => RevocationReason::CessationOfOperation,
-        // Until an operator lets it in again.
-        _ => RevocationReason::CertificateHold,
-    };
-    let serial_number = entry.serial.parse().ok()?;
-    Some(RevokedCertificate { serial_number, revoked_at: entry.since, reason, not_after: entry.not_after })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use cvm_authority::{OwnPlatform, Profile};
+use cvm_authority::{OcspResponder, OwnPlatform, Profile};
 use cvm_http::{Endpoint, Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, Vend};
 use cvm_sql::SqlRegistry;
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 mod enforcement;
 mod error;
 mod listener;
+mod ocsp;
 mod operators;
 mod routes;
 
@@ -106,6 +107,7 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
     let authorities = authority.authorities.clone();
     let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
+    let responder = OcspResponder::new(authorities.clone(), registry.clone());
     let platform = OwnPlatform::new(authorities, profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
     let mut enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
@@ -123,6 +125,7 @@ async fn serve(arguments: &ServeArguments, output: &Output) -> Result<(), Comman
         operators: Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() },
         tokens: tokens.clone(),
         revocations,
+        responder,
         woken,
         registry,
     };

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cvm_authority::{LocalSigner, OwnPlatform};
+use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform};
 use cvm_http::{Caller, Handout, Operator, Registry, registry_router};
 use cvm_provisioning::{Actor, DeviceStore as _, LogAudit, Vend};
 use cvm_sql::SqlRegistry;
@@ -36,6 +36,7 @@ pub(super) struct Services {
     pub(super) operators: Registry<SqlRegistry, SqlRegistry>,
     pub(super) tokens: OperatorTokens,
     pub(super) revocations: Revocations,
+    pub(super) responder: OcspResponder<LocalSigner, SqlRegistry>,
     /// Told when an operator may have decided something.
     pub(super) woken: Arc<Notify>,
     pub(super) registry: SqlRegistry,
@@ -43,7 +44,7 @@ pub(super) struct Services {
 
 /// All of its addresses.
 pub(super) fn router(services: Services) -> Router {
-    let Services { vend, handout, operators, tokens, revocations, woken, registry } = services;
+    let Services { vend, handout, operators, tokens, revocations, responder, woken, registry } = services;
     let devices = cvm_http::router(vend, handout, now);
     let door = Door { tokens, woken };
     let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit));
@@ -56,6 +57,7 @@ pub(super) fn router(services: Services) -> Router {
     Router::new()
         .merge(health)
         .merge(authority)
+        .merge(super::ocsp::router(responder))
         .route_service("/devices", operators.clone())
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
