@@ -39,7 +39,7 @@ mod unfit;
 mod uri;
 
 pub use authorities::{Authorities, SetError};
-pub use authority::Authority;
+pub use authority::{Authority, public_key};
 pub use create::{AuthorityProfile, CreateError, Tier};
 pub use crl::{Crl, CrlError};
 pub use issue::{IssueError, Issued};

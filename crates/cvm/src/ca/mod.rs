@@ -13,6 +13,7 @@ mod create;
 mod deactivate;
 mod error;
 mod issue;
+mod key;
 mod list;
 mod passphrase;
 mod register;
