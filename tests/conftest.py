@@ -1,6 +1,9 @@
 """One local AWS with the stack of template.yaml on it, for all end-to-end tests of a run."""
 
 import itertools
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +30,17 @@ def stack(tmp_path_factory):
     # The reconciler runs when a test says so, and a trusted user's quota is small enough to be used up.
     parameters = {"LogLevel": "debug", "ReconcileSchedule": "rate(1 day)", "ClaimsPerUserPerDay": "3"}
     try:
-        yield Stack(aws, aws.deploy(**parameters), folder)
+        yield Stack(aws, aws.deploy(**parameters, **own_ca(aws, folder)), folder)
     finally:
         aws.stop()
+
+
+def own_ca(aws: local_aws.LocalAws, folder: Path) -> dict[str, str]:
+    """A CA whose key is in AWS KMS, as somebody makes it with the command."""
+    key = aws.client("kms").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    command = [CVM, "ca", "create", "--name", "Devices 1", "--out", folder / "ca", "--kms-key", key]
+    subprocess.run(command, env=os.environ | aws.environment, check=True)
+    return {"CaKeyArn": key, "CaCertificatePem": (folder / "ca" / "ca.pem").read_text()}
 
 
 @pytest.fixture(scope="session")

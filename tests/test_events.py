@@ -83,6 +83,9 @@ HOOK = {
 }
 UNLIKE_AWS = {"no-claim", "numbers-for-strings", "empty"}
 
+SIGNED = ["documented", "foreign-names"]
+UNSIGNED = ["asks-for-a-ca", "ids-differ", "malformed", "empty"]
+
 # POST /v1/claims.
 CLAIM = {
     "iam-user": {201},
@@ -203,6 +206,34 @@ def hook_claim(stack: Stack):
     stack.cvm("claim", "add", event("pre-provisioning-hook", "keys")["claimCertificateId"])
 
 
+# --- certificate-provider ---
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_a_signing_request_in_fleet_provisioning(stack: Stack, name):
+    sent = event("certificate-provider", name)
+    jsonschema.validate(sent, schema("certificate-provider-event"))
+    answer = stack.call("CertificateProvider", sent)
+    jsonschema.validate(answer, schema("certificate-provider-answer"))
+    made = x509.load_pem_x509_certificate(answer["certificatePem"].encode())
+    authority = x509.load_pem_x509_certificate((stack.folder / "ca" / "ca.pem").read_bytes())
+    made.verify_directly_issued_by(authority)
+    # The key and the id, and nothing else of what was asked.
+    assert made.public_key() == x509.load_pem_x509_csr(sent["certificateSigningRequest"].encode()).public_key()
+    assert made.subject.rfc4514_string() == f"CN=sample-{name}"
+    names = {"authorityKeyIdentifier", "basicConstraints", "extendedKeyUsage", "keyUsage", "subjectKeyIdentifier"}
+    assert {extension.oid._name for extension in made.extensions} == names
+    assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    usage = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+@pytest.mark.parametrize("name", UNSIGNED)
+def test_a_request_that_is_not_signed(stack: Stack, name):
+    with pytest.raises(AssertionError, match="the request was not signed"):
+        stack.call("CertificateProvider", event("certificate-provider", name))
+
+
 # --- lifecycle ---
 
 
@@ -255,6 +286,7 @@ def test_every_event_is_tested():
         "vend": vend,
         "jitr": set(JITR),
         "pre-provisioning-hook": set(HOOK),
+        "certificate-provider": {*SIGNED, *UNSIGNED},
         "claim": set(CLAIM),
         "confirm": set(CONFIRM),
         "jobs": set(JOBS),

@@ -28,6 +28,7 @@ ACTIONS = {
     | THINGS
     | QUEUE,
     "Hook": {"dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
+    "CertificateProvider": {"kms:Sign"},
     "Claim": READ_AND_WRITE | {"iot:CreateProvisioningClaim"},
     "Confirm": READ_AND_WRITE
     | {"dynamodb:Query"}
@@ -56,6 +57,7 @@ VARIABLES = {
     "Vend": {"IOT_ENDPOINT", "PROVISIONING_TEMPLATE", "REFUSED_KEYS", "ROOT_CA_PEM"},
     "Jitr": {"DEVICE_ID_FROM", "DEVICE_ID_PATTERN", "PROVISIONING_TEMPLATE", "REFUSED_CERTIFICATES", "REFUSED_KEYS"},
     "Hook": {"CLIENT_ID", "FLEET_TEMPLATE", "PROVISIONING_TEMPLATE", "REFUSED_KEYS"},
+    "CertificateProvider": {"CA_CERTIFICATE_PEM", "CA_KEY_ARN", "CERTIFICATE_DAYS", "CLIENT_ID", "REFUSED_KEYS"},
     "Claim": {"CLAIMS_PER_USER_PER_DAY", "FLEET_TEMPLATE", "IOT_ENDPOINT", "ROOT_CA_PEM"},
     "Confirm": {"IOT_ENDPOINT"},
     "Jobs": {"JOB_TABLE"},

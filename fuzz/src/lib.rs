@@ -3,6 +3,7 @@
 //! A body panics if a rule is broken. A target is a function here, a file of three lines in `fuzz_targets/`, a
 //! `[[bin]]`, a folder in `corpus/` and a line in `tests/smoke.rs`.
 
+use cvm_authority::OcspRequest;
 use cvm_provisioning::{
     Certificate, Csr, DeviceId, DeviceNaming, Parameters, ProvisioningTemplate, PublicKey, SubjectAttribute,
 };
@@ -31,6 +32,15 @@ pub fn certificate(data: &[u8]) {
             }
         }
         let _ = certificate.lint(certificate.key());
+    }
+}
+
+/// A question whether certificates are revoked, which anybody may ask. What is read of it is within its bounds.
+pub fn ocsp_request(data: &[u8]) {
+    if let Ok(request) = OcspRequest::parse(data) {
+        assert!(data.len() <= OcspRequest::MAX_LENGTH);
+        assert!((1..=OcspRequest::MAX_CERTIFICATES).contains(&request.certificates().len()));
+        assert!(request.nonce().is_none_or(|nonce| (1..=OcspRequest::MAX_NONCE).contains(&nonce.len())));
     }
 }
 

@@ -19,6 +19,11 @@ fn threat_24_est_request() {
 }
 
 #[test]
+fn threat_24_ocsp_request() {
+    smoke("ocsp_request", cvm_fuzz::ocsp_request, 20_000);
+}
+
+#[test]
 fn threat_24_template() {
     smoke("template", cvm_fuzz::template, 20_000);
 }

@@ -5,26 +5,28 @@ use cvm_provisioning::{Certificate, CertificateId, DeviceId, KeyFingerprint, Pub
 
 use crate::{Authority, IssueError, Issued, Profile, Signer, Unfit};
 
-/// The CA that issues now, and those that did before: what they issued is good until it ends, so they are trusted, and
-/// sign revocation lists, until they end themselves.
+/// The CA that issues now, those that did before, and the next one.
+///
+/// What the earlier ones issued is good until it ends, so they are trusted, and sign revocation lists, until they end
+/// themselves. The next one does both before it issues, so that its first certificate is trusted everywhere.
 #[derive(Debug)]
 pub struct Authorities<S> {
     current: Authority<S>,
-    earlier: Vec<Authority<S>>,
+    others: Vec<Authority<S>>,
 }
 
 impl<S: Signer> Authorities<S> {
-    /// A set of CAs, each with a key and a name of its own. A revocation list is found by the name of its CA, so two of
+    /// The CA that issues, and others that do not, in any order. Each has a key and a name of its own: a revocation list is found by the name of its CA, so two of
     /// one name would undo each other's revocations.
     ///
     /// # Errors
     ///
     /// [`SetError`] if two are not told apart.
-    pub fn new(current: Authority<S>, earlier: Vec<Authority<S>>) -> Result<Self, SetError> {
-        let mut set = Self { current, earlier: Vec::new() };
-        for authority in earlier {
+    pub fn new(current: Authority<S>, others: Vec<Authority<S>>) -> Result<Self, SetError> {
+        let mut set = Self { current, others: Vec::new() };
+        for authority in others {
             set.check_distinct(&authority)?;
-            set.earlier.push(authority);
+            set.others.push(authority);
         }
         Ok(set)
     }
@@ -36,7 +38,7 @@ impl<S: Signer> Authorities<S> {
 
     /// All of them, the one that issues first.
     pub fn iter(&self) -> impl Iterator<Item = &Authority<S>> {
-        std::iter::once(&self.current).chain(&self.earlier)
+        std::iter::once(&self.current).chain(&self.others)
     }
 
     /// The CA with this key, which is what [`Issued::issuer`] has.
@@ -58,7 +60,7 @@ impl<S: Signer> Authorities<S> {
     ///
     /// # Errors
     ///
-    /// [`IssueError`]; the keys of the earlier CAs are refused too.
+    /// [`IssueError`]; the keys of the other CAs are refused too.
     pub async fn issue(
         &self,
         profile: &Profile,
@@ -66,7 +68,7 @@ impl<S: Signer> Authorities<S> {
         key: &PublicKey,
         now: Timestamp,
     ) -> Result<Issued, IssueError> {
-        if self.earlier.iter().any(|authority| authority.has_key(key.fingerprint())) {
+        if self.others.iter().any(|authority| authority.has_key(key.fingerprint())) {
             return Err(IssueError::OwnKey);
         }
         self.current.issue(profile, id, key, now).await
@@ -80,13 +82,13 @@ impl<S: Signer> Authorities<S> {
     pub fn rotate(&mut self, next: Authority<S>, now: Timestamp) -> Result<(), SetError> {
         next.check(now)?;
         self.check_distinct(&next)?;
-        self.earlier.insert(0, mem::replace(&mut self.current, next));
+        self.others.insert(0, mem::replace(&mut self.current, next));
         Ok(())
     }
 
-    /// Forgets the earlier CAs that have ended, and with them all that they issued.
+    /// Forgets the other CAs that have ended, and with them all that they issued.
     pub fn forget_expired(&mut self, now: Timestamp) {
-        self.earlier.retain(|authority| !matches!(authority.check(now), Err(Unfit::Expired { .. })));
+        self.others.retain(|authority| !matches!(authority.check(now), Err(Unfit::Expired { .. })));
     }
 
     fn check_distinct(&self, other: &Authority<S>) -> Result<(), SetError> {

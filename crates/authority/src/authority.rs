@@ -190,6 +190,17 @@ fn subject_key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> 
     })
 }
 
+/// The key that a certificate is about.
+///
+/// # Errors
+///
+/// [`Unfit::Encoding`], also for a key that no CA and no device may have.
+pub fn public_key(certificate: &Certificate) -> Result<PublicKey, Unfit> {
+    let block = block(certificate)?;
+    let parsed = block.parse_x509().map_err(|_| Unfit::Encoding)?;
+    PublicKey::from_spki(parsed.public_key().raw).map_err(|_| Unfit::Encoding)
+}
+
 /// The PEM of the certificates that a device sends, after it was checked that each has signed the one before.
 fn chain(certificate: &Certificate, above: &[Certificate]) -> Result<String, Unfit> {
     let mut text = certificate.pem().to_owned();

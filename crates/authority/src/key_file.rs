@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
 use zeroize::Zeroizing;
 
 use crate::{KeyError, LocalSigner, Passphrase};
@@ -28,16 +28,22 @@ impl KeyFile {
     ///
     /// [`KeyFileError`].
     pub fn read(&self, passphrase: Option<&Passphrase>) -> Result<LocalSigner, KeyFileError> {
-        let failed = |source| KeyFileError::Read { path: self.path.clone(), source };
-        let file = File::open(&self.path).map_err(failed)?;
-        let is_exposed = is_exposed(&file).map_err(failed)?;
-        let mut text = Zeroizing::new(String::with_capacity(LocalSigner::MAX_TEXT + 1));
-        file.take(LocalSigner::MAX_TEXT as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+        let (text, is_exposed) = self.text()?;
         // Whoever can read a key that is not encrypted has it: whether it is one is not even asked.
         if is_exposed && !LocalSigner::is_encrypted(&text) {
             return Err(KeyFileError::Exposed { path: self.path.clone() });
         }
         LocalSigner::from_pem(&text, passphrase).map_err(|source| KeyFileError::Key { path: self.path.clone(), source })
+    }
+
+    /// Whether the key is under a passphrase. Nothing of it is read but its first line.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError::Read`].
+    pub fn is_encrypted(&self) -> Result<bool, KeyFileError> {
+        let (text, _) = self.text()?;
+        Ok(LocalSigner::is_encrypted(&text))
     }
 
     /// Writes the key where no file is yet, with mode 0600. The file is there whole and on the disk, or not at all.
@@ -46,24 +52,56 @@ impl KeyFile {
     ///
     /// [`KeyFileError`]; a key is never written over another.
     pub fn create(&self, signer: &LocalSigner, passphrase: Option<&Passphrase>) -> Result<(), KeyFileError> {
+        self.write(signer, passphrase, |file| file.persist_noclobber(&self.path))
+    }
+
+    /// Writes the key again, under another passphrase or none: a crash leaves the file as it was or as it is to be. What
+    /// was on the disk before may be found there until something else is written over it.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`]; the file is as it was then.
+    pub fn change_passphrase(
+        &self,
+        before: Option<&Passphrase>,
+        after: Option<&Passphrase>,
+    ) -> Result<(), KeyFileError> {
+        self.write(&self.read(before)?, after, |file| file.persist(&self.path))
+    }
+
+    /// What is in the file, and whether others may read it.
+    fn text(&self) -> Result<(Zeroizing<String>, bool), KeyFileError> {
+        let failed = |source| KeyFileError::Read { path: self.path.clone(), source };
+        let file = File::open(&self.path).map_err(failed)?;
+        let is_exposed = is_exposed(&file).map_err(failed)?;
+        let mut text = Zeroizing::new(String::with_capacity(LocalSigner::MAX_TEXT + 1));
+        file.take(LocalSigner::MAX_TEXT as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+        Ok((text, is_exposed))
+    }
+
+    fn write(
+        &self,
+        signer: &LocalSigner,
+        passphrase: Option<&Passphrase>,
+        persist: impl FnOnce(NamedTempFile) -> Result<File, PersistError>,
+    ) -> Result<(), KeyFileError> {
         let pem = signer.to_pem(passphrase);
         let pem = pem.map_err(|source| KeyFileError::Key { path: self.path.clone(), source })?;
-        self.write(&pem).map_err(|source| match source.kind() {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let write = || {
+            // It has mode 0600 from the start, which is how `tempfile` makes files.
+            let mut file = NamedTempFile::new_in(folder)?;
+            file.write_all(pem.as_bytes())?;
+            file.as_file().sync_all()?;
+            persist(file)?;
+            // The name is on the disk when the folder is.
+            File::open(folder)?.sync_all()
+        };
+        write().map_err(|source: io::Error| match source.kind() {
             io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: self.path.clone() },
             _ => KeyFileError::Write { path: self.path.clone(), source },
         })
-    }
-
-    fn write(&self, pem: &str) -> io::Result<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        // It has mode 0600 from the start, which is how `tempfile` makes files.
-        let mut file = NamedTempFile::new_in(folder)?;
-        file.write_all(pem.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist_noclobber(&self.path)?;
-        // The name is on the disk when the folder is.
-        File::open(folder)?.sync_all()
     }
 }
 

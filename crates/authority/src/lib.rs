@@ -7,10 +7,10 @@
 //! | to find | look in |
 //! |---|---|
 //! | what a device's certificate says | [`Profile`] |
-//! | who signs it | [`Authority`], [`Authorities`] |
+//! | who signs it | [`Authority`], [`Authorities`], [`SharedAuthorities`] |
 //! | where the key is | [`Signer`], [`LocalSigner`] |
 //! | how a CA comes to be | [`AuthorityProfile`] |
-//! | what is revoked | [`RevokedCertificate`], [`Crl`] |
+//! | what is revoked | [`RevokedCertificate`], [`Crl`], [`OcspResponder`] |
 //!
 //! [`PublicKey`]: cvm_provisioning::PublicKey
 
@@ -25,11 +25,13 @@ mod key_file;
 mod lint;
 mod local_signer;
 mod moment;
+mod ocsp;
 mod own_platform;
 mod profile;
 mod revoked;
 mod serial_number;
 mod server_name;
+mod shared_authorities;
 mod sign;
 mod signer;
 mod subject_text;
@@ -37,7 +39,7 @@ mod unfit;
 mod uri;
 
 pub use authorities::{Authorities, SetError};
-pub use authority::Authority;
+pub use authority::{Authority, public_key};
 pub use create::{AuthorityProfile, CreateError, Tier};
 pub use crl::{Crl, CrlError};
 pub use issue::{IssueError, Issued};
@@ -45,11 +47,13 @@ pub use key_encryption::{InvalidPassphrase, Passphrase};
 pub use key_file::{KeyFile, KeyFileError};
 pub use lint::Defect;
 pub use local_signer::{Curve, KeyError, LocalSigner};
+pub use ocsp::{CertificateStatus, InvalidOcspRequest, OcspRequest, OcspResponder, OcspResponse, RequestedCertificate};
 pub use own_platform::OwnPlatform;
 pub use profile::Profile;
 pub use revoked::{RevocationReason, RevokedCertificate};
 pub use serial_number::{InvalidSerialNumber, SerialNumber};
 pub use server_name::{InvalidServerName, ServerName};
+pub use shared_authorities::SharedAuthorities;
 pub use sign::SigningError;
 pub use signer::{SignatureAlgorithm, Signer, SignerError};
 pub use subject_text::{InvalidSubjectText, SubjectText};

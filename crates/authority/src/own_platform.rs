@@ -1,14 +1,12 @@
 //! The platform that is our own CA: any broker that trusts its certificates and reads its revocation lists.
 
-use std::sync::Arc;
-
 use cvm_provisioning::{
     Certificate, CertificateAuthority, CertificateId, CertificateLedger, Certificates, Csr, Departures, DeviceId,
     IssuedCertificate, LedgerEntry, Platform, PlatformError, PolicyName, RegisteredCertificate, RegistryError,
     Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
 
-use crate::{Authorities, Profile, Signer};
+use crate::{Profile, SharedAuthorities, Signer};
 
 const ISSUE: &str = "issue a certificate";
 
@@ -18,7 +16,7 @@ const ISSUE: &str = "issue a certificate";
 /// are no things, policies and groups: what a device may do is its broker's to say, by the name in its certificate.
 #[derive(Debug)]
 pub struct OwnPlatform<S, L> {
-    authorities: Arc<Authorities<S>>,
+    authorities: SharedAuthorities<S>,
     profile: Profile,
     ledger: L,
     clock: fn() -> Timestamp,
@@ -26,14 +24,14 @@ pub struct OwnPlatform<S, L> {
 
 impl<S, L: Clone> Clone for OwnPlatform<S, L> {
     fn clone(&self) -> Self {
-        let authorities = Arc::clone(&self.authorities);
+        let authorities = self.authorities.clone();
         Self { authorities, profile: self.profile.clone(), ledger: self.ledger.clone(), clock: self.clock }
     }
 }
 
 impl<S, L> OwnPlatform<S, L> {
     /// The platform whose certificates these CAs issue by this profile, and which remembers them in this ledger.
-    pub fn new(authorities: Arc<Authorities<S>>, profile: Profile, ledger: L, clock: fn() -> Timestamp) -> Self {
+    pub fn new(authorities: SharedAuthorities<S>, profile: Profile, ledger: L, clock: fn() -> Timestamp) -> Self {
         Self { authorities, profile, ledger, clock }
     }
 }
@@ -43,7 +41,7 @@ impl<S: Signer, L: Send + Sync> CertificateAuthority for OwnPlatform<S, L> {
         let refused = |source| PlatformError::Refused { action: ISSUE, source };
         let id: DeviceId = thing.as_str().parse().map_err(|error| refused(Box::new(error)))?;
         let now = (self.clock)();
-        let issued = self.authorities.issue(&self.profile, &id, csr.key(), now).await;
+        let issued = self.authorities.load().issue(&self.profile, &id, csr.key(), now).await;
         let issued = issued.map_err(|error| refused(error.into()))?;
         let certificate = issued.certificate().clone();
         let entry = LedgerEntry {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cvm_provisioning::Timestamp;
+use cvm_provisioning::{LedgerEntry, Standing, Timestamp};
 
 use crate::SerialNumber;
 
@@ -20,6 +20,17 @@ pub struct RevokedCertificate {
 impl RevokedCertificate {
     /// How much longer than a revocation list is valid an expired certificate is listed, for clocks that are slow.
     pub const MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A certificate of the ledger that nobody may let in. One that an operator may let in again is on hold.
+    pub fn of_entry(entry: &LedgerEntry) -> Option<Self> {
+        let reason = match entry.standing {
+            Standing::Active => return None,
+            Standing::Inactive | Standing::Pending => RevocationReason::CertificateHold,
+            Standing::Revoked => RevocationReason::CessationOfOperation,
+        };
+        let serial_number = entry.serial.parse().ok()?;
+        Some(Self { serial_number, revoked_at: entry.since, reason, not_after: entry.not_after })
+    }
 
     /// Whether it has to be listed at this time, where lists are valid for so long.
     ///

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, RSA_PKCS1_2048_8192_SHA256,
     UnparsedPublicKey, VerificationAlgorithm,
@@ -61,6 +62,16 @@ impl SignatureAlgorithm {
             KeyAlgorithm::P521 => Self::EcdsaSha512,
             KeyAlgorithm::Rsa { .. } => Self::RsaSha256,
         }
+    }
+
+    /// The digest that is signed: 32, 48 or 64 octets. Services that hold keys are given it in place of the bytes.
+    pub fn digest(self, bytes: &[u8]) -> Vec<u8> {
+        let algorithm = match self {
+            Self::EcdsaSha256 | Self::RsaSha256 => &SHA256,
+            Self::EcdsaSha384 => &SHA384,
+            Self::EcdsaSha512 => &SHA512,
+        };
+        digest(algorithm, bytes).as_ref().to_vec()
     }
 
     /// Whether this is the key's signature over these bytes.

@@ -31,6 +31,12 @@ impl Clients {
         Self { dynamodb: aws_sdk_dynamodb::Client::new(&config), iot: aws_sdk_iot::Client::new(&config) }
     }
 
+    /// AWS KMS, as [`Clients::from_environment`] finds it.
+    pub async fn kms_from_environment() -> aws_sdk_kms::Client {
+        let config = aws_config::from_env().timeout_config(timeouts()).retry_config(retries()).load().await;
+        aws_sdk_kms::Client::new(&config)
+    }
+
     /// Clients for what Lambda puts into a function's environment, and nothing else: looking for credentials in all the
     /// other places is a sixth of a binary, and time at every cold start.
     ///
@@ -58,6 +64,15 @@ impl Clients {
             builder = builder.endpoint_url(format!("https://{host}"));
         }
         Ok(aws_sdk_iotdataplane::Client::from_conf(builder.build()))
+    }
+
+    /// AWS KMS.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAFunction`] when the environment is not a function's.
+    pub fn kms_of_function() -> Result<aws_sdk_kms::Client, NotAFunction> {
+        Ok(aws_sdk_kms::Client::new(&function_config("AWS_ENDPOINT_URL_KMS")?))
     }
 
     /// EventBridge.

@@ -18,10 +18,13 @@ const THROTTLES: [&str; 7] = [
 ];
 
 /// Error codes of a service in trouble, which may have done what it was asked.
-const TROUBLES: [&str; 6] = [
+const TROUBLES: [&str; 9] = [
+    "DependencyTimeoutException",
     "InternalFailureException",
     "InternalFailure",
     "InternalServerError",
+    "KMSInternalException",
+    "KeyUnavailableException",
     "RequestTimeout",
     "ServiceUnavailable",
     "ServiceUnavailableException",

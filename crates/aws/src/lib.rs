@@ -1,4 +1,4 @@
-//! The ports of cvm on AWS: the device registry on DynamoDB and the platform on AWS IoT.
+//! The ports of cvm on AWS: the device registry on DynamoDB, the platform on AWS IoT, a CA's key in AWS KMS.
 //!
 //! Clients are made once, by [`Clients`], and borrowed from then on.
 
@@ -17,6 +17,7 @@ mod index;
 mod iot_events;
 mod item;
 mod job_store;
+mod kms_signer;
 mod platform;
 mod presence;
 mod registry;
@@ -31,6 +32,7 @@ pub use event_bus::EventBridge;
 pub use index::{CERTIFICATE_INDEX, UNSETTLED_INDEX};
 pub use iot_events::{CertificateRegistered, HookAnswer, HookQuestion, PresenceChanged};
 pub use job_store::{DynamoDbJobs, JOB_KEY, job_written};
+pub use kms_signer::{KmsKeyError, KmsSigner};
 pub use platform::AwsIot;
 pub use registry::{DynamoDbRegistry, TABLE_KEY};
 pub use stream::registry_write;

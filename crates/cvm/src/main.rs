@@ -16,6 +16,7 @@ mod file;
 mod operation;
 mod operator_token;
 mod output;
+mod own_ca;
 mod progress;
 mod registry;
 mod serve;

@@ -527,6 +527,13 @@ pub trait CertificateLedger: Send + Sync {
     /// What is known of a certificate.
     fn entry(&self, id: &CertificateId) -> impl Future<Output = Result<Option<LedgerEntry>, RegistryError>> + Send;
 
+    /// The certificate of this issuer that has this serial number, both in hexadecimal digits.
+    fn entry_of_serial(
+        &self,
+        issuer: &str,
+        serial: &str,
+    ) -> impl Future<Output = Result<Option<LedgerEntry>, RegistryError>> + Send;
+
     /// The certificates that were made for this thing.
     fn entries_of(&self, thing: &ThingName) -> impl Future<Output = Result<Vec<LedgerEntry>, RegistryError>> + Send;
 

@@ -22,6 +22,16 @@ impl CertificateLedger for SqlRegistry {
         self.read(move |connection| find(connection, &id, "")).await
     }
 
+    async fn entry_of_serial(&self, issuer: &str, serial: &str) -> Result<Option<LedgerEntry>, RegistryError> {
+        let (issuer, serial) = (issuer.to_owned(), serial.to_owned());
+        self.read(move |connection| {
+            let statement = "SELECT record FROM certificates WHERE issuer = ? AND serial = ?";
+            let rows = connection.query(statement, &[(&issuer).into(), (&serial).into()])?;
+            rows.first().map(|row| entry(row, &serial)).transpose()
+        })
+        .await
+    }
+
     async fn entries_of(&self, thing: &ThingName) -> Result<Vec<LedgerEntry>, RegistryError> {
         let thing = thing.clone();
         self.read(move |connection| {
@@ -51,7 +61,7 @@ impl CertificateLedger for SqlRegistry {
 pub(crate) fn enter(connection: &mut dyn Connection, entry: &LedgerEntry) -> Result<(), SqlError> {
     write(
         connection,
-        "INSERT INTO certificates (issuer, thing, powerless, not_after, record, id) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO certificates (issuer, serial, thing, powerless, not_after, record, id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         entry,
     )
 }
@@ -69,7 +79,7 @@ pub(crate) fn set_standing(
     }
     write(
         connection,
-        "UPDATE certificates SET issuer = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
+        "UPDATE certificates SET issuer = ?, serial = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
         &LedgerEntry { standing, since: now, ..there },
     )
 }
@@ -96,6 +106,7 @@ fn write(connection: &mut dyn Connection, statement: &str, entry: &LedgerEntry) 
     let id = entry.id.to_string();
     let values = [
         (&entry.issuer).into(),
+        (&entry.serial).into(),
         entry.thing.as_str().into(),
         Value::Integer((entry.standing != Standing::Active).into()),
         Value::Integer(entry.not_after.seconds()),

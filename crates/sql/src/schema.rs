@@ -4,7 +4,7 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 1] = [include_str!("../schema/0001.sql")];
+const VERSIONS: [&str; 2] = [include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql")];
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,12 +23,14 @@ impl Dialect {
                 (" DOCUMENT", " MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
                 (" SEQUENCE", " BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY"),
                 (" OPTIONS", " ENGINE=InnoDB ROW_FORMAT=DYNAMIC"),
+                (" FIELD(", " JSON_VALUE("),
             ],
             Self::Sqlite => [
                 (" NAME", " TEXT"),
                 (" DOCUMENT", " TEXT"),
                 (" SEQUENCE", " INTEGER PRIMARY KEY AUTOINCREMENT"),
                 (" OPTIONS", " STRICT"),
+                (" FIELD(", " json_extract("),
             ],
         };
         let mut spoken = words.iter().fold(statement.to_owned(), |text, (word, own)| text.replace(word, own));

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvm_authority::{Authorities, Authority, AuthorityProfile, Curve, LocalSigner, OwnPlatform, Profile, Tier};
+use cvm_authority::{
+    Authorities, Authority, AuthorityProfile, Curve, LocalSigner, OwnPlatform, Profile, SharedAuthorities, Tier,
+};
 use cvm_provisioning::{
     Attempt, AuditQuery, AuditTrail as _, Certificate, CertificateId, CertificateLedger as _, Csr, DeviceStore as _,
     Enrolments as _, KeyOrigin, RefusedKeys, Standing, State, Superseded, Timestamp, VendAtOnce, VendError,
@@ -38,7 +40,7 @@ impl World {
             validity: Duration::from_secs(10 * 365 * 24 * 60 * 60),
         };
         let authority = Authority::create(&profile, LocalSigner::generate(Curve::P256).unwrap(), NOW).await.unwrap();
-        let authorities = Arc::new(Authorities::new(authority, Vec::new()).unwrap());
+        let authorities = SharedAuthorities::new(Authorities::new(authority, Vec::new()).unwrap());
         let profile = Profile::new(Duration::from_secs(365 * 24 * 60 * 60));
         let platform = OwnPlatform::new(authorities, profile, registry.clone(), || NOW);
         Self { _folder: folder, registry, platform }

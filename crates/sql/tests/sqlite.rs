@@ -2,7 +2,10 @@
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use cvm_provisioning::{AuditQuery, AuditTrail as _, DeviceStore as _};
+use cvm_provisioning::{
+    AuditQuery, AuditTrail as _, CertificateId, CertificateLedger as _, DeviceStore as _, LedgerEntry, Standing,
+    ThingName,
+};
 use cvm_sql::{OpenError, SqlRegistry, Verified};
 use cvm_testkit::fixture::{NOW, device, later, origin};
 use cvm_testkit::{Fault, contract, scenario};
@@ -105,15 +108,42 @@ async fn threat_39_a_second_server_on_one_folder_is_refused() {
 async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     let (folder, registry) = registry();
     drop(registry);
-    let change = |version: i64| {
+    let change = |by: i64| {
         let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
-        file.execute("UPDATE meta SET value = ?1 WHERE name = 'schema'", [version]).unwrap();
+        file.execute("UPDATE meta SET value = value + ?1 WHERE name = 'schema'", [by]).unwrap();
     };
     change(1_000);
     let opened = SqlRegistry::in_folder(folder.path());
-    assert!(matches!(opened, Err(OpenError::Newer { found: 1_000, .. })), "{opened:?}");
-    change(1);
+    assert!(matches!(opened, Err(OpenError::Newer { found: 1_000.., .. })), "{opened:?}");
+    change(-1_000);
     SqlRegistry::in_folder(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by_their_numbers() {
+    let (folder, registry) = registry();
+    let entry = LedgerEntry {
+        id: CertificateId::of(b"certificate"),
+        issuer: "issuer".to_owned(),
+        serial: "c0ffee".to_owned(),
+        pem: "certificate".to_owned(),
+        thing: ThingName::try_from("sn-1".to_owned()).unwrap(),
+        not_after: NOW,
+        standing: Standing::Active,
+        since: NOW,
+    };
+    registry.enter(&entry).await.unwrap();
+    drop(registry);
+    let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+    file.execute_batch(
+        "DROP INDEX certificates_by_serial; ALTER TABLE certificates DROP COLUMN serial; \
+         UPDATE meta SET value = 1 WHERE name = 'schema'",
+    )
+    .unwrap();
+    drop(file);
+    let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+    assert_eq!(registry.entry_of_serial("issuer", "c0ffee").await.unwrap(), Some(entry));
+    assert_eq!(registry.entry_of_serial("other", "c0ffee").await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -25,6 +25,11 @@ impl CertificateLedger for MemoryLedger {
         Ok(self.entries().get(id).cloned())
     }
 
+    async fn entry_of_serial(&self, issuer: &str, serial: &str) -> Result<Option<LedgerEntry>, RegistryError> {
+        let entries = self.entries();
+        Ok(entries.values().find(|entry| entry.issuer == issuer && entry.serial == serial).cloned())
+    }
+
     async fn entries_of(&self, thing: &ThingName) -> Result<Vec<LedgerEntry>, RegistryError> {
         Ok(self.entries().values().filter(|entry| entry.thing == *thing).cloned().collect())
     }

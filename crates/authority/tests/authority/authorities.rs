@@ -1,6 +1,6 @@
 use cvm_authority::{
-    Authorities, Authority, AuthorityProfile, IssueError, RevocationReason, RevokedCertificate, SetError, Signer, Tier,
-    Unfit,
+    Authorities, Authority, AuthorityProfile, IssueError, RevocationReason, RevokedCertificate, SetError,
+    SharedAuthorities, Signer, Tier, Unfit,
 };
 use cvm_provisioning::Timestamp;
 
@@ -61,6 +61,22 @@ async fn a_ca_that_is_not_valid_is_not_rotated_to() {
     let over = Authority::create(&profile, p256(), now().before(2 * DAY)).await.unwrap();
     assert!(matches!(authorities.rotate(over, now()), Err(SetError::Unfit(Unfit::Expired { .. }))));
     assert_eq!(authorities.iter().count(), 1);
+}
+
+#[tokio::test]
+async fn threat_55_the_next_ca_is_trusted_before_it_issues_and_its_key_is_no_devices() {
+    let root = root().await;
+    let (first, next) = (below(&root, "Devices 1").await, below(&root, "Devices 2").await);
+    let (key, id_of_next) = (next.signer().public_key().clone(), *next.certificate().id());
+    let shared = SharedAuthorities::new(Authorities::new(first, vec![next]).unwrap());
+    let before = shared.load();
+    assert!(before.trusted(now()).iter().any(|certificate| *certificate.id() == id_of_next));
+    assert!(matches!(before.issue(&profile(), &id(), &key, now()).await, Err(IssueError::OwnKey)));
+
+    let other = shared.clone();
+    other.store(Authorities::new(below(&root, "Devices 3").await, Vec::new()).unwrap());
+    assert_eq!(shared.load().iter().count(), 1);
+    assert_eq!(before.iter().count(), 2, "what is under way goes on with those it has");
 }
 
 #[tokio::test]

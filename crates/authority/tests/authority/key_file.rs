@@ -48,6 +48,26 @@ fn a_key_file_is_private_whole_and_never_overwritten() {
     assert!(matches!(file(&bench, "missing.key").read(None), Err(KeyFileError::Read { .. })));
 }
 
+#[test]
+fn a_key_is_put_under_another_passphrase_and_stays_the_same_key() {
+    let (bench, key, [first, second]) = (Bench::new(), p256(), ["first", "second"].map(passphrase));
+    let file = file(&bench, "ca.key");
+    file.create(&key, None).unwrap();
+    assert!(!file.is_encrypted().unwrap());
+    for (before, after) in [(None, Some(&first)), (Some(&first), Some(&second)), (Some(&second), None)] {
+        file.change_passphrase(before, after).unwrap();
+        assert_eq!(file.is_encrypted().unwrap(), after.is_some());
+        assert_eq!(file.read(after).unwrap().public_key(), key.public_key());
+    }
+    file.change_passphrase(None, Some(&first)).unwrap();
+    for wrong in [None, Some(&second)] {
+        let error = file.change_passphrase(wrong, None).unwrap_err();
+        assert!(matches!(error, KeyFileError::Key { .. }), "{error}");
+    }
+    assert_eq!(file.read(Some(&first)).unwrap().public_key(), key.public_key(), "it is as it was");
+    assert_eq!(fs::read_dir(bench.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
 #[cfg(unix)]
 #[test]
 fn threat_54_a_key_that_others_can_read_is_refused_unless_it_has_a_passphrase() {

@@ -7,4 +7,5 @@ mod create;
 mod crl;
 mod issue;
 mod key_file;
+mod ocsp;
 mod support;

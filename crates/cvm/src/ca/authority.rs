@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cvm_authority::{Authority, KeyError, KeyFile, KeyFileError, LocalSigner, Unfit};
+use cvm_authority::{Authority, KeyError, KeyFileError, Unfit};
+use cvm_aws::KmsKeyError;
 use cvm_provisioning::{BadCertificate, Certificate, Timestamp};
-use zeroize::Zeroizing;
 
+use super::key::CaKey;
 use crate::file::{self, FileError};
 use crate::output::shell_word;
 
@@ -15,11 +16,11 @@ use crate::output::shell_word;
 /// # Errors
 ///
 /// [`AuthorityError`] says which of the two files cannot be used and why. Others must not be able to read the key.
-pub(super) fn open(
+pub(super) async fn open(
     certificate_path: &Path,
     key_path: &Path,
     now: Timestamp,
-) -> Result<Authority<LocalSigner>, AuthorityError> {
+) -> Result<Authority<CaKey>, AuthorityError> {
     let certificate = read_certificate(certificate_path)?;
     let unfit = |problem| match problem {
         Unfit::OtherKey => {
@@ -27,7 +28,7 @@ pub(super) fn open(
         }
         problem => AuthorityError::Unfit { path: certificate_path.to_owned(), problem },
     };
-    let authority = Authority::new(certificate, Vec::new(), read_key(key_path)?).map_err(unfit)?;
+    let authority = Authority::new(certificate, Vec::new(), CaKey::open(key_path).await?).map_err(unfit)?;
     authority.check(now).map_err(unfit)?;
     Ok(authority)
 }
@@ -43,14 +44,6 @@ pub(super) fn days(number: u16) -> Duration {
     Duration::from_secs(24 * 60 * 60 * u64::from(number))
 }
 
-fn read_key(path: &Path) -> Result<LocalSigner, AuthorityError> {
-    if path != Path::new("-") {
-        return Ok(KeyFile::new(path).read(None)?);
-    }
-    let text = Zeroizing::new(file::read_text(path, LocalSigner::MAX_TEXT)?);
-    Ok(LocalSigner::from_pem(&text, None).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })?)
-}
-
 /// Why a CA cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,6 +54,8 @@ pub(crate) enum AuthorityError {
     File(#[from] FileError),
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    #[error(transparent)]
+    Kms(#[from] KmsKeyError),
     #[error("the key in {key} does not belong to the certificate in {certificate}", key = key.display(), certificate = certificate.display())]
     OtherKey { key: PathBuf, certificate: PathBuf },
     #[error("the certificate in {path} cannot be used: {problem}", path = path.display())]
@@ -72,7 +67,7 @@ impl AuthorityError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Certificate { .. } | Self::Unfit { .. } => "ca-certificate",
-            Self::KeyFile(KeyFileError::Key { .. }) | Self::OtherKey { .. } => "ca-key",
+            Self::KeyFile(KeyFileError::Key { .. }) | Self::Kms(_) | Self::OtherKey { .. } => "ca-key",
             Self::File(_) | Self::KeyFile(_) => "file",
         }
     }
@@ -98,6 +93,10 @@ impl AuthorityError {
                 "give another --out: a CA's key is never overwritten".to_owned()
             }
             Self::KeyFile(_) => "check the name, and that you may read it and write to its folder".to_owned(),
+            Self::Kms(_) => {
+                "check AWS_REGION, your credentials and the key: `aws kms describe-key --key-id KEY` shows it"
+                    .to_owned()
+            }
             Self::OtherKey { .. } => "give the key and the certificate of one CA".to_owned(),
         }
     }

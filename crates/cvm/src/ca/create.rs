@@ -6,6 +6,7 @@ use cvm_provisioning::Timestamp;
 use serde_json::json;
 
 use super::authority::{AuthorityError, days};
+use super::key::CaKey;
 use super::{CaError, now};
 use crate::error::CommandError;
 use crate::file;
@@ -14,7 +15,7 @@ use crate::output::{Output, shell_word};
 /// Make a CA for device certificates: a key and a self-signed certificate
 ///
 /// It can sign device certificates and no other CAs. Its key is in DIR/ca.key, with mode 0600, and nowhere else: whoever
-/// has it can make any device.
+/// has it can make any device. With --kms-key it is one that AWS KMS has, and never leaves it.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CreateArguments {
@@ -33,13 +34,17 @@ pub(super) struct CreateArguments {
     /// The curve of its key
     #[arg(long, value_enum, default_value_t = KeyAlgorithm::P256, value_name = "CURVE")]
     key_algorithm: KeyAlgorithm,
+    /// The id, ARN or alias of a key for signing in AWS KMS, in place of one made here
+    #[arg(long, value_name = "KEY", conflicts_with = "key_algorithm")]
+    kms_key: Option<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cvm ca create --name 'Factory 1' --out factory-1
   cvm ca create --name 'Test bench' --organization 'Example Ltd' \\
-      --out bench --days 90 --key-algorithm p384";
+      --out bench --days 90 --key-algorithm p384
+  cvm ca create --name 'Devices 1' --out devices-1 --kms-key alias/devices";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum KeyAlgorithm {
@@ -48,30 +53,37 @@ enum KeyAlgorithm {
 }
 
 pub(super) async fn run(arguments: &CreateArguments, output: &Output) -> Result<(), CommandError> {
-    let CreateArguments { name, organization, out, days: validity, key_algorithm } = arguments;
+    let CreateArguments { name, organization, out, days: validity, key_algorithm, kms_key } = arguments;
     let (key_path, certificate_path) = (out.join("ca.key"), out.join("ca.pem"));
     if [&key_path, &certificate_path].iter().any(|path| path.exists()) {
         return Err(CaError::There { path: out.clone() }.into());
     }
-    let key = LocalSigner::generate(match key_algorithm {
+    let curve = match key_algorithm {
         KeyAlgorithm::P256 => Curve::P256,
         KeyAlgorithm::P384 => Curve::P384,
-    });
+    };
+    let key = match kms_key {
+        Some(id) => CaKey::of_kms(id).await.map_err(CaError::from)?,
+        None => CaKey::Local(Box::new(LocalSigner::generate(curve).map_err(CaError::from)?)),
+    };
     let profile = AuthorityProfile {
         name: name.clone(),
         organization: organization.clone(),
         tier: Tier::Issuing,
         validity: days(*validity),
     };
-    let authority = Authority::create(&profile, key.map_err(CaError::from)?, now()).await.map_err(CaError::from)?;
+    let authority = Authority::create(&profile, key, now()).await.map_err(CaError::from)?;
     let certificate = authority.certificate();
     file::private_folder(out).map_err(CaError::from)?;
     // A key without its certificate is of no use to anybody; a certificate without its key cannot be.
-    let written = KeyFile::new(&key_path).create(authority.signer(), None);
-    written.map_err(|error| CaError::from(AuthorityError::from(error)))?;
+    if let CaKey::Local(key) = authority.signer() {
+        let written = KeyFile::new(&key_path).create(key, None);
+        written.map_err(|error| CaError::from(AuthorityError::from(error)))?;
+    }
     file::create(&certificate_path, certificate.pem()).map_err(CaError::from)?;
 
-    let (key_path, certificate_path) = (key_path.display().to_string(), certificate_path.display().to_string());
+    let certificate_path = certificate_path.display().to_string();
+    let key_path = kms_key.as_ref().map_or_else(|| key_path.display().to_string(), |id| format!("kms:{id}"));
     let not_after = Timestamp::from(certificate.not_after());
     output.json(&json!({
         "caId": certificate.id(),
@@ -80,7 +92,10 @@ pub(super) async fn run(arguments: &CreateArguments, output: &Output) -> Result<
         "files": { "caKey": key_path, "caCert": certificate_path },
     }))?;
     output.done(format_args!("made the CA {}, valid until {not_after}", certificate.id()))?;
-    output.done(format_args!("its key is in {key_path}, and nowhere else: keep it offline"))?;
+    match kms_key {
+        Some(_) => output.done("its key is in AWS KMS, and never leaves it")?,
+        None => output.done(format_args!("its key is in {key_path}, and nowhere else: keep it offline"))?,
+    }
     output.say(format_args!(
         "\nNext:\n  cvm ca register --ca-cert {} --ca-key {}",
         shell_word(&certificate_path),

@@ -8,6 +8,7 @@ use cvm_provisioning::{CertificateId, PlatformError};
 use super::authority::AuthorityError;
 use super::issue::IssueError;
 use crate::file::FileError;
+use crate::own_ca::OwnCaError;
 
 /// Why a CA is not what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub(crate) enum CaError {
     KeyGeneration(#[from] KeyError),
     #[error("the CA {id} is not registered with AWS IoT")]
     NotFound { id: CertificateId },
+    #[error(transparent)]
+    Own(#[from] OwnCaError),
     #[error("AWS IoT gave a registration code of another form than 1 to 64 hexadecimal digits")]
     RegistrationCode,
     #[error("AWS IoT refuses to {action}")]
@@ -50,6 +53,7 @@ impl CaError {
             Self::Issue(error) => error.code(),
             Self::KeyGeneration(_) => "key",
             Self::NotFound { .. } => "not-found",
+            Self::Own(error) => error.code(),
             Self::RegistrationCode | Self::Refused { .. } => "refused",
             Self::Create(_) | Self::Signing(_) => "signing",
             Self::There { .. } => "exists",
@@ -65,6 +69,7 @@ impl CaError {
             Self::Authority(error) => return error.advice(),
             Self::File(error) => return error.advice(),
             Self::Issue(error) => return error.advice(),
+            Self::Own(error) => return error.advice(),
             Self::NotFound { .. } => "`cvm ca list` has those there are; check the region and the account too",
             Self::RegistrationCode => "check where AWS_ENDPOINT_URL points to",
             Self::Refused { .. } => {

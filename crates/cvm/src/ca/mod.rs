@@ -1,5 +1,7 @@
-//! `cvm ca`: the CAs whose device certificates AWS IoT takes, and certificates from one that is at hand.
+//! `cvm ca`: the CAs whose device certificates AWS IoT takes, certificates from one that is at hand, and the CA of a server
+//! of one's own.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
@@ -11,19 +13,27 @@ mod create;
 mod deactivate;
 mod error;
 mod issue;
+mod key;
 mod list;
+mod passphrase;
 mod register;
+mod rotate;
+mod show;
 mod view;
 
 pub(crate) use error::CaError;
 
 use crate::error::CommandError;
 use crate::output::Output;
+use crate::own_ca::CaFolder;
 
-/// Operate CAs of your own: make one, register it with AWS IoT, and issue device certificates in the factory
+/// Operate CAs of your own: those of a factory, and the one of `cvm serve`
 ///
-/// Region, credentials and endpoint are those of the AWS environment (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ...).
-/// `create` and `issue` work without AWS and without a network.
+/// A factory's CA is made with `create`, registered with AWS IoT, and issues device certificates with `issue`. Region,
+/// credentials and endpoint are those of the AWS environment (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ...); `create` and
+/// `issue` work without AWS and without a network.
+///
+/// `show`, `rotate` and `passphrase` are for the CA that `cvm serve` has in its folder.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CaArguments {
@@ -38,6 +48,23 @@ enum CaVerb {
     List(list::ListArguments),
     Deactivate(deactivate::DeactivateArguments),
     Issue(issue::IssueArguments),
+    Show(show::ShowArguments),
+    Rotate(rotate::RotateArguments),
+    Passphrase(passphrase::ChangePassphraseArguments),
+}
+
+/// Where a server of one's own is.
+#[derive(Args, Debug)]
+struct DataArguments {
+    /// The folder of `cvm serve`, which may run meanwhile
+    #[arg(long, env = "CVM_DATA", value_name = "DIR", default_value = "cvm-data")]
+    data: PathBuf,
+}
+
+impl DataArguments {
+    fn folder(&self) -> CaFolder {
+        CaFolder::of_data(&self.data)
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -46,7 +73,9 @@ Examples:
   cvm ca register --ca-cert factory-1/ca.pem --ca-key factory-1/ca.key
   cvm ca issue --ca-cert factory-1/ca.pem --ca-key factory-1/ca.key \\
       --device sn-0001 --out devices
-  cvm ca list";
+  cvm ca list
+  cvm ca show --data /var/lib/cvm
+  cvm ca rotate --data /var/lib/cvm";
 
 /// Runs `cvm ca ...`.
 pub(crate) async fn run(arguments: CaArguments, output: &Output) -> Result<(), CommandError> {
@@ -56,6 +85,9 @@ pub(crate) async fn run(arguments: CaArguments, output: &Output) -> Result<(), C
         CaVerb::List(_) => list::run(&authorities().await, output).await,
         CaVerb::Deactivate(arguments) => deactivate::run(&arguments, &authorities().await, output).await,
         CaVerb::Issue(arguments) => issue::run(&arguments, output).await,
+        CaVerb::Show(arguments) => show::run(&arguments, output),
+        CaVerb::Rotate(arguments) => rotate::run(&arguments, output).await,
+        CaVerb::Passphrase(arguments) => passphrase::run(&arguments, output),
     }
 }
 

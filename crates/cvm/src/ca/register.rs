@@ -3,12 +3,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use cvm_authority::{Authority, LocalSigner, SubjectText};
+use cvm_authority::{Authority, SubjectText};
 use cvm_aws::{CertificateAuthorities, CertificateAuthority, JustInTimeProvisioning, Registration};
 use cvm_provisioning::TemplateName;
 use serde::Serialize;
 
 use super::authority;
+use super::key::CaKey;
 use super::view::CaView;
 use super::{CaError, now};
 use crate::error::CommandError;
@@ -25,7 +26,7 @@ pub(super) struct RegisterArguments {
     /// The CA's certificate in PEM
     #[arg(long, value_name = "FILE")]
     ca_cert: PathBuf,
-    /// The CA's private key in PEM, `-` for stdin; AWS IoT never sees it
+    /// The CA's private key in PEM, `-` for stdin, or kms:KEY in AWS KMS; AWS IoT never sees it
     #[arg(long, value_name = "FILE")]
     ca_key: PathBuf,
     /// Have AWS IoT run this provisioning template, of type JITP, for each new device
@@ -44,6 +45,7 @@ Examples:
   cvm ca register --ca-cert factory-1/ca.pem --ca-key factory-1/ca.key
   cvm ca register --ca-cert ca.pem --ca-key ca.key --jitp fleet \\
       --role-arn arn:aws:iam::123456789012:role/jitp
+  cvm ca register --ca-cert ca.pem --ca-key kms:alias/devices
   cvm ca register --ca-cert ca.pem --ca-key ca.key --inactive";
 
 pub(super) async fn run(
@@ -51,7 +53,7 @@ pub(super) async fn run(
     authorities: &CertificateAuthorities,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let authority = authority::open(&arguments.ca_cert, &arguments.ca_key, now()).map_err(CaError::from)?;
+    let authority = authority::open(&arguments.ca_cert, &arguments.ca_key, now()).await.map_err(CaError::from)?;
     let provisioning = arguments.jitp.zip(arguments.role_arn);
     let registration = Registration {
         is_active: !arguments.inactive,
@@ -87,7 +89,7 @@ pub(super) async fn run(
 
 /// Has AWS IoT take the CA, or makes the one it has what it is to be.
 async fn register(
-    authority: &Authority<LocalSigner>,
+    authority: &Authority<CaKey>,
     authorities: &CertificateAuthorities,
     registration: &Registration,
 ) -> Result<Change, CaError> {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::rates::Rate;
 use crate::arguments::TimeToLive;
+use crate::own_ca::PassphraseArguments;
 
 /// Serve devices and operators on this machine, with a CA of its own
 ///
@@ -59,6 +60,8 @@ pub(crate) struct ServeArguments {
     /// A label under which devices find EST, too, as in /.well-known/est/LABEL; repeatable, or with commas between them
     #[arg(long = "est-label", env = "CVM_EST_LABELS", value_name = "LABEL", value_delimiter = ',')]
     pub(super) est_labels: Vec<EstLabel>,
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArguments,
     /// The server's certificate in PEM, with the chain below it, instead of one of its own CA; looked at anew when it
     /// changes, and on SIGHUP
     #[arg(long, env = "CVM_TLS_CERTIFICATE", value_name = "FILE")]

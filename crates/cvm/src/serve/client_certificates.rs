@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvm_authority::{Authorities, LocalSigner};
+use cvm_authority::{LocalSigner, SharedAuthorities};
 use cvm_provisioning::{Certificate, Timestamp};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -19,12 +19,12 @@ const MAX_CHAIN: usize = 8;
 /// The CAs whose certificates let a caller in.
 #[derive(Debug)]
 pub(super) struct ClientCertificates {
-    authorities: Arc<Authorities<LocalSigner>>,
+    authorities: SharedAuthorities<LocalSigner>,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientCertificates {
-    pub(super) fn new(authorities: Arc<Authorities<LocalSigner>>, provider: Arc<CryptoProvider>) -> Self {
+    pub(super) fn new(authorities: SharedAuthorities<LocalSigner>, provider: Arc<CryptoProvider>) -> Self {
         Self { authorities, provider }
     }
 
@@ -48,7 +48,8 @@ impl ClientCertificates {
     /// The CAs as they are now: one that came with a rotation counts from the next handshake on.
     fn roots(&self, now: Timestamp) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        let trusted = self.authorities.trusted(now);
+        let authorities = self.authorities.load();
+        let trusted = authorities.trusted(now);
         roots.add_parsable_certificates(
             trusted.iter().filter_map(|certificate| CertificateDer::from_pem_slice(certificate.pem().as_bytes()).ok()),
         );

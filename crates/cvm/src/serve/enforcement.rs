@@ -1,22 +1,20 @@
 //! What follows from decisions: certificates lose their power, and the revocation list says so.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cvm_authority::{Authority, LocalSigner, RevocationReason, RevokedCertificate};
+use cvm_authority::{Authority, LocalSigner, RevokedCertificate};
 use cvm_provisioning::{
-    AttemptId, CertificateLedger as _, Cursors as _, Enforce, Enrolments as _, LedgerEntry, LogAudit, Origin, Standing,
-    Timestamp,
+    AttemptId, CertificateLedger as _, Cursors as _, Enforce, Enrolments as _, LogAudit, Origin, Timestamp,
 };
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 
-use super::authority::OwnAuthority;
 use super::routes::Platform;
 use super::{ServeError, now};
 use crate::file;
+use crate::own_ca::{OwnAuthority, root_list};
 
 /// How long a revocation list is believed. A new one is made four times in this time, and with every decision.
 const LIST_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -28,16 +26,16 @@ const AT_ONCE: u16 = 100;
 const LIST_NUMBER: &str = "crl-number";
 
 /// The revocation lists as they are given out, and the CA's certificates.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Revocations {
-    bundle: Arc<str>,
+    bundle: Arc<RwLock<String>>,
     lists: Arc<RwLock<String>>,
 }
 
 impl Revocations {
-    /// The certificates of the CA, the one that issues first.
-    pub(super) fn bundle(&self) -> &str {
-        &self.bundle
+    /// The certificates of the CAs in PEM, that of the one that issues first.
+    pub(super) fn bundle(&self) -> String {
+        self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The revocation lists, in PEM.
@@ -46,39 +44,46 @@ impl Revocations {
     }
 }
 
+fn put(place: &RwLock<String>, text: String) {
+    *place.write().unwrap_or_else(PoisonError::into_inner) = text;
+}
+
 /// Does what was decided, for as long as the server runs.
 pub(super) struct Enforcement {
     registry: SqlRegistry,
     platform: Platform,
     authority: OwnAuthority,
     woken: Arc<Notify>,
-    lists: Arc<RwLock<String>>,
+    revocations: Revocations,
     /// The number of the lists that this server made last.
     made: AtomicU64,
 }
 
 impl Enforcement {
     pub(super) fn new(registry: SqlRegistry, platform: Platform, authority: OwnAuthority, woken: Arc<Notify>) -> Self {
-        Self { registry, platform, authority, woken, lists: Arc::default(), made: AtomicU64::new(0) }
+        Self { registry, platform, authority, woken, revocations: Revocations::default(), made: AtomicU64::new(0) }
     }
 
     /// Enforces what was decided before the server ended, and makes the first lists.
-    pub(super) async fn begin(&self, now: Timestamp) -> Result<Revocations, ServeError> {
+    pub(super) async fn begin(&mut self, now: Timestamp) -> Result<Revocations, ServeError> {
         self.enforce().await;
         self.renew_lists(now).await?;
-        let issuing = self.authority.authorities.current().certificate().pem();
-        let bundle = format!("{issuing}{}", self.authority.root.certificate().pem()).into();
-        Ok(Revocations { bundle, lists: Arc::clone(&self.lists) })
+        Ok(self.revocations.clone())
     }
 
     /// Never ends.
-    pub(super) async fn work(self) {
+    pub(super) async fn work(mut self) {
         let mut renewed = now();
         loop {
             let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
+            let rotated = self.authority.refresh(now()).unwrap_or_else(|error| {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(error = cause, "what is new in the CA's folder cannot be used; it is tried again");
+                false
+            });
             let enforced = self.enforce().await;
             let ended = self.end_successions().await;
-            let is_due = enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4;
+            let is_due = rotated || enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4;
             if is_due || self.is_overtaken().await {
                 let made = if is_due { self.renew_lists(now()).await } else { self.follow(now()).await };
                 match made {
@@ -166,16 +171,18 @@ impl Enforcement {
         Ok(self.registry.place(LIST_NUMBER).await?.and_then(|number| number.parse().ok()))
     }
 
-    /// Makes the lists and puts them where brokers read them: over HTTPS, and as a file beside the CA.
+    /// Makes the lists, and puts them and the CAs' certificates where brokers read them: over HTTPS, and as files beside
+    /// the keys.
     async fn make_lists(&self, number: u64, now: Timestamp) -> Result<(), ServeError> {
         let mut text = String::new();
-        for authority in self.authority.authorities.iter() {
+        let OwnAuthority { authorities, root, folder, .. } = &self.authority;
+        for authority in authorities.load().iter() {
             text.push_str(&self.list(authority, number, now).await?);
         }
-        text.push_str(&self.list(&self.authority.root, number, now).await?);
-        let path: PathBuf = self.authority.folder.join("crl.pem");
-        file::replace(&path, &text)?;
-        *self.lists.write().unwrap_or_else(PoisonError::into_inner) = text;
+        text.push_str(root_list(folder, root, now).await?.as_deref().unwrap_or_default());
+        file::replace(&folder.lists_path(), &text)?;
+        put(&self.revocations.lists, text);
+        put(&self.revocations.bundle, self.authority.publish(now)?);
         self.made.store(number, Ordering::Relaxed);
         Ok(())
     }
@@ -189,18 +196,8 @@ impl Enforcement {
         let issuer = authority.certificate().key().to_string();
         let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
         let powerless = self.registry.without_power(&issuer, ends_after).await?;
-        let list = authority.sign_crl(powerless.iter().filter_map(revoked), number, LIST_VALIDITY, now).await?;
+        let revoked = powerless.iter().filter_map(RevokedCertificate::of_entry);
+        let list = authority.sign_crl(revoked, number, LIST_VALIDITY, now).await?;
         Ok(list.pem().to_owned())
     }
-}
-
-/// A certificate without power, as a list has it.
-fn revoked(entry: &LedgerEntry) -> Option<RevokedCertificate> {
-    let reason = match entry.standing {
-        Standing::Revoked => RevocationReason::CessationOfOperation,
-        // Until an operator lets it in again.
-        _ => RevocationReason::CertificateHold,
-    };
-    let serial_number = entry.serial.parse().ok()?;
-    Some(RevokedCertificate { serial_number, revoked_at: entry.since, reason, not_after: entry.not_after })
 }

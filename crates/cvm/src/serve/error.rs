@@ -5,27 +5,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use cvm_authority::{CreateError, CrlError, IssueError, KeyFileError, SetError, Unfit};
+use cvm_authority::{CrlError, IssueError};
 use cvm_provisioning::RegistryError;
 use cvm_sql::OpenError;
 
 use super::settings::SettingsError;
 use super::tls_files::TlsFilesError;
 use crate::file::FileError;
+use crate::own_ca::OwnCaError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ServeError {
-    #[error("a CA was not made")]
-    CreateCa(#[from] CreateError),
+    #[error(transparent)]
+    Ca(#[from] OwnCaError),
     #[error("the revocation list was not made")]
     Crl(#[from] CrlError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error("the certificate of the server was not made")]
     Issue(#[from] IssueError),
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
     #[error("{address} cannot be listened at")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("there is no operator's token {id}")]
@@ -46,23 +45,15 @@ pub(crate) enum ServeError {
     Tls { source: Box<dyn Error + Send + Sync> },
     #[error(transparent)]
     TlsFiles(#[from] TlsFilesError),
-    #[error("the CA in {path} cannot be used", path = path.display())]
-    Unfit { path: PathBuf, source: Unfit },
-    #[error("the CAs are no set")]
-    Set(#[from] SetError),
 }
 
 impl ServeError {
     /// The stable word for it in JSON.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
-            Self::CreateCa(_)
-            | Self::Crl(_)
-            | Self::Issue(_)
-            | Self::OwnCa { .. }
-            | Self::Unfit { .. }
-            | Self::Set(_) => "ca",
-            Self::File(_) | Self::Key(_) | Self::Token { .. } => "file",
+            Self::Ca(error) => error.code(),
+            Self::Crl(_) | Self::Issue(_) | Self::OwnCa { .. } => "ca",
+            Self::File(_) | Self::Token { .. } => "file",
             Self::Listen { .. } => "listen",
             Self::Settings(_) => "usage",
             Self::NoToken { .. } => "not-found",
@@ -75,6 +66,7 @@ impl ServeError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Ca(error) => error.advice(),
             Self::File(error) => error.advice(),
             Self::Listen { address, .. } => {
                 format!("end what listens at {address}, or give another --listen")
@@ -87,9 +79,6 @@ impl ServeError {
             Self::Settings(error) => error.advice(),
             Self::TlsFiles(error) => error.advice(),
             Self::Token { path } => format!("delete {}, and make another with `cvm token create`", path.display()),
-            Self::Key(_) | Self::Unfit { .. } | Self::Set(_) => {
-                "put the CA back as it was; `cvm serve --help` says where it is".to_owned()
-            }
             _ => "run it again; if it stays, report it".to_owned(),
         }
     }

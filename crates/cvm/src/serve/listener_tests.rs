@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::routing::get;
-use cvm_authority::{Authorities, Authority, AuthorityProfile, Curve, Issued, LocalSigner, Profile, Signer as _, Tier};
+use cvm_authority::{
+    Authorities, Authority, AuthorityProfile, Curve, Issued, LocalSigner, Profile, SharedAuthorities, Signer as _, Tier,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
@@ -52,9 +54,9 @@ struct World {
 
 impl World {
     async fn new(bounds: Bounds) -> Self {
-        let authorities = Arc::new(Authorities::new(authority("ours").await, Vec::new()).unwrap());
+        let authorities = SharedAuthorities::new(Authorities::new(authority("ours").await, Vec::new()).unwrap());
         let origin = ServerCertificate::Own { names: vec!["localhost".parse().unwrap()] };
-        let tls = Arc::new(ServerTls::new(origin, Arc::clone(&authorities), now()).await.unwrap());
+        let tls = Arc::new(ServerTls::new(origin, authorities.clone(), now()).await.unwrap());
         let bound = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = bound.local_addr().unwrap();
         let who = async |client: Option<Extension<ClientCertificate>>| match client {
@@ -65,7 +67,7 @@ impl World {
         let listener = Listener::new(bound, tls, connections.clone(), Metrics::new());
         let (end, ended) = oneshot::channel();
         tokio::spawn(listener.serve(Router::new().route("/", get(who)), async move { drop(ended.await) }));
-        Self { authorities, address, connections, _end: end }
+        Self { authorities: authorities.load(), address, connections, _end: end }
     }
 
     fn ours(&self) -> &Authority<LocalSigner> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cvm_authority::{OwnPlatform, Profile};
+use cvm_authority::{OcspResponder, OwnPlatform, Profile};
 use cvm_http::{Est, Handout, Registry, RootCa};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, VendAtOnce};
 use cvm_sql::SqlRegistry;
@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 mod arguments;
-mod authority;
 mod check;
 mod client_certificates;
 mod connections;
@@ -26,6 +25,7 @@ mod error;
 mod listener;
 mod log;
 mod metrics;
+mod ocsp;
 mod operator_door;
 mod operators;
 mod rates;
@@ -41,7 +41,6 @@ pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
-use self::authority::OwnAuthority;
 use self::check::Checked;
 use self::connections::Connections;
 use self::enforcement::Enforcement;
@@ -56,6 +55,7 @@ use self::tls::{ServerCertificate, ServerTls};
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
+use crate::own_ca::{CaFolder, OwnAuthority};
 
 /// What a device becomes where nobody says otherwise: a thing of its own name. What it may do is its broker's to say.
 const TEMPLATE: &str = r#"{
@@ -71,7 +71,6 @@ const TEMPLATE: &str = r#"{
 
 /// Where the folders and files are.
 const REGISTRY: &str = "registry";
-const AUTHORITY: &str = "ca";
 const OPERATORS: &str = "operators";
 
 pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
@@ -98,12 +97,13 @@ async fn serve(
     output: &Output,
 ) -> Result<(), CommandError> {
     let ServeArguments { data, listen, names, broker, validity, .. } = arguments;
-    let authority = OwnAuthority::open(&data.join(AUTHORITY), now()).await?;
+    let authority = OwnAuthority::open(CaFolder::of_data(data), arguments.passphrase.clone(), now()).await;
+    let authority = authority.map_err(ServeError::from)?;
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
     let bound = TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
     let is_own = matches!(checked.certificate, ServerCertificate::Own { .. });
-    let tls = Arc::new(ServerTls::new(checked.certificate, Arc::clone(&authority.authorities), now()).await?);
+    let tls = Arc::new(ServerTls::new(checked.certificate, authority.authorities.clone(), now()).await?);
     let trusted = TrustedProxies::new(arguments.trusted_proxy.clone());
     let connections = Connections::new(checked.bounds, trusted.clone());
     let metrics = Metrics::new();
@@ -117,16 +117,17 @@ async fn serve(
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
-    let authorities = Arc::clone(&authority.authorities);
-    let issuing = Arc::clone(&authorities);
+    let authorities = authority.authorities.clone();
+    let issuing = authorities.clone();
     let est = Est {
-        ca_certificates: Box::new(move |now| issuing.trusted(now).into_iter().cloned().collect()),
+        ca_certificates: Box::new(move |now| issuing.load().trusted(now).into_iter().cloned().collect()),
         labels: arguments.est_labels.clone(),
     };
     let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
-    let platform = OwnPlatform::new(Arc::clone(&authorities), profile, registry.clone(), now);
+    let responder = OcspResponder::new(authorities.clone(), registry.clone());
+    let platform = OwnPlatform::new(authorities.clone(), profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
-    let enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
+    let mut enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
     let revocations = enforcement.begin(now()).await?;
     let handout = Handout { endpoint: broker.clone(), root_ca };
     let services = Services {
@@ -142,6 +143,7 @@ async fn serve(
         operators: Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() },
         tokens: tokens.clone(),
         revocations,
+        responder,
         woken,
         registry,
         limits: Arc::new(limits),
@@ -154,9 +156,9 @@ async fn serve(
         let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
         let observed = Observed {
             certificate_end: Box::new(move || tls.ends_at()),
-            authority_end: Box::new(move || authorities.current().certificate().not_after().into()),
+            authority_end: Box::new(move || authorities.load().current().certificate().not_after().into()),
             connections: Box::new(move || connections.open()),
-            lists: data.join(AUTHORITY).join("crl.pem"),
+            lists: CaFolder::of_data(data).lists_path(),
             database: data.join(REGISTRY),
         };
         work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
@@ -190,7 +192,7 @@ fn welcome(
     token: Option<&str>,
 ) -> Result<(), CommandError> {
     let url = format!("https://{name}:{}", address.port());
-    let ca = data.join(AUTHORITY).join("ca.pem");
+    let ca = CaFolder::of_data(data).bundle_path();
     let ca = ca.display();
     // Others' certificates are checked with what the system trusts.
     let (cacert, root_ca) = match is_own {

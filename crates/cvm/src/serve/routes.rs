@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cvm_authority::{LocalSigner, OwnPlatform};
+use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform};
 use cvm_http::{Caller, Est, Handout, Pace, Problem, Registry, est_router, registry_router};
 use cvm_provisioning::{AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
@@ -42,6 +42,7 @@ pub(super) struct Services {
     pub(super) operators: Registry<SqlRegistry, SqlRegistry>,
     pub(super) tokens: OperatorTokens,
     pub(super) revocations: Revocations,
+    pub(super) responder: OcspResponder<LocalSigner, SqlRegistry>,
     /// Told when an operator may have decided something.
     pub(super) woken: Arc<Notify>,
     pub(super) registry: SqlRegistry,
@@ -58,7 +59,8 @@ pub(super) struct Limits {
 
 /// All of its addresses.
 pub(super) fn router(services: Services) -> Router {
-    let Services { vend, est, handout, operators, tokens, revocations, woken, registry, limits, metrics } = services;
+    let Services { vend, est, handout, operators, tokens, revocations, responder, woken, registry, limits, metrics } =
+        services;
     let est = est_router(Arc::clone(&vend), est, now).into_service::<axum::body::Body>();
     let devices = cvm_http::router(vend, handout, now);
     let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
@@ -67,12 +69,13 @@ pub(super) fn router(services: Services) -> Router {
     let operators = operators.into_service::<axum::body::Body>();
     let health = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(registry);
     let authority = Router::new()
-        .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle().to_owned())))
+        .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
         .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
         .with_state(revocations);
     Router::new()
         .merge(health)
         .merge(authority)
+        .merge(super::ocsp::router(responder))
         .merge(admins)
         .route_service("/devices", operators.clone())
         .route_service("/devices/{*path}", operators.clone())

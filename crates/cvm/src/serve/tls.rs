@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cvm_authority::{Authorities, Curve, LocalSigner, ServerName, Signer as _};
+use cvm_authority::{Curve, LocalSigner, ServerName, SharedAuthorities, Signer as _};
 use cvm_provisioning::{CertificateId, Timestamp};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -35,7 +35,7 @@ pub(super) enum ServerCertificate {
 
 /// What a handshake needs, as it is at the moment.
 pub(super) struct ServerTls {
-    authorities: Arc<Authorities<LocalSigner>>,
+    authorities: SharedAuthorities<LocalSigner>,
     pub(super) clients: ClientCertificates,
     provider: Arc<CryptoProvider>,
     origin: ServerCertificate,
@@ -58,11 +58,11 @@ struct MadeOf {
 impl ServerTls {
     pub(super) async fn new(
         origin: ServerCertificate,
-        authorities: Arc<Authorities<LocalSigner>>,
+        authorities: SharedAuthorities<LocalSigner>,
         now: Timestamp,
     ) -> Result<Self, ServeError> {
         let provider = Arc::new(default_provider());
-        let clients = ClientCertificates::new(Arc::clone(&authorities), Arc::clone(&provider));
+        let clients = ClientCertificates::new(authorities.clone(), Arc::clone(&provider));
         let made_of = MadeOf::at(&origin, &authorities, now);
         let (configuration, ends_at) = make(&origin, &authorities, &clients, &provider, now).await?;
         let current = RwLock::new(Current { configuration, ends_at, made_of });
@@ -116,18 +116,18 @@ impl ServerTls {
 }
 
 impl MadeOf {
-    fn at(origin: &ServerCertificate, authorities: &Authorities<LocalSigner>, now: Timestamp) -> Self {
+    fn at(origin: &ServerCertificate, authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> Self {
         let files = match origin {
             ServerCertificate::Files(files) => Some(files.stamps()),
             ServerCertificate::Own { .. } => None,
         };
-        Self { files, trusted: authorities.trusted(now).iter().map(|certificate| *certificate.id()).collect() }
+        Self { files, trusted: authorities.load().trusted(now).iter().map(|certificate| *certificate.id()).collect() }
     }
 }
 
 async fn make(
     origin: &ServerCertificate,
-    authorities: &Authorities<LocalSigner>,
+    authorities: &SharedAuthorities<LocalSigner>,
     clients: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
     now: Timestamp,
@@ -143,7 +143,7 @@ async fn make(
         }
         ServerCertificate::Own { names } => {
             let key = LocalSigner::generate(Curve::P256).map_err(|_| ServeError::Randomness)?;
-            let issued = authorities.current().issue_server(names, key.public_key(), VALIDITY, now).await?;
+            let issued = authorities.load().current().issue_server(names, key.public_key(), VALIDITY, now).await?;
             let chain = CertificateDer::pem_slice_iter(issued.chain().as_bytes()).collect::<Result<Vec<_>, _>>();
             let pem = key.to_pem(None).map_err(|error| failed(error.into()))?;
             let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| failed(error.into()))?;

@@ -24,6 +24,12 @@ pub async fn ledger<L: CertificateLedger>(ledger: &L) {
         ledger.enter(&LedgerEntry { pem: "other".to_owned(), ..entry.clone() }).await.expect("the store answers");
         assert_eq!(ledger.entry(&entry.id).await.expect("the store answers").as_ref(), Some(entry));
     }
+    for (issuer, serial, expected) in
+        [("one", "4", Some(4)), ("other", "4", None), ("other", "7", Some(7)), ("one", "", None)]
+    {
+        let found = ledger.entry_of_serial(issuer, serial).await.expect("the store answers");
+        assert_eq!(found.as_ref(), expected.map(|number: usize| &all[number]), "{serial} of {issuer}");
+    }
     let mut of_thing = ledger.entries_of(&thing("sn-2")).await.expect("the store answers");
     of_thing.sort_by_key(|entry| entry.not_after);
     assert_eq!(of_thing, [all[1].clone(), all[4].clone(), all[7].clone()]);

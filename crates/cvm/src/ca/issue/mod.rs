@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use cvm_authority::{Authority, LocalSigner, Profile, SubjectText};
+use cvm_authority::{Authority, Profile, SubjectText};
 use cvm_provisioning::{Certificate, Csr, DeviceId, DeviceKey, Timestamp};
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use self::devices::{Devices, Listed};
 use self::folder::Folders;
 use self::manifest::{Entry, Manifest};
 use super::authority::{self, days};
+use super::key::CaKey;
 use super::{CaError, now};
 use crate::error::CommandError;
 use crate::file;
@@ -36,7 +37,7 @@ pub(super) struct IssueArguments {
     /// The CA's certificate in PEM
     #[arg(long, value_name = "FILE")]
     ca_cert: PathBuf,
-    /// The CA's private key in PEM, `-` for stdin
+    /// The CA's private key in PEM, `-` for stdin, or kms:KEY in AWS KMS
     #[arg(long, value_name = "FILE")]
     ca_key: PathBuf,
     /// The device's id, which becomes the common name; up to 64 characters
@@ -79,7 +80,7 @@ async fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaErro
     if arguments.ca_key == stdin && arguments.devices.as_deref() == Some(stdin) {
         return Err(IssueError::TwiceStdin.into());
     }
-    let authority = authority::open(&arguments.ca_cert, &arguments.ca_key, now())?;
+    let authority = authority::open(&arguments.ca_cert, &arguments.ca_key, now()).await?;
     let profile = Profile::new(days(arguments.days)).at_least(Duration::ZERO);
     let csr = arguments.csr.as_deref().zip(arguments.device.as_ref()).map(|(path, id)| csr_of(path, id)).transpose()?;
     let mut devices = match (&arguments.device, &arguments.devices) {
@@ -118,7 +119,7 @@ async fn issue(arguments: &IssueArguments, output: &Output) -> Result<(), CaErro
 
 /// A CA at work.
 struct Issuer {
-    authority: Authority<LocalSigner>,
+    authority: Authority<CaKey>,
     profile: Profile,
     csr: Option<Csr>,
     folders: Folders,

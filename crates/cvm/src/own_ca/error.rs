@@ -1,0 +1,109 @@
+use std::path::{Path, PathBuf};
+
+use cvm_authority::{CreateError, CrlError, KeyError, KeyFileError, SetError, Unfit};
+use cvm_provisioning::{BadCertificate, Timestamp};
+
+use crate::file::FileError;
+use crate::output::shell_word;
+
+/// Why the CA of a server cannot be used, or is not what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum OwnCaError {
+    #[error("{path} holds no certificate that can be used", path = path.display())]
+    Certificate { path: PathBuf, source: BadCertificate },
+    #[error("a CA was not made")]
+    Create(#[from] CreateError),
+    #[error("the revocation list of the root was not made")]
+    Crl(#[from] CrlError),
+    #[error("no passphrase is in {path}", path = path.display())]
+    EmptyPassphrase { path: PathBuf },
+    #[error("the key in {path} is under a passphrase, and none was given", path = path.display())]
+    Encrypted { path: PathBuf },
+    #[error("no CA in {folder} may issue now: they have ended, or have not begun", folder = folder.display())]
+    Ended { folder: PathBuf },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Key(KeyFileError),
+    #[error("{path} is not the moment from which a CA issues", path = path.display())]
+    Moment { path: PathBuf },
+    #[error("there is no CA in {folder}", folder = folder.display())]
+    NoCa { folder: PathBuf },
+    #[error("the key that belongs to {certificate} is not at {path}", certificate = certificate.display(), path = path.display())]
+    NoKey { certificate: PathBuf, path: PathBuf },
+    #[error("the root's key is not at {path}", path = path.display())]
+    NoRootKey { path: PathBuf },
+    #[error("the next CA is there already, and issues from {from}")]
+    Pending { from: Timestamp },
+    #[error("the system has no randomness to give")]
+    Randomness,
+    #[error("the CAs are no set")]
+    Set(#[from] SetError),
+    #[error("the CA in {path} cannot be used", path = path.display())]
+    Unfit { path: PathBuf, source: Unfit },
+    #[error("the passphrase does not open the key in {path}", path = path.display())]
+    WrongPassphrase { path: PathBuf },
+}
+
+impl OwnCaError {
+    /// The stable word for it in JSON.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::EmptyPassphrase { .. } | Self::Encrypted { .. } | Self::WrongPassphrase { .. } => "passphrase",
+            Self::File(_) => "file",
+            Self::Key(_) | Self::NoKey { .. } | Self::NoRootKey { .. } => "ca-key",
+            Self::NoCa { .. } => "not-found",
+            Self::Pending { .. } => "exists",
+            Self::Randomness => "randomness",
+            _ => "ca",
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn advice(&self) -> String {
+        let put_back = "put the CA's folder back as it was, from your copy of it";
+        match self {
+            Self::Encrypted { .. } => {
+                "write the passphrase into a file that only its owner can read, and name that in \
+                 CVM_CA_PASSPHRASE_FILE or with --ca-passphrase-file"
+                    .to_owned()
+            }
+            Self::WrongPassphrase { path } => format!(
+                "give the file with the passphrase of {}; one that was damaged has to come from your copy",
+                quoted(path)
+            ),
+            Self::EmptyPassphrase { path } => format!("write the passphrase into {}, as its only line", quoted(path)),
+            Self::Ended { .. } => "`cvm ca rotate` makes the next one; the server need not be ended for it".to_owned(),
+            Self::File(error) => error.advice(),
+            Self::Key(KeyFileError::Exposed { path }) => format!("`chmod 600 {}`", quoted(path)),
+            Self::Moment { path } => {
+                format!("{put_back}; {} holds one line such as 2030-01-31T12:00:00Z", quoted(path))
+            }
+            Self::NoCa { .. } => {
+                "name the server's folder with --data; `cvm serve` makes a CA on its first start".to_owned()
+            }
+            Self::NoKey { path, .. } => {
+                format!("put {} back; the key of the root alone may be elsewhere", quoted(path))
+            }
+            Self::NoRootKey { .. } => "bring it, and name it with --root-key".to_owned(),
+            Self::Pending { from } => format!("wait until {from}; `cvm ca show` has it"),
+            Self::Create(_) | Self::Crl(_) | Self::Randomness => "run it again; if it stays, report it".to_owned(),
+            Self::Certificate { .. } | Self::Key(_) | Self::Set(_) | Self::Unfit { .. } => put_back.to_owned(),
+        }
+    }
+}
+
+impl From<KeyFileError> for OwnCaError {
+    fn from(error: KeyFileError) -> Self {
+        match error {
+            KeyFileError::Key { path, source: KeyError::Encrypted } => Self::Encrypted { path },
+            KeyFileError::Key { path, source: KeyError::Passphrase } => Self::WrongPassphrase { path },
+            error => Self::Key(error),
+        }
+    }
+}
+
+fn quoted(path: &Path) -> String {
+    shell_word(&path.to_string_lossy())
+}

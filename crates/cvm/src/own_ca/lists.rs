@@ -1,0 +1,77 @@
+//! Revocation lists that were signed before, looked at.
+
+use std::path::Path;
+
+use cvm_provisioning::Timestamp;
+use x509_parser::pem::Pem;
+
+use super::{CaFolder, OwnCaError, Root};
+use crate::file::{self, FileError};
+
+/// What is known of a list without trusting it: it is of our own folder.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ListFacts {
+    /// The name of its CA, in DER.
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) number: u64,
+    pub(crate) entries: usize,
+    pub(crate) this_update: Timestamp,
+    pub(crate) next_update: Option<Timestamp>,
+}
+
+/// The largest file of lists that is looked at, in bytes: those of a million certificates.
+const MAX_LISTS: usize = 64 * 1024 * 1024;
+/// How long the root's list is believed: its key may be somewhere else for as long. Others fetch it anew with every list
+/// of those that issue, so that it can say something new at any time.
+const VALIDITY: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+/// How long before its end it is said that somebody has to bring the root's key.
+const NOTICE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The lists in a file; none where it is not there.
+pub(crate) fn read(path: &Path) -> Result<Vec<ListFacts>, OwnCaError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = file::read_text(path, MAX_LISTS)?;
+    let facts: Option<Vec<ListFacts>> =
+        Pem::iter_from_buffer(text.as_bytes()).map(|block| facts(&block.ok()?)).collect();
+    facts.ok_or_else(|| FileError::NotText { path: path.to_owned() }.into())
+}
+
+fn facts(block: &Pem) -> Option<ListFacts> {
+    let (_, list) = x509_parser::parse_x509_crl(&block.contents).ok()?;
+    Some(ListFacts {
+        issuer: list.issuer().as_raw().to_vec(),
+        number: list.crl_number().and_then(|number| number.try_into().ok()).unwrap_or_default(),
+        entries: list.iter_revoked_certificates().count(),
+        this_update: Timestamp::from_seconds(list.last_update().timestamp()),
+        next_update: list.next_update().map(|moment| Timestamp::from_seconds(moment.timestamp())),
+    })
+}
+
+/// The root's list: a new one where its key is at hand and the last one is not of today, else the last one. It is empty,
+/// because the root issues to nobody but CAs.
+pub(crate) async fn of_root(folder: &CaFolder, root: &Root, now: Timestamp) -> Result<Option<String>, OwnCaError> {
+    let path = folder.root_list_path();
+    // One that cannot be read is replaced, or it would never be.
+    let last = read(&path).ok().and_then(|lists| lists.into_iter().next());
+    let end = last.as_ref().and_then(|last| last.next_update).unwrap_or(Timestamp::from_seconds(0));
+    match root.authority() {
+        Some(root) if now.until(end) < VALIDITY.saturating_sub(DAY) => {
+            let seconds = u64::try_from(now.seconds()).unwrap_or_default();
+            let number = last.map_or(0, |last| last.number + 1).max(seconds);
+            let list = root.sign_crl([], number, VALIDITY, now).await?;
+            file::replace(&path, list.pem())?;
+            return Ok(Some(list.pem().to_owned()));
+        }
+        None if now.until(end) < NOTICE => {
+            tracing::warn!(until = %end, "the root's revocation list ends: put its key back for a moment");
+        }
+        _ => {}
+    }
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(file::read_text(&path, MAX_LISTS)?))
+}

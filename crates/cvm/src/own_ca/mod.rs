@@ -1,0 +1,19 @@
+//! The CA of a server of one's own: a folder with a root, those that issue below it, and their keys.
+//!
+//! `cvm serve` issues with it, and looks into the folder again while it runs; `cvm ca show`, `rotate` and `passphrase`
+//! operate it.
+
+mod authority;
+mod error;
+mod folder;
+mod lists;
+mod passphrase;
+
+pub(crate) use self::authority::{OwnAuthority, Root, Rotation, rotate};
+pub(crate) use self::error::OwnCaError;
+pub(crate) use self::folder::{CaFolder, current};
+pub(crate) use self::lists::{ListFacts, of_root as root_list, read as read_lists};
+pub(crate) use self::passphrase::{PassphraseArguments, read as read_passphrase};
+
+#[cfg(test)]
+mod tests;
