@@ -122,14 +122,20 @@ def cfssl(folder: Path, with_tls: bool) -> Iterator[Peer]:
 def cvm(folder: Path, binary: Path, devices: int) -> Iterator[Peer]:
     folder.mkdir()
     port = free_port()
-    bounds = ["--rate-per-source", "1000000000/s", "--max-connections", "900", "--max-connections-per-source", "900"]
+    bounds = ["--rate-per-source", "9999999/s", "--max-connections", "900", "--max-connections-per-source", "900"]
     command = [binary, "--output", "json", "serve", "--data", folder / "data", "--listen", f"127.0.0.1:{port}", *bounds]
     with running(command, folder / "log") as process:
         wait_for(port)
         peer = Peer("cvm serve, TLS", process, f"https://localhost:{port}")
-        token = next(json.loads(line)["operatorToken"] for line in (folder / "log").open() if "operatorToken" in line)
+        token = first_token(folder / "log")
         register(peer, token, folder / "data" / "ca" / "ca.pem", devices)
         yield peer
+
+
+def first_token(log: Path) -> str:
+    while not (found := re.search(r'"operatorToken": ?"([^"]+)"', log.read_text())):
+        time.sleep(0.05)
+    return found[1]
 
 
 def register(peer: Peer, token: str, ca: Path, devices: int) -> None:

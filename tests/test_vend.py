@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mqtt_device import CA, CERTIFICATE, PRIVATE_KEY, Refused
-from stack import Device, Stack, secret_lines
+from stack import Device, Stack, secret_lines, send
 
 
 # --- What an allowlisted device gets ---
@@ -76,6 +77,28 @@ def test_pkcs10_may_be_der_or_base64(stack: Stack, device_id, encode):
     stack.cvm("device", "add", device_id, "--public-key", device.thumbprint)
     body = encode(device.csr().public_bytes(Encoding.DER))
     assert stack.post(body, content_type="application/pkcs10").status == 201
+
+
+def test_est_is_another_door_to_the_same_decision(stack: Stack, device_id, tmp_path):
+    device = stack.device(device_id)
+    est = stack.url.removesuffix("/v1/certificates") + "/.well-known/est"
+    request = base64.b64encode(device.csr().public_bytes(Encoding.DER))
+    basic = base64.b64encode(f"{device_id}:{device.token}".encode()).decode()
+    stack.secrets.append(basic)
+    headers = {"content-type": "application/pkcs10", "authorization": f"Basic {basic}"}
+    enrolled = send(f"{est}/simpleenroll", request, headers)
+    assert enrolled.status == 200, enrolled.body
+    assert send(f"{est}/simpleenroll", request, headers).body == enrolled.body, "the answer was lost"
+    (tmp_path / "enrolled.p7").write_bytes(base64.b64decode(enrolled.body))
+    pem = run("openssl", "pkcs7", "-inform", "DER", "-in", tmp_path / "enrolled.p7", "-print_certs")
+    certificate = x509.load_pem_x509_certificate(pem[pem.index("-----BEGIN") :].encode())
+    assert certificate.public_key() == device.key.public_key()
+    assert stack.vend(device).json["certificateId"] == certificate.fingerprint(SHA256()).hex()
+
+    asked = send(f"{est}/simpleenroll", request, {"content-type": "application/pkcs10"})
+    assert asked.status == 401 and asked.headers["www-authenticate"].startswith("Basic")
+    wrong = base64.b64encode(f"{device_id}:{'x' * 40}".encode()).decode()
+    assert send(f"{est}/simpleenroll", request, headers | {"authorization": f"Basic {wrong}"}).status == 403
 
 
 def test_a_lost_answer_is_given_again(stack: Stack, device_id):

@@ -3,6 +3,7 @@
 
 mod answer;
 mod claim;
+mod device;
 mod door;
 mod est;
 mod media;
@@ -14,6 +15,7 @@ mod vend_error;
 
 pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
+pub use device::device_router;
 pub use door::{Caller, ClientCertificate, Clock, Pace};
 pub use est::{Est, EstLabel, InvalidEstLabel, est_router, parse as parse_est};
 pub use problem::Problem;

@@ -1,4 +1,4 @@
-//! The vending function: `POST /v1/certificates` behind an HTTP API of API Gateway (payload 2.0).
+//! The vending function: `POST /v1/certificates` and EST behind an HTTP API of API Gateway (payload 2.0).
 
 mod configuration;
 
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
-use cvm_http::Caller;
+use cvm_http::{Caller, ClientCertificate, Est, device_router};
 use cvm_lambda::{Environment, configured, start_log};
-use cvm_provisioning::{LogAudit, Vend};
+use cvm_provisioning::{Certificate, LogAudit, Vend};
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt as _, service_fn};
 use tower::ServiceExt as _;
@@ -28,18 +28,28 @@ async fn main() -> Result<(), lambda_http::Error> {
         templates,
         refused_keys,
     };
-    let router = cvm_http::router(Arc::new(vend), handout, || SystemTime::now().into());
+    // The CA of AWS IoT's own certificates is nobody's to trust; what a device checks is the endpoint's.
+    let root_ca = Certificate::parse(handout.root_ca.pem())?;
+    let est = Est { ca_certificates: Box::new(move |_| vec![root_ca.clone()]), labels: Vec::new() };
+    let router = device_router(Arc::new(vend), handout, est, || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_caller(request)))).await
 }
 
-/// The request with what API Gateway says of its caller; nothing of it is taken from a header.
+/// The request with what API Gateway says of its caller; nothing of it is taken from a header. A custom domain with mutual
+/// TLS has verified the certificate that it names.
 fn with_caller(mut request: Request) -> Request {
-    let caller = match request.request_context_ref() {
+    let (caller, certificate) = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => {
-            Caller { request_id: context.request_id.clone(), source: context.http.source_ip.clone() }
+            let shown = context.authentication.as_ref().and_then(|shown| shown.client_cert.as_ref());
+            let pem = shown.and_then(|certificate| certificate.client_cert_pem.as_deref());
+            let caller = Caller { request_id: context.request_id.clone(), source: context.http.source_ip.clone() };
+            (caller, pem.and_then(|pem| Certificate::parse(pem).ok()))
         }
-        _ => Caller::default(),
+        _ => (Caller::default(), None),
     };
     request.extensions_mut().insert(caller);
+    if let Some(certificate) = certificate {
+        request.extensions_mut().insert(ClientCertificate(Arc::new(certificate)));
+    }
     request
 }

@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform};
-use cvm_http::{Caller, Est, Handout, Pace, Problem, Registry, est_router, registry_router};
+use cvm_http::{Caller, Est, Handout, Pace, Problem, Registry, device_router, registry_router};
 use cvm_provisioning::{AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
@@ -61,8 +61,7 @@ pub(super) struct Limits {
 pub(super) fn router(services: Services) -> Router {
     let Services { vend, est, handout, operators, tokens, revocations, responder, woken, registry, limits, metrics } =
         services;
-    let est = est_router(Arc::clone(&vend), est, now).into_service::<axum::body::Body>();
-    let devices = cvm_http::router(vend, handout, now);
+    let devices = device_router(vend, handout, est, now);
     let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
     let admins = token_routes(tokens).layer(from_fn_with_state(door.clone(), admit_admin));
     let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit_operator));
@@ -81,7 +80,6 @@ pub(super) fn router(services: Services) -> Router {
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
         .route_service("/audit", operators)
-        .route_service("/.well-known/est/{*path}", est)
         .fallback_service(devices)
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
