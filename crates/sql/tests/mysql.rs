@@ -5,7 +5,9 @@
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use cvm_sql::SqlRegistry;
+use std::net::TcpListener;
+
+use cvm_sql::{OpenError, SqlRegistry};
 use cvm_testkit::{Effect, Fault, contract, scenario};
 
 use self::mariadb::MariaDb;
@@ -65,4 +67,31 @@ async fn servers_that_start_at_once_make_one_schema_and_share_one_registry() {
     let servers: Vec<_> = opened.into_iter().map(|opened| opened.join().unwrap()).collect();
     contract::one_reservation_by_many_servers(&servers).await;
     assert!(matches!(servers[0].verify_trail().await.unwrap(), cvm_sql::Verified::Whole { .. }));
+}
+
+/// Inside an executor, as the server opens it.
+#[tokio::test]
+async fn a_database_that_does_not_open_says_what_to_do() {
+    let server = MariaDb::start();
+    let address = server.address(0);
+    let (user, place) = address.strip_prefix("mysql://").unwrap().split_once('@').unwrap();
+    let wrong = format!("mysql://{}:marked@{place}", user.split(':').next().unwrap());
+    let denied = SqlRegistry::on_mysql(&wrong).unwrap_err();
+    assert!(matches!(denied, OpenError::Denied { .. }), "{denied:?}");
+    assert!(denied.to_string().contains("correct the user or the password"), "{denied}");
+    assert!(!format!("{denied:?}").contains("marked"), "a password is shown: {denied:?}");
+
+    let missing = SqlRegistry::on_mysql(&format!("{address}_that_is_not")).unwrap_err();
+    assert!(matches!(missing, OpenError::NoDatabase { .. }), "{missing:?}");
+    assert!(missing.to_string().contains("create it"), "{missing}");
+
+    // Given back at once: nobody listens at it.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = SqlRegistry::on_mysql(&format!("mysql://cvm:marked@{free}/cvm_0")).unwrap_err();
+    assert!(matches!(silent, OpenError::Unreachable { .. }), "{silent:?}");
+    assert!(silent.to_string().contains(&format!("no database answers at {free}; start it")), "{silent}");
+
+    let opened = SqlRegistry::on_mysql("mysql://cvm:marked@127.0.0.1:port/cvm_0").unwrap_err();
+    assert!(matches!(opened, OpenError::Address { .. }), "{opened:?}");
+    assert!(!format!("{opened:?}").contains("marked"), "a password is shown: {opened:?}");
 }
