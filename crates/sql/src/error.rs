@@ -26,6 +26,9 @@ pub(crate) enum SqlError {
         /// Its number, from 0.
         column: usize,
     },
+    /// What is to be made is there already.
+    #[error("it is there already")]
+    Exists(#[source] Box<dyn Error + Send + Sync>),
     /// The database did not do it, or cannot be reached.
     #[error("the database did not do it")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
@@ -45,9 +48,11 @@ impl From<SqlError> for RegistryError {
         match error {
             SqlError::Corrupt { key, source } => Self::Corrupt { device: key, source },
             SqlError::Contended(_) | SqlError::Overloaded => Self::Throttled { source: error.into() },
-            SqlError::Column { .. } | SqlError::Failed(_) | SqlError::Lost(_) | SqlError::Closed => {
-                Self::Unavailable { source: error.into() }
-            }
+            SqlError::Column { .. }
+            | SqlError::Exists(_)
+            | SqlError::Failed(_)
+            | SqlError::Lost(_)
+            | SqlError::Closed => Self::Unavailable { source: error.into() },
         }
     }
 }

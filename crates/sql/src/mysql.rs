@@ -21,6 +21,8 @@ const TRIES: usize = 8;
 /// Error codes of a transaction that others were in the way of: a key that was not there when it was looked for, a lock
 /// that was waited for too long, a deadlock (MySQL reference manual, "Server error message reference").
 const CONTENDED: [u16; 3] = [1062, 1205, 1213];
+/// Error codes of what is there already: a table, a column, an index.
+const EXISTS: [u16; 3] = [1050, 1060, 1061];
 /// Error codes of a user who is not let in: to this database, by this password, from this host, without a password.
 const DENIED: [u16; 4] = [1044, 1045, 1130, 1698];
 /// The error code of a database that is not there.
@@ -212,6 +214,7 @@ impl Connection for Open<'_> {
 fn sql_error(error: mysql_async::Error) -> SqlError {
     match &error {
         mysql_async::Error::Server(server) if CONTENDED.contains(&server.code) => SqlError::Contended(error.into()),
+        mysql_async::Error::Server(server) if EXISTS.contains(&server.code) => SqlError::Exists(error.into()),
         _ => SqlError::Failed(error.into()),
     }
 }

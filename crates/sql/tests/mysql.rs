@@ -1,13 +1,15 @@
 //! The registry on MySQL or MariaDB: the same contract and scenarios as on SQLite, by several servers at once.
 //!
-//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_5` of the server
+//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_6` of the server
 //! that `CVM_TEST_MYSQL` names, such as `mysql://USER:PASSWORD@HOST:3306`; those have to be empty.
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::net::TcpListener;
 
+use cvm_provisioning::DeviceStore as _;
 use cvm_sql::{OpenError, SqlRegistry};
+use cvm_testkit::fixture::{device, origin};
 use cvm_testkit::{Effect, Fault, contract, scenario};
 
 use self::mariadb::MariaDb;
@@ -94,4 +96,41 @@ async fn a_database_that_does_not_open_says_what_to_do() {
     let opened = SqlRegistry::on_mysql("mysql://cvm:marked@127.0.0.1:port/cvm_0").unwrap_err();
     assert!(matches!(opened, OpenError::Address { .. }), "{opened:?}");
     assert!(!format!("{opened:?}").contains("marked"), "a password is shown: {opened:?}");
+}
+
+#[tokio::test]
+async fn threat_33_a_schema_that_is_cut_off_after_any_statement_is_finished_at_the_next_start() {
+    let server = MariaDb::start();
+    server.registry(0);
+    let whole = schema(&server, 0).await;
+    let mut statements = 0;
+    loop {
+        statements += 1;
+        server.query("DROP DATABASE cvm_6").await;
+        server.query("CREATE DATABASE cvm_6").await;
+        let cut_off = SqlRegistry::on_mysql(&server.address_cut_after(6, statements));
+        let registry = server.registry(6);
+        assert_eq!(schema(&server, 6).await, whole, "after {statements} statements");
+        assert!(registry.add(&device("sn-1"), &origin()).await.unwrap());
+        if cut_off.is_ok() {
+            contract::registry(&registry).await;
+            contract::ledger(&registry).await;
+            break;
+        }
+    }
+    assert!(statements > 2 * 20, "{statements} is less than the statements and their notes");
+}
+
+/// The columns and the indexes of a database, and how far its schema is.
+async fn schema(server: &MariaDb, database: usize) -> Vec<String> {
+    let database = format!("cvm_{database}");
+    let columns = "SELECT CONCAT_WS(' ', table_name, column_name, column_type, collation_name, is_nullable) FROM \
+                   information_schema.columns";
+    let indexes = "SELECT CONCAT_WS(' ', table_name, index_name, seq_in_index, column_name, non_unique) FROM \
+                   information_schema.statistics";
+    let mut found = server.query(&format!("SELECT CONCAT_WS(' ', name, value) FROM {database}.meta ORDER BY 1")).await;
+    for statement in [columns, indexes] {
+        found.extend(server.query(&format!("{statement} WHERE table_schema = '{database}' ORDER BY 1")).await);
+    }
+    found
 }

@@ -1,17 +1,21 @@
 //! A MariaDB for the tests of one process.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cvm_sql::SqlRegistry;
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Opts};
 use tempfile::TempDir;
 
-const DATABASES: usize = 6;
+const DATABASES: usize = 7;
 const START: Duration = Duration::from_secs(60);
 
 /// A running server; the last one who has it ends it.
@@ -46,6 +50,33 @@ impl MariaDb {
         SqlRegistry::on_mysql(&self.address(database)).unwrap()
     }
 
+    /// The texts that this statement finds.
+    pub(crate) async fn query(&self, statement: &str) -> Vec<String> {
+        let opts = Opts::from_url(&self.address(0)).unwrap();
+        let mut connection = Conn::new(opts).await.unwrap();
+        let texts = connection.query(statement).await.unwrap();
+        connection.disconnect().await.unwrap();
+        texts
+    }
+
+    /// The address of the database by way of a line that is cut when so many statements are done, before anybody is told
+    /// of the last one.
+    pub(crate) fn address_cut_after(&self, database: usize, statements: usize) -> String {
+        let opts = Opts::from_url(&self.address).unwrap();
+        let line = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = line.local_addr().unwrap().port();
+        let server = TcpStream::connect((opts.ip_or_hostname(), opts.tcp_port())).unwrap();
+        thread::spawn(move || {
+            let (client, _) = line.accept().unwrap();
+            drop(line);
+            relay(&client, &server, statements);
+        });
+        let address = self.address(database);
+        let user = address.split_once('@').unwrap().0;
+        // Else it looks for the socket of a server on the same machine, and goes past the line.
+        format!("{user}@127.0.0.1:{port}/cvm_{database}?prefer_socket=false")
+    }
+
     fn launch() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
@@ -60,6 +91,8 @@ impl MariaDb {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Command::new(program("mariadbd"));
         server.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
+        // What a process has written outlives it; only a machine that stops needs more, and none does here.
+        server.arg("--innodb-flush-method=nosync");
         server.arg(format!("--datadir={}", data.display()));
         server.arg(format!("--socket={}", folder.path().join("socket").display()));
         server.arg(format!("--pid-file={}", folder.path().join("pid").display()));
@@ -85,6 +118,42 @@ impl Drop for MariaDb {
             let _ = process.wait();
         }
     }
+}
+
+/// Hands on what they say until so many statements are done.
+fn relay(client: &TcpStream, server: &TcpStream, statements: usize) {
+    /// The first byte of a packet that has a prepared statement executed (MySQL, "COM_STMT_EXECUTE").
+    const EXECUTE: u8 = 0x17;
+    let was_the_last = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut said = [0; 4_096];
+            while let Ok(length @ 1..) = (&mut &*server).read(&mut said) {
+                if was_the_last.load(Ordering::SeqCst) || (&mut &*client).write_all(&said[..length]).is_err() {
+                    break;
+                }
+            }
+            for end in [client, server] {
+                // It may have ended by itself.
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        });
+        let mut executed = 0;
+        let mut head = [0; 4];
+        // Three bytes of length, and a number that is 0 for a command.
+        while (&mut &*client).read_exact(&mut head).is_ok() {
+            let mut packet = vec![0; u32::from_le_bytes([head[0], head[1], head[2], 0]) as usize];
+            if (&mut &*client).read_exact(&mut packet).is_err() {
+                break;
+            }
+            executed += usize::from(head[3] == 0 && packet.first() == Some(&EXECUTE));
+            was_the_last.store(executed == statements, Ordering::SeqCst);
+            if (&mut &*server).write_all(&[&head, &packet[..]].concat()).is_err() {
+                break;
+            }
+        }
+        let _ = server.shutdown(Shutdown::Both);
+    });
 }
 
 /// Debian has the server where only root looks for programs.
