@@ -15,6 +15,8 @@ use cvm_testkit::{Effect, Fault, contract, scenario};
 use self::mariadb::MariaDb;
 
 mod mariadb;
+mod own_ca;
+mod restarts;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_registry_on_mysql_keeps_the_contract() {

@@ -21,8 +21,14 @@ const START: Duration = Duration::from_secs(60);
 /// A running server; the last one who has it ends it.
 pub(crate) struct MariaDb {
     address: String,
-    process: Option<Mutex<Child>>,
-    _folder: Option<TempDir>,
+    own: Option<Own>,
+}
+
+/// A server that the tests have started themselves.
+struct Own {
+    folder: TempDir,
+    port: u16,
+    process: Mutex<Child>,
 }
 
 static RUNNING: Mutex<Weak<MariaDb>> = Mutex::new(Weak::new());
@@ -35,7 +41,7 @@ impl MariaDb {
             return server;
         }
         let server = Arc::new(match std::env::var("CVM_TEST_MYSQL") {
-            Ok(address) => Self { address, process: None, _folder: None },
+            Ok(address) => Self { address, own: None },
             Err(_) => Self::launch(),
         });
         *running = Arc::downgrade(&server);
@@ -77,46 +83,68 @@ impl MariaDb {
         format!("{user}@127.0.0.1:{port}/cvm_{database}?prefer_socket=false")
     }
 
+    /// A server that nobody else has, so that it may be killed; none where the tests are given one.
+    pub(crate) fn alone() -> Option<Self> {
+        std::env::var_os("CVM_TEST_MYSQL").is_none().then(Self::launch)
+    }
+
+    /// Ends it at once, whatever it is doing.
+    pub(crate) fn kill(&self) {
+        if let Some(Own { process, .. }) = &self.own {
+            let mut process = process.lock().unwrap();
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Runs it again, and returns when it answers.
+    pub(crate) fn run(&self) {
+        if let Some(Own { folder, port, process }) = &self.own {
+            *process.lock().unwrap() = run(folder.path(), *port);
+        }
+    }
+
     fn launch() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
         let mut install = Command::new(program("mariadb-install-db"));
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.arg(format!("--datadir={}", data.display()));
+        install.arg(format!("--datadir={}", folder.path().join("data").display()));
         assert!(quiet(install, folder.path()).status().unwrap().success(), "mariadb-install-db failed");
-        let databases: String = (0..DATABASES).map(|number| format!("CREATE DATABASE cvm_{number};\n")).collect();
-        let users = "CREATE USER 'cvm'@'%' IDENTIFIED BY 'cvm';\nGRANT ALL ON *.* TO 'cvm'@'%';\n";
-        let init = folder.path().join("init.sql");
-        fs::write(&init, format!("{databases}{users}")).unwrap();
+        let database = |number| format!("CREATE DATABASE IF NOT EXISTS cvm_{number};\n");
+        let databases: String = (0..DATABASES).map(database).collect();
+        let users = "CREATE USER IF NOT EXISTS 'cvm'@'%' IDENTIFIED BY 'cvm';\nGRANT ALL ON *.* TO 'cvm'@'%';\n";
+        fs::write(folder.path().join("init.sql"), format!("{databases}{users}")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Command::new(program("mariadbd"));
-        server.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
-        // What a process has written outlives it; only a machine that stops needs more, and none does here.
-        server.arg("--innodb-flush-method=nosync");
-        server.arg(format!("--datadir={}", data.display()));
-        server.arg(format!("--socket={}", folder.path().join("socket").display()));
-        server.arg(format!("--pid-file={}", folder.path().join("pid").display()));
-        server.arg(format!("--init-file={}", init.display()));
-        server.arg(format!("--port={port}"));
-        let mut process = quiet(server, folder.path()).spawn().unwrap();
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(process.try_wait().unwrap().is_none(), "mariadbd came to an end");
-            assert!(began.elapsed() < START, "mariadbd did not start");
-            thread::sleep(Duration::from_millis(50));
-        }
-        let address = format!("mysql://cvm:cvm@127.0.0.1:{port}");
-        Self { address, process: Some(Mutex::new(process)), _folder: Some(folder) }
+        let process = Mutex::new(run(folder.path(), port));
+        Self { address: format!("mysql://cvm:cvm@127.0.0.1:{port}"), own: Some(Own { folder, port, process }) }
     }
 }
 
-impl Drop for MariaDb {
+/// Runs the server in this folder, and returns when it answers.
+fn run(folder: &Path, port: u16) -> Child {
+    let mut server = Command::new(program("mariadbd"));
+    server.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
+    // What a process has written outlives it; only a machine that stops needs more, and none does here.
+    server.arg("--innodb-flush-method=nosync");
+    for (option, file) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid"), ("init-file", "init.sql")] {
+        server.arg(format!("--{option}={}", folder.join(file).display()));
+    }
+    server.arg(format!("--port={port}"));
+    let mut process = quiet(server, folder).spawn().unwrap();
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(process.try_wait().unwrap().is_none(), "mariadbd came to an end");
+        assert!(began.elapsed() < START, "mariadbd did not start");
+        thread::sleep(Duration::from_millis(50));
+    }
+    process
+}
+
+impl Drop for Own {
     fn drop(&mut self) {
-        if let Some(process) = &self.process {
-            let mut process = process.lock().unwrap();
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        let process = self.process.get_mut().unwrap();
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }
 
