@@ -26,9 +26,15 @@ pub(crate) enum SqlError {
         /// Its number, from 0.
         column: usize,
     },
+    /// What is to be made is there already.
+    #[error("it is there already")]
+    Exists(#[source] Box<dyn Error + Send + Sync>),
     /// The database did not do it, or cannot be reached.
     #[error("the database did not do it")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The connection had ended before anything was asked of it: a new one may do it.
+    #[error("the connection to the database has ended")]
+    Lost(#[source] Box<dyn Error + Send + Sync>),
     /// Too much waits to be done.
     #[error("too much waits for the database")]
     Overloaded,
@@ -42,9 +48,11 @@ impl From<SqlError> for RegistryError {
         match error {
             SqlError::Corrupt { key, source } => Self::Corrupt { device: key, source },
             SqlError::Contended(_) | SqlError::Overloaded => Self::Throttled { source: error.into() },
-            SqlError::Column { .. } | SqlError::Failed(_) | SqlError::Closed => {
-                Self::Unavailable { source: error.into() }
-            }
+            SqlError::Column { .. }
+            | SqlError::Exists(_)
+            | SqlError::Failed(_)
+            | SqlError::Lost(_)
+            | SqlError::Closed => Self::Unavailable { source: error.into() },
         }
     }
 }
@@ -83,6 +91,37 @@ pub enum OpenError {
         /// What it said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A user of a MySQL server is not let in.
+    #[error(
+        "the database does not let the user {user:?} in; correct the user or the password, and grant that user all rights on the database"
+    )]
+    Denied {
+        /// Who.
+        user: String,
+        /// What it said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A MySQL server does not have this database.
+    #[error("there is no database {database:?}; create it, or correct its name in the address")]
+    NoDatabase {
+        /// Its name.
+        database: String,
+        /// What it said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No MySQL server answers.
+    #[error("no database answers at {host}:{port}; start it, or correct the address")]
+    Unreachable {
+        /// Where it was looked for.
+        host: String,
+        /// At which port.
+        port: u16,
+        /// What came instead.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Another server brings the schema of the same database up to date, and does not come to an end.
+    #[error("another server is bringing the database up to date; start this one when that is done")]
+    Migrating,
     /// The address of a MySQL database is none.
     #[error("the address of the database is mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
     Address {

@@ -21,6 +21,12 @@ const TRIES: usize = 8;
 /// Error codes of a transaction that others were in the way of: a key that was not there when it was looked for, a lock
 /// that was waited for too long, a deadlock (MySQL reference manual, "Server error message reference").
 const CONTENDED: [u16; 3] = [1062, 1205, 1213];
+/// Error codes of what is there already: a table, a column, an index.
+const EXISTS: [u16; 3] = [1050, 1060, 1061];
+/// Error codes of a user who is not let in: to this database, by this password, from this host, without a password.
+const DENIED: [u16; 4] = [1044, 1045, 1130, 1698];
+/// The error code of a database that is not there.
+const NO_DATABASE: u16 = 1049;
 
 /// A database: where its work goes.
 #[derive(Debug)]
@@ -30,27 +36,29 @@ pub(crate) struct MySql {
 
 impl MySql {
     /// Opens it, and brings its schema up to date.
+    ///
+    /// Whoever calls may be in an executor of their own, in which nothing may be waited for, and in which no other
+    /// executor may come to its end: all of it is done on a thread beside it.
     pub(crate) fn open(address: &str) -> Result<Self, OpenError> {
         let opts = Opts::from_url(address).map_err(|source| OpenError::Address { source: source.into() })?;
+        let opened = thread::scope(|scope| scope.spawn(|| Self::open_here(&opts)).join());
+        opened.map_err(|_| OpenError::Database { source: "the opening of it panicked".into() })?
+    }
+
+    fn open_here(opts: &Opts) -> Result<Self, OpenError> {
         let failed = |source: std::io::Error| OpenError::Database { source: source.into() };
         let (work, queue) = sync_channel(WAITING);
         let queue = Arc::new(Mutex::new(queue));
-        let mut connections = Vec::new();
+        let mut sessions = Vec::new();
         for _ in 0..CONNECTIONS {
             let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-            let mut chain = [0; 8];
-            let filled = aws_lc_rs::rand::fill(&mut chain);
-            filled.map_err(|_| OpenError::Database { source: "the system has no randomness to give".into() })?;
-            let chain = i64::from_be_bytes(chain);
-            connections.push(Session { runtime, opts: opts.clone(), connection: None, chain });
+            sessions.push(Session { runtime, opts: opts.clone(), connection: None });
         }
-        // Whoever calls may be in an executor of their own, in which nothing may be waited for like this.
-        let migrated = thread::scope(|scope| scope.spawn(|| connections[0].migrate()).join());
-        migrated.map_err(|_| OpenError::Database { source: "the schema was not brought up to date".into() })??;
-        for connection in connections {
+        sessions[0].migrate()?;
+        for session in sessions {
             let queue = Arc::clone(&queue);
             let thread = thread::Builder::new().name("registry-mysql".to_owned());
-            thread.spawn(move || connection.work_off(&queue)).map_err(failed)?;
+            thread.spawn(move || session.work_off(&queue)).map_err(failed)?;
         }
         Ok(Self { work })
     }
@@ -60,8 +68,31 @@ impl MySql {
 struct Session {
     runtime: Runtime,
     opts: Opts,
-    connection: Option<Conn>,
+    connection: Option<Chained>,
+}
+
+/// A connection and the chain of audit entries that it alone adds to: another one may begin while the last transaction of
+/// the one before is still at its end over there, and must not come between.
+struct Chained {
+    connection: Conn,
     chain: i64,
+}
+
+impl Chained {
+    fn connect(runtime: &Runtime, opts: &Opts) -> Result<Self, mysql_async::Error> {
+        let mut chain = [0; 8];
+        let filled = aws_lc_rs::rand::fill(&mut chain);
+        filled.map_err(|_| mysql_async::Error::Other("the system has no randomness to give".into()))?;
+        let connection = runtime.block_on(Conn::new(opts.clone()))?;
+        Ok(Self { connection, chain: i64::from_be_bytes(chain) })
+    }
+
+    fn begin<'a>(&'a mut self, runtime: &'a Runtime) -> Result<Open<'a>, mysql_async::Error> {
+        let mut options = TxOpts::default();
+        options.with_isolation_level(IsolationLevel::ReadCommitted);
+        let transaction = runtime.block_on(self.connection.start_transaction(options))?;
+        Ok(Open { runtime, transaction, chain: self.chain })
+    }
 }
 
 impl Session {
@@ -79,6 +110,8 @@ impl Session {
         loop {
             match self.try_to(work) {
                 Err(SqlError::Contended(_)) if tries < TRIES => tries += 1,
+                // Nothing was asked of it yet, and the next one is new.
+                Err(SqlError::Lost(_)) => self.connection = None,
                 // It may be one that does not work any more: the next work gets a new one.
                 Err(error @ SqlError::Failed(_)) => {
                     self.connection = None;
@@ -90,17 +123,14 @@ impl Session {
     }
 
     fn try_to(&mut self, work: &mut dyn Work) -> Result<(), SqlError> {
-        let Self { runtime, opts, connection, chain } = self;
-        let connection = match connection {
-            Some(connection) => connection,
-            none => none.insert(runtime.block_on(Conn::new(opts.clone())).map_err(sql_error)?),
+        let Self { runtime, opts, connection } = self;
+        let mut open = match connection {
+            Some(earlier) => earlier.begin(runtime).map_err(|error| SqlError::Lost(error.into()))?,
+            none => {
+                none.insert(Chained::connect(runtime, opts).map_err(sql_error)?).begin(runtime).map_err(sql_error)?
+            }
         };
-        let mut options = TxOpts::default();
-        options.with_isolation_level(IsolationLevel::ReadCommitted);
-        let transaction = runtime.block_on(connection.start_transaction(options)).map_err(sql_error)?;
-        let mut open = Open { runtime, transaction, chain: *chain };
-        let done = work.run(&mut open);
-        match done {
+        match work.run(&mut open) {
             Ok(()) => runtime.block_on(open.transaction.commit()).map_err(sql_error),
             Err(error) => {
                 runtime.block_on(open.transaction.rollback()).map_err(sql_error)?;
@@ -111,15 +141,17 @@ impl Session {
 
     /// Brings the schema up to date; of several servers that start at once, one does.
     fn migrate(&mut self) -> Result<(), OpenError> {
-        let connection = self.runtime.block_on(Conn::new(self.opts.clone())).map_err(sql_error)?;
-        let connection = self.connection.insert(connection);
-        let transaction = self.runtime.block_on(connection.start_transaction(TxOpts::default())).map_err(sql_error)?;
-        let mut open = Open { runtime: &self.runtime, transaction, chain: self.chain };
-        open.query("SELECT GET_LOCK('cvm-schema', 60)", &[])?;
-        let migrated = schema::migrate(&mut open, Dialect::MySql);
+        let Self { runtime, opts, connection } = self;
+        let connected = Chained::connect(runtime, opts).map_err(|error| connect_error(opts, error))?;
+        let mut open = connection.insert(connected).begin(runtime).map_err(sql_error)?;
+        let locked = open.query("SELECT COALESCE(GET_LOCK('cvm-schema', 60), 0)", &[])?;
+        if locked.first().map(|row| row.integer(0)).transpose()? != Some(1) {
+            return Err(OpenError::Migrating);
+        }
+        // Where this fails the connection is given up, and the lock with it.
+        schema::migrate(&mut open, Dialect::MySql)?;
         open.query("SELECT RELEASE_LOCK('cvm-schema')", &[])?;
-        self.runtime.block_on(open.transaction.commit()).map_err(sql_error)?;
-        migrated
+        runtime.block_on(open.transaction.commit()).map_err(|error| sql_error(error).into())
     }
 }
 
@@ -182,6 +214,25 @@ impl Connection for Open<'_> {
 fn sql_error(error: mysql_async::Error) -> SqlError {
     match &error {
         mysql_async::Error::Server(server) if CONTENDED.contains(&server.code) => SqlError::Contended(error.into()),
+        mysql_async::Error::Server(server) if EXISTS.contains(&server.code) => SqlError::Exists(error.into()),
         _ => SqlError::Failed(error.into()),
+    }
+}
+
+/// Why there is no first connection, and what helps.
+fn connect_error(opts: &Opts, error: mysql_async::Error) -> OpenError {
+    match &error {
+        mysql_async::Error::Server(server) if DENIED.contains(&server.code) => {
+            OpenError::Denied { user: opts.user().unwrap_or_default().to_owned(), source: error.into() }
+        }
+        mysql_async::Error::Server(server) if server.code == NO_DATABASE => {
+            OpenError::NoDatabase { database: opts.db_name().unwrap_or_default().to_owned(), source: error.into() }
+        }
+        mysql_async::Error::Server(_) | mysql_async::Error::Url(_) => OpenError::Database { source: error.into() },
+        _ => OpenError::Unreachable {
+            host: opts.ip_or_hostname().to_owned(),
+            port: opts.tcp_port(),
+            source: error.into(),
+        },
     }
 }

@@ -49,28 +49,49 @@ impl Dialect {
 }
 
 /// Brings the database to the latest version; one that is later than that is refused.
+///
+/// MySQL commits whatever changes a table at once. So every statement is noted when it is done, and whoever is cut off
+/// goes on behind the last note; the effect of one more statement may be there already by then, so that each has to bear
+/// being done twice.
 pub(crate) fn migrate(connection: &mut impl Connection, dialect: Dialect) -> Result<(), OpenError> {
     let known = VERSIONS.len() as i64;
     let table = "CREATE TABLE IF NOT EXISTS meta (name NAME NOT NULL PRIMARY KEY, value BIGINT NOT NULL) OPTIONS";
     connection.execute(&dialect.speak(table), &[])?;
-    let found = match connection.query("SELECT value FROM meta WHERE name = 'schema'", &[])?.first() {
-        Some(row) => row.integer(0)?,
-        None => 0,
-    };
+    let version = noted(connection, "schema")?;
+    let found = version.unwrap_or(0);
     if found > known {
         return Err(OpenError::Newer { found, known });
     }
+    let mut done = noted(connection, "statements")?.unwrap_or(0);
+    let mut resumes = version.is_some();
+    if !resumes {
+        note(connection, 0, 0)?;
+    }
     for (version, statements) in (1..).zip(VERSIONS).skip(usize::try_from(found).unwrap_or(usize::MAX)) {
-        for statement in split(statements) {
-            run(connection, &dialect.speak(&statement))?;
+        for (number, statement) in (1..).zip(split(statements)).filter(|(number, _)| *number > done) {
+            let executed = connection.execute(&dialect.speak(&statement), &[]);
+            // It may have been cut off between the statement and its note.
+            if !(resumes && matches!(executed, Err(SqlError::Exists(_)))) {
+                executed?;
+            }
+            note(connection, version - 1, number)?;
+            resumes = false;
         }
-        connection.execute("REPLACE INTO meta (name, value) VALUES ('schema', ?)", &[Value::Integer(version)])?;
+        note(connection, version, 0)?;
+        done = 0;
     }
     Ok(())
 }
 
-fn run(connection: &mut impl Connection, statement: &str) -> Result<(), SqlError> {
-    connection.execute(statement, &[]).map(|_| ())
+fn noted(connection: &mut impl Connection, name: &str) -> Result<Option<i64>, SqlError> {
+    let rows = connection.query("SELECT value FROM meta WHERE name = ?", &[name.into()])?;
+    rows.first().map(|row| row.integer(0)).transpose()
+}
+
+/// Notes the version that the database has, and how many statements of the next one are done.
+fn note(connection: &mut impl Connection, version: i64, done: i64) -> Result<(), SqlError> {
+    let statement = "REPLACE INTO meta (name, value) VALUES ('schema', ?), ('statements', ?)";
+    connection.execute(statement, &[version, done].map(Value::Integer)).map(|_| ())
 }
 
 /// The statements, without their comments.

@@ -5,9 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvm_authority::{
-    Authorities, Authority, AuthorityProfile, Curve, LocalSigner, OwnPlatform, Profile, SharedAuthorities, Tier,
-};
 use cvm_provisioning::{
     Attempt, AuditQuery, AuditTrail as _, Certificate, CertificateId, CertificateLedger as _, Csr, DeviceStore as _,
     Enrolments as _, KeyOrigin, RefusedKeys, Standing, State, Superseded, Timestamp, VendAtOnce, VendError,
@@ -17,11 +14,13 @@ use cvm_sql::SqlRegistry;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, Script};
 
+use self::own_ca::{OwnCa, own_ca};
+
+mod own_ca;
+
 const NAME: &str = "sn-1";
 /// The calls of a vend: look, sign, enrol.
 const CALLS: usize = 3;
-
-type OwnCa = OwnPlatform<LocalSigner, SqlRegistry>;
 
 struct World {
     _folder: tempfile::TempDir,
@@ -33,16 +32,7 @@ impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = SqlRegistry::in_folder(folder.path()).unwrap();
-        let profile = AuthorityProfile {
-            name: "cvm issuing".parse().unwrap(),
-            organization: None,
-            tier: Tier::Issuing,
-            validity: Duration::from_secs(10 * 365 * 24 * 60 * 60),
-        };
-        let authority = Authority::create(&profile, LocalSigner::generate(Curve::P256).unwrap(), NOW).await.unwrap();
-        let authorities = SharedAuthorities::new(Authorities::new(authority, Vec::new()).unwrap());
-        let profile = Profile::new(Duration::from_secs(365 * 24 * 60 * 60));
-        let platform = OwnPlatform::new(authorities, profile, registry.clone(), || NOW);
+        let platform = own_ca(&registry).await;
         Self { _folder: folder, registry, platform }
     }
 

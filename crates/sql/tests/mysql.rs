@@ -1,16 +1,22 @@
 //! The registry on MySQL or MariaDB: the same contract and scenarios as on SQLite, by several servers at once.
 //!
-//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_5` of the server
+//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_6` of the server
 //! that `CVM_TEST_MYSQL` names, such as `mysql://USER:PASSWORD@HOST:3306`; those have to be empty.
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use cvm_sql::SqlRegistry;
+use std::net::TcpListener;
+
+use cvm_provisioning::DeviceStore as _;
+use cvm_sql::{OpenError, SqlRegistry};
+use cvm_testkit::fixture::{device, origin};
 use cvm_testkit::{Effect, Fault, contract, scenario};
 
 use self::mariadb::MariaDb;
 
 mod mariadb;
+mod own_ca;
+mod restarts;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_registry_on_mysql_keeps_the_contract() {
@@ -65,4 +71,68 @@ async fn servers_that_start_at_once_make_one_schema_and_share_one_registry() {
     let servers: Vec<_> = opened.into_iter().map(|opened| opened.join().unwrap()).collect();
     contract::one_reservation_by_many_servers(&servers).await;
     assert!(matches!(servers[0].verify_trail().await.unwrap(), cvm_sql::Verified::Whole { .. }));
+}
+
+/// Inside an executor, as the server opens it.
+#[tokio::test]
+async fn a_database_that_does_not_open_says_what_to_do() {
+    let server = MariaDb::start();
+    let address = server.address(0);
+    let (user, place) = address.strip_prefix("mysql://").unwrap().split_once('@').unwrap();
+    let wrong = format!("mysql://{}:marked@{place}", user.split(':').next().unwrap());
+    let denied = SqlRegistry::on_mysql(&wrong).unwrap_err();
+    assert!(matches!(denied, OpenError::Denied { .. }), "{denied:?}");
+    assert!(denied.to_string().contains("correct the user or the password"), "{denied}");
+    assert!(!format!("{denied:?}").contains("marked"), "a password is shown: {denied:?}");
+
+    let missing = SqlRegistry::on_mysql(&format!("{address}_that_is_not")).unwrap_err();
+    assert!(matches!(missing, OpenError::NoDatabase { .. }), "{missing:?}");
+    assert!(missing.to_string().contains("create it"), "{missing}");
+
+    // Given back at once: nobody listens at it.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = SqlRegistry::on_mysql(&format!("mysql://cvm:marked@{free}/cvm_0")).unwrap_err();
+    assert!(matches!(silent, OpenError::Unreachable { .. }), "{silent:?}");
+    assert!(silent.to_string().contains(&format!("no database answers at {free}; start it")), "{silent}");
+
+    let opened = SqlRegistry::on_mysql("mysql://cvm:marked@127.0.0.1:port/cvm_0").unwrap_err();
+    assert!(matches!(opened, OpenError::Address { .. }), "{opened:?}");
+    assert!(!format!("{opened:?}").contains("marked"), "a password is shown: {opened:?}");
+}
+
+#[tokio::test]
+async fn threat_33_a_schema_that_is_cut_off_after_any_statement_is_finished_at_the_next_start() {
+    let server = MariaDb::start();
+    server.registry(0);
+    let whole = schema(&server, 0).await;
+    let mut statements = 0;
+    loop {
+        statements += 1;
+        server.query("DROP DATABASE cvm_6").await;
+        server.query("CREATE DATABASE cvm_6").await;
+        let cut_off = SqlRegistry::on_mysql(&server.address_cut_after(6, statements));
+        let registry = server.registry(6);
+        assert_eq!(schema(&server, 6).await, whole, "after {statements} statements");
+        assert!(registry.add(&device("sn-1"), &origin()).await.unwrap());
+        if cut_off.is_ok() {
+            contract::registry(&registry).await;
+            contract::ledger(&registry).await;
+            break;
+        }
+    }
+    assert!(statements > 2 * 20, "{statements} is less than the statements and their notes");
+}
+
+/// The columns and the indexes of a database, and how far its schema is.
+async fn schema(server: &MariaDb, database: usize) -> Vec<String> {
+    let database = format!("cvm_{database}");
+    let columns = "SELECT CONCAT_WS(' ', table_name, column_name, column_type, collation_name, is_nullable) FROM \
+                   information_schema.columns";
+    let indexes = "SELECT CONCAT_WS(' ', table_name, index_name, seq_in_index, column_name, non_unique) FROM \
+                   information_schema.statistics";
+    let mut found = server.query(&format!("SELECT CONCAT_WS(' ', name, value) FROM {database}.meta ORDER BY 1")).await;
+    for statement in [columns, indexes] {
+        found.extend(server.query(&format!("{statement} WHERE table_schema = '{database}' ORDER BY 1")).await);
+    }
+    found
 }
