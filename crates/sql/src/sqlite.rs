@@ -23,6 +23,10 @@ const GROUP: usize = 256;
 const READERS: usize = 2;
 /// Statements that are kept prepared for each connection.
 const PREPARED: usize = 128;
+/// Memory for pages, for each connection, in KiB; SQLite writes that as a negative number.
+const CACHE: i64 = -8 * 1024;
+/// Pages of 4 KiB that are written ahead before they go back into the database: 32 MiB.
+const CHECKPOINT: i64 = 8 * 1024;
 
 /// An open database.
 #[derive(Debug)]
@@ -121,6 +125,10 @@ fn connect(path: &Path) -> Result<rusqlite::Connection, OpenError> {
     // Written ahead, and on the disk before anybody is answered (sqlite.org, "PRAGMA synchronous").
     connection.pragma_update(None, "journal_mode", "WAL").map_err(open_error)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(open_error)?;
+    // Keys are hashes and serial numbers: without room for the pages that are between them each write reads some anew, and
+    // what goes back into the database early goes back several times (sqlite.org, "PRAGMA cache_size").
+    connection.pragma_update(None, "cache_size", CACHE).map_err(open_error)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT).map_err(open_error)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(connection)
 }
