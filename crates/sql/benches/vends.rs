@@ -1,9 +1,10 @@
-//! What the database takes of a vend: a reservation and its commit, by many callers at once, beside so many devices.
+//! What a vend takes over SQLite, by many callers at once, beside so many devices: a reservation and its commit, as with AWS
+//! IoT; and the vend at once with a CA of our own, which looks, really signs and enrols, as the server does it.
 //!
 //!     cargo bench -p cvm-sql --bench vends                         # 100,000 devices
 //!     cargo bench -p cvm-sql --bench vends -- 1000000
 //!
-//! It prints how many a second, how long one took, and what the database has grown to.
+//! It prints how many a second, how long one took, the most memory that the process had, and what the database has grown to.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails is seen at once")]
 
@@ -12,19 +13,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cvm_provisioning::{Beside, Credential, Csr, DeviceStore as _, Reservations as _, Reserve};
+use cvm_provisioning::{
+    Audit, AuditRecord, Beside, Credential, Csr, DeviceStore as _, RefusedKeys, Reservations as _, Reserve, VendAtOnce,
+    Vending as _,
+};
 use cvm_sql::SqlRegistry;
 use cvm_testkit::MemoryPlatform;
-use cvm_testkit::fixture::{NOW, attempt, csr, device, origin};
+use cvm_testkit::fixture::{NOW, attempt, csr, device, origin, request, templates};
+
+use self::own_ca::own_ca;
+
+#[path = "../tests/own_ca/mod.rs"]
+mod own_ca;
 
 const DEVICES: usize = 100_000;
+/// Vends of each way, at most.
 const VENDS: usize = 50_000;
 const CALLERS: usize = 64;
 
 #[tokio::main]
 async fn main() {
     // Cargo itself gives `--bench`.
-    let devices = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(DEVICES);
+    let devices = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(DEVICES).max(2);
     let folder = tempfile::tempdir().unwrap();
     let registry = SqlRegistry::in_folder(folder.path()).unwrap();
     let filled = each(devices, {
@@ -36,23 +46,60 @@ async fn main() {
     })
     .await;
     tell("register", &filled);
-    // One key and one certificate for all: what the database takes is measured, and nothing else.
+    // Devices from all over the registry, and others for each way.
+    let vends = VENDS.min(devices / 2);
+    let step = devices / vends;
+    // One key for all, since devices make theirs themselves.
     let key = Arc::new(csr("bench"));
     let credential = Arc::new(credential(&key).await);
-    // Devices from all over the registry.
-    let step = (devices / VENDS).max(1);
-    let vended = each(VENDS.min(devices), move |number| {
-        let (registry, key, credential) = (registry.clone(), Arc::clone(&key), Arc::clone(&credential));
-        async move {
-            let attempt = attempt(&name(number * step), number as u128 + 1, &key, NOW);
-            assert!(matches!(registry.reserve(&attempt).await.unwrap(), Reserve::Held(_)));
-            registry.commit(&attempt, &credential, &Beside::NOTHING).await.unwrap().unwrap();
+    let reserved = each(vends, {
+        let (registry, key) = (registry.clone(), Arc::clone(&key));
+        move |number| {
+            let (registry, key, credential) = (registry.clone(), Arc::clone(&key), Arc::clone(&credential));
+            async move {
+                let attempt = attempt(&name(number * step), number as u128 + 1, &key, NOW);
+                assert!(matches!(registry.reserve(&attempt).await.unwrap(), Reserve::Held(_)));
+                registry.commit(&attempt, &credential, &Beside::NOTHING).await.unwrap().unwrap();
+            }
         }
     })
     .await;
-    tell("vend", &vended);
+    tell("reserve and commit", &reserved);
+    let vend = Arc::new(VendAtOnce {
+        registry: registry.clone(),
+        authority: own_ca(&registry).await,
+        audit: NoLog,
+        templates: templates(),
+        refused_keys: RefusedKeys::default(),
+    });
+    let vended = each(vends, move |number| {
+        let (vend, key) = (Arc::clone(&vend), Arc::clone(&key));
+        async move {
+            let request = request(&name(number * step + 1), number as u128 + 1, Some(&key), NOW);
+            assert!(!vend.vend(request).await.unwrap().replayed);
+        }
+    })
+    .await;
+    tell("vend at once", &vended);
+    if let Some(peak) = peak_memory() {
+        println!("{:>18}: {peak} at most", "memory");
+    }
     let size: u64 = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
-    println!("{:>9}: {} MB for {devices} devices", "database", size / 1_000_000);
+    println!("{:>18}: {} MB for {devices} devices", "database", size / 1_000_000);
+}
+
+/// The trail is in the database; what the server says beside it is not measured.
+struct NoLog;
+
+impl Audit for NoLog {
+    fn record(&self, _record: &AuditRecord<'_>) {}
+}
+
+/// The most memory that this process had in the machine, where the system says so (Linux, "VmHWM").
+fn peak_memory() -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(peak.trim().to_owned())
 }
 
 fn name(number: usize) -> String {
@@ -87,7 +134,7 @@ fn tell(what: &str, measured: &Measured) {
     let part = |part: usize| each[(each.len() - 1) * part / 1_000].as_secs_f64() * 1_000.0;
     let rate = each.len() as f64 / elapsed.as_secs_f64();
     println!(
-        "{what:>9}: {} in {:.1} s, {rate:.0} a second, p50 {:.2} ms, p99 {:.2} ms",
+        "{what:>18}: {} in {:.1} s, {rate:.0} a second, p50 {:.2} ms, p99 {:.2} ms",
         each.len(),
         elapsed.as_secs_f64(),
         part(500),

@@ -68,12 +68,31 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The folder or a file in it.
-    #[error("{path} cannot be opened for writing", path = path.display())]
+    #[error(
+        "{path} cannot be opened for writing; see that it belongs to whoever runs this, and that its disk has room and is mounted for writing",
+        path = path.display()
+    )]
     Folder {
         /// Which.
         path: PathBuf,
         /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// There is nothing to look into.
+    #[error("there is no registry at {path}; give the folder of the server that has it", path = path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What was found instead.
         source: io::Error,
+    },
+    /// A file is no database, or not what was written.
+    #[error("{path} is damaged, or no database; put its backup in its place", path = path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What was found.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// It was written by a later version.
     #[error(

@@ -1,6 +1,7 @@
 //! SQLite: one connection writes, and many changes share one write to the disk; others read beside it.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{ErrorCode, OpenFlags, ToSql, params_from_iter};
+use rusqlite::{ErrorCode, MAIN_DB, OpenFlags, ToSql, params_from_iter};
 
 use crate::connection::{Cell, Connection, Row, Value};
 use crate::error::{OpenError, SqlError};
@@ -50,7 +51,7 @@ impl Sqlite {
     pub(crate) fn open(folder: &Path) -> Result<Self, OpenError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| OpenError::Folder { path, source }
+            move |source: io::Error| OpenError::Folder { path, source: source.into() }
         };
         fs::create_dir_all(folder).map_err(failed(folder))?;
         let lock_path = folder.join("registry.lock");
@@ -59,11 +60,17 @@ impl Sqlite {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: lock_path }),
-            Err(TryLockError::Error(source)) => return Err(OpenError::Folder { path: lock_path, source }),
+            Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
         }
         let path = folder.join(FILE);
-        let writer = connect(&path)?;
-        migrate(&writer)?;
+        let writer = open_file(&path)?;
+        // A file that may only be read is opened all the same, and fails at the first change. Nothing was put beside it yet,
+        // which would have its permissions, and would stay.
+        if writer.is_readonly(MAIN_DB).map_err(open_error(&path))? {
+            return Err(failed(&path)(io::ErrorKind::PermissionDenied.into()));
+        }
+        set_up(&writer, &path)?;
+        migrate(&writer, &path)?;
         let (writes, write_queue) = sync_channel(WAITING);
         let mut threads = vec![spawn("registry-writer", move || write(&writer, &write_queue))?];
         let reads = start_readers(&path, &mut threads)?;
@@ -73,7 +80,7 @@ impl Sqlite {
     /// Looks into the database in a folder, whoever has it open, and changes nothing.
     pub(crate) fn look_into(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join(FILE);
-        fs::metadata(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+        fs::metadata(&path).map_err(|source| OpenError::Missing { path: path.clone(), source })?;
         let mut threads = Vec::new();
         let reads = start_readers(&path, &mut threads)?;
         Ok(Self { queues: Some(Queues { writes: None, reads }), threads, _lock: None })
@@ -105,8 +112,9 @@ fn start_readers(path: &Path, threads: &mut Vec<JoinHandle<()>>) -> Result<SyncS
     let (reads, queue) = sync_channel(WAITING);
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..READERS {
-        let reader = connect(path)?;
-        reader.pragma_update(None, "query_only", true).map_err(open_error)?;
+        let reader = open_file(path)?;
+        set_up(&reader, path)?;
+        reader.pragma_update(None, "query_only", true).map_err(open_error(path))?;
         let queue = Arc::clone(&queue);
         threads.push(spawn("registry-reader", move || read(&reader, &queue))?);
     }
@@ -118,30 +126,47 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     spawned.map_err(|source| OpenError::Database { source: source.into() })
 }
 
-fn connect(path: &Path) -> Result<rusqlite::Connection, OpenError> {
+fn open_file(path: &Path) -> Result<rusqlite::Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(open_error)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(open_error)?;
+    rusqlite::Connection::open_with_flags(path, flags).map_err(open_error(path))
+}
+
+fn set_up(connection: &rusqlite::Connection, path: &Path) -> Result<(), OpenError> {
+    connection.busy_timeout(Duration::from_secs(5)).map_err(open_error(path))?;
     // Written ahead, and on the disk before anybody is answered (sqlite.org, "PRAGMA synchronous").
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(open_error)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(open_error)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(open_error(path))?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(open_error(path))?;
     // Keys are hashes and serial numbers: without room for the pages that are between them each write reads some anew, and
     // what goes back into the database early goes back several times (sqlite.org, "PRAGMA cache_size").
-    connection.pragma_update(None, "cache_size", CACHE).map_err(open_error)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT).map_err(open_error)?;
+    connection.pragma_update(None, "cache_size", CACHE).map_err(open_error(path))?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT).map_err(open_error(path))?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
-    Ok(connection)
+    Ok(())
 }
 
 /// All of it or nothing, whenever the machine stops.
-fn migrate(connection: &rusqlite::Connection) -> Result<(), OpenError> {
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(open_error)?;
+fn migrate(connection: &rusqlite::Connection, path: &Path) -> Result<(), OpenError> {
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(open_error(path))?;
     schema::migrate(&mut SqliteConnection(connection), Dialect::Sqlite)?;
-    connection.execute_batch("COMMIT").map_err(open_error)
+    connection.execute_batch("COMMIT").map_err(open_error(path))
 }
 
-fn open_error(error: rusqlite::Error) -> OpenError {
-    OpenError::Database { source: error.into() }
+/// Why the file cannot be worked with, and what helps.
+fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { path: path.clone(), source: error.into() }
+        }
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::DiskFull
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure,
+        ) => OpenError::Folder { path: path.clone(), source: error.into() },
+        _ => OpenError::Database { source: error.into() },
+    }
 }
 
 /// Takes what waits, does it in one transaction, and answers when that is on the disk. What comes in the meantime waits

@@ -6,16 +6,21 @@
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::error::Error as _;
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use cvm_provisioning::{Attempt, CertificateId, DeviceStore as _, RefusedKeys, State, Vend};
-use cvm_sql::{SqlRegistry, Verified};
+use cvm_provisioning::{Attempt, CertificateId, DeviceStore as _, RefusedKeys, RegistryError, State, Vend};
+use cvm_sql::{OpenError, SqlRegistry, Verified};
 use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
 use cvm_testkit::{MemoryAudit, MemoryPlatform};
+use tokio::sync::Mutex;
 
 const FOLDER: &str = "CVM_STORM_FOLDER";
 const ROUND: &str = "CVM_STORM_ROUND";
@@ -23,6 +28,10 @@ const ROUND: &str = "CVM_STORM_ROUND";
 const ROUNDS: u64 = 60;
 /// Devices that ask at once.
 const CALLERS: usize = 16;
+
+/// A process that is about to be another program still has the files of this one, and their locks: no test starts one while
+/// another test opens a registry.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 fn vend(registry: &SqlRegistry) -> Vend<SqlRegistry, MemoryPlatform, MemoryAudit> {
     Vend {
@@ -67,26 +76,66 @@ async fn storm() {
     }
 }
 
+/// Not a test: opens the registry, and says why it cannot.
+#[test]
+#[ignore = "it is started by the others, as a user who may not"]
+fn opens() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let Err(error) = SqlRegistry::in_folder(Path::new(&folder)) else { return println!("opened") };
+    println!("refused: {error}: {}", error.source().unwrap());
+}
+
+/// Not a test: writes until it is refused, reads all the same, and goes on when it may.
+#[tokio::test]
+#[ignore = "it is started by another, on a disk that is full for a while"]
+async fn lives_on() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let registry = SqlRegistry::in_folder(Path::new(&folder)).unwrap();
+    let mut written = 0;
+    let error = loop {
+        match registry.add(&device(&format!("sn-{written}")), &origin()).await {
+            Ok(added) => assert!(added),
+            Err(error) => break error,
+        }
+        written += 1;
+    };
+    assert!(matches!(error, RegistryError::Unavailable { .. }), "{error:?}");
+    for number in 0..written {
+        assert!(registry.find(&id(&format!("sn-{number}"))).await.unwrap().is_some(), "it is read all the same");
+    }
+    assert!(registry.find(&id(&format!("sn-{written}"))).await.unwrap().is_none(), "what was refused is not there");
+    std::io::stdout().write_all(b"full\n").unwrap();
+    while registry.add(&device("after"), &origin()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let total = registry.count().await.unwrap().total;
+    assert_eq!(total, written + 1);
+    let trail = registry.verify_trail().await.unwrap();
+    assert!(matches!(trail, Verified::Whole { entries, .. } if entries == total), "{trail:?}");
+    println!("went on");
+}
+
 /// A storm in a process of its own.
 fn start(folder: &Path, round: u64, limit_blocks: Option<u64>) -> Child {
+    let mut command = again("storm", folder, limit_blocks);
+    command.env(ROUND, round.to_string()).spawn().unwrap()
+}
+
+/// This program once more, for one of those that are not tests.
+fn again(test: &str, folder: &Path, limit_blocks: Option<u64>) -> Command {
     let program = std::env::current_exe().unwrap();
     let mut command = match limit_blocks {
         None => Command::new(program),
         // Files may have so many blocks of 512 bytes; more is an error and no signal.
         Some(blocks) => {
             let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]).arg(program);
+            shell.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$0\" \"$@\"")]).arg(program);
             shell
         }
     };
+    command.args([test, "--exact", "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
     command
-        .args(["storm", "--exact", "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .env(ROUND, round.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 /// Reads what it says until it has said this word so often, and kills it then and there; what it said until its end
@@ -123,6 +172,7 @@ async fn is_recorded(registry: &SqlRegistry, given: &BTreeMap<String, Certificat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_recorded() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let mut all = BTreeMap::new();
     let mut unfinished = 0;
@@ -156,6 +206,7 @@ async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_reco
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_35_a_page_that_was_torn_costs_what_was_not_answered_and_no_more() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     for torn in [1_u64, 100, 4_000, 9_000] {
         let folder = tempfile::tempdir().unwrap();
         let given = kill_after(start(folder.path(), 0, None), "handed-out", 40);
@@ -178,8 +229,28 @@ async fn threat_35_a_page_that_was_torn_costs_what_was_not_answered_and_no_more(
     }
 }
 
+#[test]
+fn threat_35_a_file_that_is_no_database_is_refused_and_left_alone() {
+    let _alone = ONE_AT_A_TIME.blocking_lock();
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqlRegistry::in_folder(folder.path()).unwrap());
+    let path = folder.path().join("registry.sqlite");
+    let mut torn = fs::read(&path).unwrap();
+    torn[..100].fill(0xa5);
+    fs::write(&path, &torn).unwrap();
+    let opened = SqlRegistry::in_folder(folder.path()).unwrap_err();
+    assert!(matches!(opened, OpenError::Damaged { .. }), "{opened:?}");
+    assert!(opened.to_string().ends_with("put its backup in its place"), "{opened}");
+    assert_eq!(fs::read(&path).unwrap(), torn);
+
+    fs::remove_file(&path).unwrap();
+    let looked = SqlRegistry::look_into(folder.path()).unwrap_err();
+    assert!(matches!(looked, OpenError::Missing { .. }), "{looked:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_34_a_disk_that_is_full_refuses_and_loses_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let folder = tempfile::tempdir().unwrap();
     // Two megabytes for each file: the log of the database runs into it before it is worked in.
     let given = kill_after(start(folder.path(), 0, Some(4_000)), "refused", 100);
@@ -189,4 +260,70 @@ async fn threat_34_a_disk_that_is_full_refuses_and_loses_nothing() {
     let registry = SqlRegistry::in_folder(folder.path()).unwrap();
     is_recorded(&registry, &given).await;
     assert!(registry.add(&device("after"), &origin()).await.unwrap());
+}
+
+#[test]
+fn threat_34_a_folder_that_cannot_be_written_is_refused_and_opens_when_it_can() {
+    let _alone = ONE_AT_A_TIME.blocking_lock();
+    /// Root may write anywhere, and nobody may not.
+    const NOBODY: u32 = 65_534;
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("registry");
+    let is_root = fs::metadata(outer.path()).unwrap().uid() == 0;
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(outer.path(), 0o755);
+    let opens = |limit_blocks| {
+        let mut command = again("opens", &folder, limit_blocks);
+        if is_root {
+            command.uid(NOBODY);
+        }
+        let said = String::from_utf8(command.output()?.stdout).unwrap();
+        Ok::<_, std::io::Error>(said.lines().find(|line| line.contains("opened")).map(str::to_owned))
+    };
+    drop(SqlRegistry::in_folder(&folder).unwrap());
+    let database = folder.join("registry.sqlite");
+    for path in [&folder, &folder.join("registry.lock"), &database] {
+        chown(path, is_root.then_some(NOBODY), None).unwrap();
+    }
+    if !matches!(opens(None), Ok(Some(said)) if said == "opened") {
+        return println!("skipped: who is not root cannot run this program here");
+    }
+    let advice = "see that it belongs to whoever runs this, and that its disk has room and is mounted for writing";
+    let is_refused = |path: &Path, limit_blocks| {
+        let said = opens(limit_blocks).unwrap().unwrap();
+        let expected = format!("refused: {} cannot be opened for writing; {advice}: ", path.display());
+        assert!(said.starts_with(&expected), "{said}");
+    };
+    mode(&folder.join("registry.lock"), 0o444);
+    is_refused(&folder.join("registry.lock"), None);
+    mode(&folder.join("registry.lock"), 0o644);
+    mode(&database, 0o444);
+    is_refused(&database, None);
+    mode(&database, 0o644);
+    mode(&folder, 0o555);
+    is_refused(&database, None);
+    mode(&folder, 0o755);
+    // A disk without any room.
+    is_refused(&database, Some(0));
+    assert_eq!(opens(None).unwrap().unwrap(), "opened");
+}
+
+#[test]
+fn threat_34_a_store_whose_disk_is_full_is_read_and_goes_on_when_there_is_room() {
+    let _alone = ONE_AT_A_TIME.blocking_lock();
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = again("lives_on", folder.path(), Some(1_000)).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line == "full"), "it was never full, or came to an end");
+    let room = Command::new("prlimit").args(["--pid", &child.id().to_string(), "--fsize=unlimited:"]).status();
+    match room {
+        Ok(status) => assert!(status.success(), "{status}"),
+        Err(error) => {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return println!("skipped: prlimit (util-linux) is not there: {error}");
+        }
+    }
+    assert!(said.any(|line| line == "went on"), "it did not go on");
+    assert!(child.wait().unwrap().success());
 }

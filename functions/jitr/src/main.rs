@@ -41,7 +41,7 @@ async fn admit(
     let Message { event, origin, now } = message;
     let CertificateRegistered { certificate_id: certificate, ca_certificate_id: ca, source_ip: source } = event;
     let registration = Registration { certificate, ca, origin: Origin { source, ..origin }, now };
-    match door.admit(registration).await {
+    match Box::pin(door.admit(registration)).await {
         Ok(_) => Ok(()),
         Err(error) => {
             let cause: &dyn Error = &error;
