@@ -32,6 +32,7 @@ struct Own {
 }
 
 static RUNNING: Mutex<Weak<MariaDb>> = Mutex::new(Weak::new());
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 impl MariaDb {
     /// The server of this process, started if it does not run.
@@ -109,7 +110,13 @@ impl MariaDb {
         let mut install = Command::new(program("mariadb-install-db"));
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         install.arg(format!("--datadir={}", folder.path().join("data").display()));
-        assert!(quiet(install, folder.path()).status().unwrap().success(), "mariadb-install-db failed");
+        let installed = {
+            // One at a time: each starts a server of its own to do it.
+            let _turn = INSTALLING.lock().unwrap();
+            quiet(install, folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+        };
+        let said = [installed.stdout, installed.stderr].concat();
+        assert!(installed.status.success(), "mariadb-install-db failed: {}", String::from_utf8_lossy(&said));
         let database = |number| format!("CREATE DATABASE IF NOT EXISTS cvm_{number};\n");
         let databases: String = (0..DATABASES).map(database).collect();
         let users = "CREATE USER IF NOT EXISTS 'cvm'@'%' IDENTIFIED BY 'cvm';\nGRANT ALL ON *.* TO 'cvm'@'%';\n";
