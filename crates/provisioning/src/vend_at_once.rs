@@ -76,7 +76,7 @@ where
 
 impl Device {
     /// Makes `credential` the device's at once. Call it only where [`Device::decide`] said
-    /// [`Decision::Provision`](crate::Decision::Provision). Returns what has to lose its power in the same write.
+    /// [`Decision::Provision`]. Returns what has to lose its power in the same write.
     pub fn enrol(&mut self, attempt: &Attempt, credential: Credential) -> Vec<Superseded> {
         let succession = self.succession(attempt);
         self.provision(credential, succession.kept, attempt.now);

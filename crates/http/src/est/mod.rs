@@ -49,7 +49,7 @@ impl fmt::Debug for Est {
 }
 
 /// The router of EST. It has to be reached over TLS alone. Whose certificate the connection was made with is the
-/// extension [`ClientCertificate`], put there by whoever has verified it.
+/// extension [`ClientCertificate`](crate::ClientCertificate), put there by whoever has verified it.
 pub fn est_router<V: Vending + 'static>(vend: Arc<V>, est: Est, clock: Clock) -> Router {
     let Est { ca_certificates, labels } = est;
     let door = Arc::new(Door { ca_certificates, clock, vend });
