@@ -16,16 +16,8 @@ from pathlib import Path
 import pytest
 
 from mqtt_device import CERTIFICATE
+from server import Server, openssl, start
 from stack import CVM, lower, until
-from test_serve import Server, openssl, start
-
-
-@pytest.fixture
-def server(tmp_path):
-    server = start(tmp_path / "data", tmp_path)
-    yield server
-    server.process.kill()
-    server.process.wait()
 
 
 def run(*words: object, **environment: object) -> subprocess.CompletedProcess:

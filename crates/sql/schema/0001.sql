@@ -11,15 +11,12 @@ CREATE TABLE devices (
   certificate NAME,
   -- Since when it is not known what attempts have left behind.
   unsettled_since BIGINT,
-  -- When its earlier certificates are to lose their power.
-  succession_ends BIGINT,
   updated_at BIGINT NOT NULL,
   record DOCUMENT NOT NULL
 ) OPTIONS;
 CREATE INDEX devices_by_state ON devices (state, enabled);
 CREATE INDEX devices_by_group ON devices (device_group, id) PRESENT(device_group);
 CREATE INDEX devices_by_certificate ON devices (certificate) PRESENT(certificate);
-CREATE INDEX devices_by_succession ON devices (succession_ends) PRESENT(succession_ends);
 CREATE INDEX devices_by_unsettled ON devices (unsettled_since) PRESENT(unsettled_since);
 
 CREATE TABLE tombstones (

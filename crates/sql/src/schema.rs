@@ -4,7 +4,8 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 2] = [include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql")];
+const VERSIONS: [&str; 3] =
+    [include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql"), include_str!("../schema/0003.sql")];
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
