@@ -31,6 +31,14 @@ impl Clients {
         Self { dynamodb: aws_sdk_dynamodb::Client::new(&config), iot: aws_sdk_iot::Client::new(&config) }
     }
 
+    /// The data plane of AWS IoT at the endpoint that devices connect to, as host or host:port, with what
+    /// [`Clients::from_environment`] finds.
+    pub async fn iot_data_from_environment(endpoint: &str) -> aws_sdk_iotdataplane::Client {
+        let config = aws_config::from_env().timeout_config(timeouts()).retry_config(retries()).load().await;
+        let is_given = config.endpoint_url().is_some() || std::env::var_os(IOT_DATA_ENDPOINT).is_some();
+        iot_data(&config, endpoint, is_given)
+    }
+
     /// AWS KMS, as [`Clients::from_environment`] finds it.
     pub async fn kms_from_environment() -> aws_sdk_kms::Client {
         let config = aws_config::from_env().timeout_config(timeouts()).retry_config(retries()).load().await;
@@ -56,14 +64,8 @@ impl Clients {
     ///
     /// [`NotAFunction`] when the environment is not a function's.
     pub fn iot_data_of_function(endpoint: &str) -> Result<aws_sdk_iotdataplane::Client, NotAFunction> {
-        let config = function_config("AWS_ENDPOINT_URL_IOT_DATA_PLANE")?;
-        let mut builder = aws_sdk_iotdataplane::config::Builder::from(&config);
-        if config.endpoint_url().is_none() {
-            // The port is MQTT's; HTTPS has its own.
-            let host = endpoint.split(':').next().unwrap_or(endpoint);
-            builder = builder.endpoint_url(format!("https://{host}"));
-        }
-        Ok(aws_sdk_iotdataplane::Client::from_conf(builder.build()))
+        let config = function_config(IOT_DATA_ENDPOINT)?;
+        Ok(iot_data(&config, endpoint, config.endpoint_url().is_some()))
     }
 
     /// AWS KMS.
@@ -101,6 +103,20 @@ impl Clients {
     pub fn dynamodb_of_function() -> Result<aws_sdk_dynamodb::Client, NotAFunction> {
         Ok(aws_sdk_dynamodb::Client::new(&function_config("AWS_ENDPOINT_URL_DYNAMODB")?))
     }
+}
+
+/// The variable that says where the data plane of AWS IoT is.
+const IOT_DATA_ENDPOINT: &str = "AWS_ENDPOINT_URL_IOT_DATA_PLANE";
+
+/// The data plane, at the devices' endpoint unless the environment has given another.
+fn iot_data(config: &SdkConfig, endpoint: &str, is_given: bool) -> aws_sdk_iotdataplane::Client {
+    let mut builder = aws_sdk_iotdataplane::config::Builder::from(config);
+    if !is_given {
+        // The port is MQTT's; HTTPS has its own.
+        let host = endpoint.split(':').next().unwrap_or(endpoint);
+        builder = builder.endpoint_url(format!("https://{host}"));
+    }
+    aws_sdk_iotdataplane::Client::from_conf(builder.build())
 }
 
 /// The environment lacks what Lambda gives to every function (AWS Lambda Developer Guide, *Defined runtime environment

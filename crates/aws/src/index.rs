@@ -1,6 +1,6 @@
 //! The table's indexes, and the places of jobs that are done a piece at a time.
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, KeySchemaElement, StreamSpecification};
 use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, Cursors, RegistryError, UnsettledDevice};
 
 use crate::device_store::buried_device;
@@ -11,6 +11,29 @@ use crate::registry::{DynamoDbRegistry, TABLE_KEY, text};
 pub const CERTIFICATE_INDEX: &str = "certificates";
 /// The index by `unsettledSince`, which has the devices alone for which there is something to settle.
 pub const UNSETTLED_INDEX: &str = "unsettled";
+
+impl DynamoDbRegistry {
+    /// What keeps the table from being the registry of a stack, if anything does: an index that is not there, or the
+    /// stream by which writes are followed up.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`], where there is no such table, too.
+    pub async fn lack(&self) -> Result<Option<&'static str>, RegistryError> {
+        let answer = self.client.describe_table().table_name(&self.table).send().await.map_err(registry_error)?;
+        let Some(table) = answer.table else { return Ok(Some("description")) };
+        let is_key = |key: &KeySchemaElement| key.attribute_name() == TABLE_KEY;
+        let has_index = |name| table.global_secondary_indexes().iter().any(|index| index.index_name() == Some(name));
+        let streams = table.stream_specification().is_some_and(StreamSpecification::stream_enabled);
+        Ok(match () {
+            () if !table.key_schema().iter().all(is_key) => Some("key `deviceId` alone"),
+            () if !has_index(CERTIFICATE_INDEX) => Some("index `certificates`"),
+            () if !has_index(UNSETTLED_INDEX) => Some("index `unsettled`"),
+            () if !streams => Some("stream"),
+            () => None,
+        })
+    }
+}
 
 impl CertificateIndex for DynamoDbRegistry {
     async fn device_of(&self, certificate: &CertificateId) -> Result<Option<CertificateOwner>, RegistryError> {

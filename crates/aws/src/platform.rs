@@ -34,6 +34,23 @@ impl AwsIot {
         Self { connections: Some(connections), ..self }
     }
 
+    /// The region that the client is for, where it has one. Without one every call fails.
+    pub fn region(&self) -> Option<&str> {
+        self.client.config().region().map(AsRef::as_ref)
+    }
+
+    /// The endpoint that the devices of this account and region connect to, whose certificate Amazon's root CAs vouch for.
+    ///
+    /// # Errors
+    ///
+    /// [`PlatformError`].
+    pub async fn endpoint(&self) -> Result<String, PlatformError> {
+        let action = "say which endpoint devices connect to";
+        let answer = self.client.describe_endpoint().endpoint_type("iot:Data-ATS").send().await;
+        let address = answer.map_err(platform_error(action))?.endpoint_address;
+        address.ok_or_else(|| refused(action, "the answer has no endpoint"))
+    }
+
     /// Has a certificate made for the CSR's key, let in at once or not yet.
     pub(crate) async fn make(&self, csr: &Csr, active: bool) -> Result<IssuedCertificate, PlatformError> {
         let action = "make a certificate from the CSR";

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::builders::ProjectionBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ScalarAttributeType,
+    ScalarAttributeType, StreamSpecification, StreamViewType,
 };
 use axum::Extension;
 use axum::body::Body;
@@ -83,6 +83,21 @@ async fn what_an_operator_decides_holds_whatever_devices_do() {
 async fn a_disable_racing_fifty_vends_leaves_no_power() {
     let database = LocalDynamoDb::start().await;
     scenario::lifecycle::a_disable_racing_fifty_vends(database.registry("race").await).await;
+}
+
+#[tokio::test]
+async fn a_table_whose_writes_nobody_follows_up_is_told() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("lacks").await;
+    assert_eq!(registry.lack().await.unwrap(), Some("stream"));
+    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
+    let update = database.client.update_table().table_name("lacks").stream_specification(stream.build().unwrap());
+    update.send().await.unwrap();
+    assert_eq!(registry.lack().await.unwrap(), None);
+    database.audit_trail("trail").await;
+    let other = DynamoDbRegistry::new(database.client.clone(), "trail");
+    assert_eq!(other.lack().await.unwrap(), Some("key `deviceId` alone"));
+    assert!(DynamoDbRegistry::new(database.client, "none").lack().await.is_err());
 }
 
 #[tokio::test]

@@ -140,6 +140,21 @@ where
         Ok(done)
     }
 
+    /// Takes the superseded certificates of a device out of power whose time is over, where the registry can say which
+    /// devices those are; [`Reconcile::run`] comes to each device in its turn.
+    ///
+    /// # Errors
+    ///
+    /// [`ReconcileError`]; it can be done again.
+    pub async fn end_succession(&self, id: &DeviceId, origin: &Origin, now: Timestamp) -> Result<(), ReconcileError> {
+        let found = self.registry.find(id).await?;
+        let Some(device) = found.filter(|device| device.succession_ends().is_some_and(|end| end <= now)) else {
+            return Ok(());
+        };
+        let succession = Succeed { registry: &self.registry, platform: &self.platform, audit: &self.audit };
+        succession.end(device, origin, now).await
+    }
+
     /// Brings a reservation that nobody came back for to its end. Returns the device where nothing moves any more.
     async fn end_reservation(
         &self,

@@ -35,14 +35,8 @@ impl Enrolments for SqlRegistry {
     }
 
     async fn end_successions(&self, now: Timestamp, limit: u16) -> Result<usize, RegistryError> {
-        let statement = "SELECT id FROM devices WHERE succession_ends <= ? ORDER BY succession_ends LIMIT ?";
-        let due = self.read(move |connection| {
-            let rows = connection.query(statement, &[Value::Integer(now.seconds()), Value::Integer(limit.into())])?;
-            rows.iter().map(|row| row.text(0).map(ToOwned::to_owned)).collect::<Result<Vec<_>, _>>()
-        });
-        let due: Vec<DeviceId> = due.await?.iter().filter_map(|id| id.parse().ok()).collect();
         let mut ended = 0;
-        for id in due {
+        for id in self.successions_due(now, limit).await? {
             ended += usize::from(self.end_succession(id, now).await?);
         }
         Ok(ended)
@@ -50,6 +44,20 @@ impl Enrolments for SqlRegistry {
 }
 
 impl SqlRegistry {
+    /// At most `limit` devices whose superseded certificates have to lose their power at `now`, the longest due first.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn successions_due(&self, now: Timestamp, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+        let statement = "SELECT id FROM devices WHERE succession_ends <= ? ORDER BY succession_ends LIMIT ?";
+        let due = self.read(move |connection| {
+            let rows = connection.query(statement, &[Value::Integer(now.seconds()), Value::Integer(limit.into())])?;
+            rows.iter().map(|row| row.text(0).map(ToOwned::to_owned)).collect::<Result<Vec<_>, _>>()
+        });
+        Ok(due.await?.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
     async fn end_succession(&self, id: DeviceId, now: Timestamp) -> Result<bool, RegistryError> {
         self.write(move |connection| {
             let Some(mut device) = devices::lock(connection, &id)? else { return Ok(false) };

@@ -5,17 +5,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 use cvm_http::{Endpoint, EstLabel};
+use cvm_provisioning::KeyFingerprint;
 use ipnet::IpNet;
 
+use super::platform::{PlatformName, TemplateFile};
 use super::rates::Rate;
 use crate::arguments::TimeToLive;
 use crate::own_ca::PassphraseArguments;
 
-/// Serve devices and operators on this machine, with a CA of its own
+/// Serve devices and operators on this machine, with a CA of its own or for AWS IoT
 ///
 /// All that it has is in one folder: the registry, the CA and its keys, and who may operate it. On the first start they
 /// are made, and a token for operators is shown, once. Devices ask at /v1/certificates or with EST, operators at /devices,
 /// /statistics and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
+///
+/// With `--platform aws` certificates and things are those of AWS IoT, and what operators decide is enforced there.
 ///
 /// Each option can stand in the file of --config, too, under its name without the dashes. What is given here counts more
 /// than its variable, and that more than the file.
@@ -31,14 +35,24 @@ pub(crate) struct ServeArguments {
     /// The folder of it all, made where it is not there; one server has it at a time
     #[arg(long, env = "CVM_DATA", value_name = "DIR", default_value = "cvm-data")]
     pub(super) data: PathBuf,
+    /// Who makes certificates and lets devices in
+    #[arg(long, env = "CVM_PLATFORM", value_name = "PLATFORM", value_enum, default_value_t = PlatformName::Own)]
+    pub(super) platform: PlatformName,
+    /// With `aws`, a file with a provisioning template in JSON, which says what a device becomes and which policy it gets;
+    /// NAME=FILE is for devices whose item in the registry names it. Repeatable, or with commas between them
+    #[arg(long = "template", env = "CVM_TEMPLATES", value_name = "[NAME=]FILE", value_delimiter = ',')]
+    pub(super) templates: Vec<TemplateFile>,
     /// Where the registry is: `sqlite`, in the folder of --data, or mysql://USER@HOST:PORT/DATABASE, which several servers
-    /// can share
+    /// can share, or with `aws` dynamodb:TABLE, output TableName of a stack
     #[arg(long, env = "CVM_DATABASE", value_name = "DATABASE", default_value = "sqlite", hide_env_values = true)]
     pub(super) database: String,
     /// A file with the password of the database, for nobody else to read; the variable CVM_DATABASE_PASSWORD can have it
     /// instead
     #[arg(long, env = "CVM_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     pub(super) database_password_file: Option<PathBuf>,
+    /// With dynamodb:TABLE, the table with what happened, output AuditTableName of the stack
+    #[arg(long, env = "CVM_AUDIT_TABLE", value_name = "TABLE")]
+    pub(super) audit_table: Option<String>,
     /// Where it listens, as ADDRESS:PORT
     #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub(super) listen: SocketAddr,
@@ -51,10 +65,16 @@ pub(crate) struct ServeArguments {
         default_value = "localhost,127.0.0.1"
     )]
     pub(super) names: Vec<String>,
-    /// The broker that devices are told to connect to
+    /// The broker that devices are told to connect to; with `aws`, that of the account where nothing is said
     #[arg(long, env = "CVM_BROKER", value_name = "HOST[:PORT]", default_value = "localhost:8883")]
     pub(super) broker: Endpoint,
-    /// How long the certificates of devices are valid
+    /// With `aws`, the root CA in PEM by which devices know the broker; where nothing is said, Amazon Root CA 1
+    #[arg(long, env = "CVM_BROKER_CA", value_name = "FILE")]
+    pub(super) broker_ca: Option<PathBuf>,
+    /// A public key that no device may have, as its SHA-256 fingerprint; repeatable, or with commas between them
+    #[arg(long = "refused-key", env = "CVM_REFUSED_KEYS", value_name = "FINGERPRINT", value_delimiter = ',')]
+    pub(super) refused_keys: Vec<KeyFingerprint>,
+    /// How long the certificates of devices are valid; AWS IoT says that itself
     #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
     pub(super) validity: TimeToLive,
     /// A label under which devices find EST, too, as in /.well-known/est/LABEL; repeatable, or with commas between them
@@ -102,4 +122,7 @@ Examples:
   cvm serve --broker broker.example.com:8883 --validity 90d
   cvm serve --database mysql://cvm@db.example.com/cvm \\
       --database-password-file /etc/cvm/database.password
+  cvm serve --platform aws --template template.json
+  cvm serve --platform aws --template template.json \\
+      --database dynamodb:cvm-DeviceTable --audit-table cvm-AuditTable
   cvm serve --config /etc/cvm/serve.toml --check";

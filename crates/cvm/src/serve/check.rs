@@ -1,13 +1,15 @@
 //! Whether what the server is told fits together: found out before anything is opened, and all of it at once.
 
 use cvm_authority::ServerName;
+use cvm_provisioning::RefusedKeys;
 use zeroize::Zeroizing;
 
 use super::arguments::ServeArguments;
 use super::connections::Bounds;
 use super::database::Database;
 use super::now;
-use super::settings::{SettingsError, Wrong};
+use super::platform::{DYNAMODB, Platform};
+use super::settings::{Settings, SettingsError, Wrong};
 use super::tls::ServerCertificate;
 use super::tls_files::TlsFiles;
 use crate::error::with_causes;
@@ -23,22 +25,26 @@ const MAX_PASSWORD: usize = 1024;
 pub(super) struct Checked {
     pub(super) certificate: ServerCertificate,
     pub(super) bounds: Bounds,
-    pub(super) database: Database,
+    pub(super) platform: Platform<Database>,
+    pub(super) refused_keys: RefusedKeys,
 }
 
 impl Checked {
     /// Looks through all of them. Files are read and nothing is changed.
-    pub(super) fn of(arguments: &ServeArguments) -> Result<Self, SettingsError> {
+    pub(super) fn of(settings: &Settings) -> Result<Self, SettingsError> {
+        let arguments = &settings.arguments;
         let mut wrong = Vec::new();
         let mut tell = |key: &str, text: String| wrong.push(Wrong { key: key.to_owned(), text });
         let certificate = certificate(arguments, &mut tell);
         let bounds = bounds(arguments, &mut tell);
         let database = database(arguments, &mut tell);
+        let platform = Platform::of(settings, database, &mut tell);
         if arguments.metrics_listen == Some(arguments.listen) && arguments.listen.port() != 0 {
             tell("metrics-listen", "devices are served there: give another port than that of listen".to_owned());
         }
-        match database.filter(|_| wrong.is_empty()) {
-            Some(database) => Ok(Self { certificate, bounds, database }),
+        let refused_keys = arguments.refused_keys.iter().copied().collect();
+        match platform.filter(|_| wrong.is_empty()) {
+            Some(platform) => Ok(Self { certificate, bounds, platform, refused_keys }),
             None => Err(SettingsError::Wrong { path: None, wrong }),
         }
     }
@@ -72,7 +78,15 @@ fn certificate(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) 
     }
 }
 
+/// The database with its password. A table of DynamoDB is none: the credentials of the AWS environment open it.
 fn database(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> Option<Database> {
+    if arguments.database.starts_with(DYNAMODB) {
+        if arguments.database_password_file.is_some() {
+            let text = "DynamoDB has none, but the credentials of the AWS environment: leave it away";
+            tell("database-password-file", text.to_owned());
+        }
+        return None;
+    }
     let variable = std::env::var(DATABASE_PASSWORD).ok().filter(|value| !value.is_empty());
     let file = arguments.database_password_file.as_deref().map(|path| file::read_private_text(path, MAX_PASSWORD));
     let password = match (variable, file) {

@@ -16,45 +16,65 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 /// The certificates of one chain: the leaf, and more CAs above it than there ever are.
 const MAX_CHAIN: usize = 8;
 
-/// The CAs whose certificates let a caller in.
+/// Whose certificates count.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// Everybody's, for as long as it is valid: it proves nothing but its own key, and the registry says by its digest
+    /// whose it is. For a platform whose CA vouches for other people's devices, too.
+    Anybody,
+    /// Those that chain to these CAs.
+    Chain(SharedAuthorities<LocalSigner>),
+}
+
+/// The certificates that let a caller in.
 #[derive(Debug)]
 pub(super) struct ClientCertificates {
-    authorities: SharedAuthorities<LocalSigner>,
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientCertificates {
-    pub(super) fn new(authorities: SharedAuthorities<LocalSigner>, provider: Arc<CryptoProvider>) -> Self {
-        Self { authorities, provider }
+    pub(super) fn new(trust: Trust, provider: Arc<CryptoProvider>) -> Self {
+        Self { trust, provider }
+    }
+
+    pub(super) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// What the handshake asks: show a certificate, if you have one of these CAs.
     pub(super) fn question(&self, now: Timestamp) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(Question { provider: Arc::clone(&self.provider), hints: self.roots(now).subjects() })
+        let hints = match &self.trust {
+            Trust::Anybody => Vec::new(),
+            Trust::Chain(authorities) => roots(authorities, now).subjects(),
+        };
+        Arc::new(Question { provider: Arc::clone(&self.provider), hints })
     }
 
-    /// The leaf of a chain that was shown, if it was issued for a client by a CA of ours that is trusted at this time.
-    /// That it is the caller's own has been seen in the handshake.
+    /// The leaf of a chain that was shown, if it counts. That it is the caller's own has been seen in the handshake.
     pub(super) fn verified(&self, shown: &[CertificateDer<'_>], now: Timestamp) -> Option<Certificate> {
         let (leaf, above) = shown.split_first().filter(|_| shown.len() <= MAX_CHAIN)?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(self.roots(now).into(), Arc::clone(&self.provider)).build();
-        let seconds = u64::try_from(now.seconds()).ok()?;
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        verifier.ok()?.verify_client_cert(leaf, above, now).ok()?;
+        if let Trust::Chain(authorities) = &self.trust {
+            // Issued for a client, by a CA of ours that is trusted at this time.
+            let roots = roots(authorities, now).into();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider)).build();
+            let seconds = u64::try_from(now.seconds()).ok()?;
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            verifier.ok()?.verify_client_cert(leaf, above, now).ok()?;
+        }
         Certificate::from_der(leaf).ok()
     }
+}
 
-    /// The CAs as they are now: one that came with a rotation counts from the next handshake on.
-    fn roots(&self, now: Timestamp) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        let authorities = self.authorities.load();
-        let trusted = authorities.trusted(now);
-        roots.add_parsable_certificates(
-            trusted.iter().filter_map(|certificate| CertificateDer::from_pem_slice(certificate.pem().as_bytes()).ok()),
-        );
-        roots
-    }
+/// The CAs as they are now: one that came with a rotation counts from the next handshake on.
+fn roots(authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let authorities = authorities.load();
+    let trusted = authorities.trusted(now);
+    roots.add_parsable_certificates(
+        trusted.iter().filter_map(|certificate| CertificateDer::from_pem_slice(certificate.pem().as_bytes()).ok()),
+    );
+    roots
 }
 
 /// Asks for a certificate and takes any, or none. A device may well have one of somebody else's, from its factory or

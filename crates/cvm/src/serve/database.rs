@@ -7,6 +7,8 @@ use cvm_sql::{OpenError, SqlRegistry};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::platform::DYNAMODB;
+
 /// The database of the registry.
 #[derive(Clone)]
 pub(super) enum Database {
@@ -77,16 +79,16 @@ pub(super) fn without_password(address: &str) -> String {
             }
             address.into()
         }
+        _ if address == "sqlite" || address.starts_with(DYNAMODB) => address.to_owned(),
         // What is no address may have anything in it.
-        _ if address != "sqlite" => "...".to_owned(),
-        _ => address.to_owned(),
+        _ => "...".to_owned(),
     }
 }
 
 /// A text names no database. What it was is not said again: it may have a password in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum InvalidDatabase {
-    #[error("give `sqlite`, or mysql://USER@HOST:PORT/DATABASE")]
+    #[error("give `sqlite`, mysql://USER@HOST:PORT/DATABASE, or with the platform aws dynamodb:TABLE")]
     Address,
     #[error("a password is given, and SQLite has none: leave it away, or give the address of the database")]
     NeedsNoPassword,

@@ -5,25 +5,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cvm_authority::{Authority, LocalSigner, RevokedCertificate};
-use cvm_provisioning::{
-    AttemptId, CertificateLedger as _, Cursors as _, Enforce, Enrolments as _, LogAudit, Origin, Timestamp,
-};
+use cvm_provisioning::{CertificateLedger as _, Cursors as _, Enrolments as _, Timestamp};
 use cvm_sql::SqlRegistry;
-use tokio::sync::Notify;
 
-use super::routes::Platform;
+use super::decisions::{AT_ONCE, Decisions};
+use super::own::OwnCa;
 use super::{ServeError, now};
 use crate::file;
 use crate::own_ca::{OwnAuthority, root_list};
 
 /// How long a revocation list is believed. A new one is made four times in this time, and with every decision.
 const LIST_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often it is looked after what was decided, where nobody says that something was.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// Decisions that are enforced before it is looked again.
-const AT_ONCE: u16 = 100;
 /// The place in the registry that has the number of the last list.
-const LIST_NUMBER: &str = "crl-number";
+pub(super) const LIST_NUMBER: &str = "crl-number";
 
 /// The revocation lists as they are given out, and the CA's certificates.
 #[derive(Clone, Debug, Default)]
@@ -51,22 +45,21 @@ fn put(place: &RwLock<String>, text: String) {
 /// Does what was decided, for as long as the server runs.
 pub(super) struct Enforcement {
     registry: SqlRegistry,
-    platform: Platform,
+    decisions: Decisions<OwnCa>,
     authority: OwnAuthority,
-    woken: Arc<Notify>,
     revocations: Revocations,
     /// The number of the lists that this server made last.
     made: AtomicU64,
 }
 
 impl Enforcement {
-    pub(super) fn new(registry: SqlRegistry, platform: Platform, authority: OwnAuthority, woken: Arc<Notify>) -> Self {
-        Self { registry, platform, authority, woken, revocations: Revocations::default(), made: AtomicU64::new(0) }
+    pub(super) fn new(registry: SqlRegistry, decisions: Decisions<OwnCa>, authority: OwnAuthority) -> Self {
+        Self { registry, decisions, authority, revocations: Revocations::default(), made: AtomicU64::new(0) }
     }
 
     /// Enforces what was decided before the server ended, and makes the first lists.
     pub(super) async fn begin(&mut self, now: Timestamp) -> Result<Revocations, ServeError> {
-        self.enforce().await;
+        self.decisions.enforce().await;
         self.renew_lists(now).await?;
         Ok(self.revocations.clone())
     }
@@ -75,13 +68,13 @@ impl Enforcement {
     pub(super) async fn work(mut self) {
         let mut renewed = now();
         loop {
-            let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
+            self.decisions.wait().await;
             let rotated = self.authority.refresh(now()).unwrap_or_else(|error| {
                 let cause: &dyn std::error::Error = &error;
                 tracing::error!(error = cause, "what is new in the CA's folder cannot be used; it is tried again");
                 false
             });
-            let enforced = self.enforce().await;
+            let enforced = self.decisions.enforce().await;
             let ended = self.end_successions().await;
             let is_due = rotated || enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4;
             if is_due || self.is_overtaken().await {
@@ -92,42 +85,6 @@ impl Enforcement {
                         let cause: &dyn std::error::Error = &error;
                         tracing::error!(error = cause, "the revocation list was not renewed; it is tried again");
                     }
-                }
-            }
-        }
-    }
-
-    /// Enforces what waits, and says whether there was anything.
-    async fn enforce(&self) -> bool {
-        let mut any = false;
-        loop {
-            let waiting = match self.registry.decisions(AT_ONCE).await {
-                Ok(waiting) if waiting.is_empty() => return any,
-                Ok(waiting) => waiting,
-                Err(error) => {
-                    let cause: &dyn std::error::Error = &error;
-                    tracing::error!(error = cause, "what was decided cannot be read; it is tried again");
-                    return any;
-                }
-            };
-            for decision in waiting {
-                let request_id = AttemptId::random().map(|id| id.to_string()).unwrap_or_default();
-                let origin = Origin::new("enforcement", request_id);
-                let enforce = Enforce { registry: &self.registry, platform: &self.platform, audit: &LogAudit };
-                let done = match decision.deleted {
-                    true => Box::pin(enforce.deletion(&decision.device, decision.generation, &origin)).await,
-                    false => Box::pin(enforce.status(&decision.device, &origin)).await,
-                };
-                if let Err(error) = done {
-                    let cause: &dyn std::error::Error = &error;
-                    tracing::error!(device = %decision.device, error = cause, "a decision was not enforced; it is tried again");
-                    return any;
-                }
-                any = true;
-                if let Err(error) = self.registry.enforced(&decision).await {
-                    let cause: &dyn std::error::Error = &error;
-                    tracing::error!(error = cause, "that a decision is enforced was not noted; it is enforced again");
-                    return any;
                 }
             }
         }

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use cvm_authority::{CrlError, IssueError};
+use cvm_http::InvalidEndpoint;
 use cvm_provisioning::RegistryError;
 use cvm_sql::OpenError;
 
 use super::settings::SettingsError;
 use super::tls_files::TlsFilesError;
+use crate::aws::AwsError;
 use crate::file::FileError;
 use crate::own_ca::OwnCaError;
 
@@ -18,25 +20,37 @@ use crate::own_ca::OwnCaError;
 #[non_exhaustive]
 pub(crate) enum ServeError {
     #[error(transparent)]
+    Aws(#[from] AwsError),
+    #[error(transparent)]
     Ca(#[from] OwnCaError),
     #[error("the revocation list was not made")]
     Crl(#[from] CrlError),
+    #[error("{address:?} is what AWS IoT says, and no endpoint")]
+    Endpoint { address: String, source: InvalidEndpoint },
     #[error(transparent)]
     File(#[from] FileError),
     #[error("the certificate of the server was not made")]
     Issue(#[from] IssueError),
     #[error("{address} cannot be listened at")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("there is no AWS region to work in")]
+    NoRegion,
+    #[error("the table {table} is no registry of a stack: it has no {lack}")]
+    NoRegistry { table: String, lack: &'static str },
     #[error("there is no operator's token {id}")]
     NoToken { id: String },
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("the registry is of the platform `{found}`, and cannot be that of `{wanted}`")]
+    OtherPlatform { found: String, wanted: String },
     #[error("the CA's certificate cannot be used")]
     OwnCa { source: Box<dyn Error + Send + Sync> },
     #[error("the system has no randomness to give")]
     Randomness,
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error("the table {table} cannot be looked at")]
+    Table { table: String, source: RegistryError },
     #[error("{path} is no operator's token", path = path.display())]
     Token { path: PathBuf },
     #[error(transparent)]
@@ -51,13 +65,19 @@ impl ServeError {
     /// The stable word for it in JSON.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
+            Self::Aws(error) => error.code(),
             Self::Ca(error) => error.code(),
             Self::Crl(_) | Self::Issue(_) | Self::OwnCa { .. } => "ca",
             Self::File(_) | Self::Token { .. } => "file",
             Self::Listen { .. } => "listen",
             Self::Settings(_) => "usage",
+            Self::Endpoint { .. } | Self::NoRegion => "aws",
             Self::NoToken { .. } => "not-found",
-            Self::Open(_) | Self::Registry(_) => "registry",
+            Self::NoRegistry { .. }
+            | Self::Open(_)
+            | Self::OtherPlatform { .. }
+            | Self::Registry(_)
+            | Self::Table { .. } => "registry",
             Self::Randomness => "randomness",
             Self::Tls { .. } | Self::TlsFiles(_) => "tls",
         }
@@ -66,10 +86,26 @@ impl ServeError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Aws(error) => error.advice().to_owned(),
             Self::Ca(error) => error.advice(),
+            Self::Endpoint { .. } => "give the endpoint with --broker".to_owned(),
             Self::File(error) => error.advice(),
             Self::Listen { address, .. } => {
                 format!("end what listens at {address}, or give another --listen")
+            }
+            Self::NoRegion => "`export AWS_REGION=`, or name a profile with AWS_PROFILE".to_owned(),
+            Self::NoRegistry { .. } => {
+                "give the output TableName of a stack, whose functions enforce what operators decide; without a stack, \
+                 give a database of your own"
+                    .to_owned()
+            }
+            Self::OtherPlatform { .. } => {
+                "give another --data or --database, or the --platform and the AWS_REGION that it was begun with"
+                    .to_owned()
+            }
+            Self::Table { .. } => {
+                "check the name of the table, AWS_REGION and the rights of your credentials; docs/serve.md lists them"
+                    .to_owned()
             }
             Self::NoToken { .. } => "`cvm token list` has those there are".to_owned(),
             Self::Open(_) | Self::Registry(_) => {

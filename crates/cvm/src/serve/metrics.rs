@@ -64,7 +64,8 @@ struct OfDoor {
 /// What is looked up when somebody asks for the numbers.
 pub(super) struct Observed {
     pub(super) certificate_end: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    pub(super) authority_end: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// `None` where there is no CA of the server's.
+    pub(super) authority_end: Box<dyn Fn() -> Option<Timestamp> + Send + Sync>,
     pub(super) connections: Box<dyn Fn() -> usize + Send + Sync>,
     /// The file of the revocation lists.
     pub(super) lists: PathBuf,
@@ -130,7 +131,7 @@ impl Metrics {
 
     fn observe(&self, observed: &Observed) {
         self.certificate_end.set((observed.certificate_end)().seconds());
-        self.authority_end.set((observed.authority_end)().seconds());
+        self.authority_end.set((observed.authority_end)().map_or(0, Timestamp::seconds));
         self.list_made.set(written_at(&observed.lists));
         self.database_size.set(size(&observed.database));
         self.connections.set(i64::try_from((observed.connections)()).unwrap_or(i64::MAX));

@@ -2,13 +2,11 @@
 
 use std::future::IntoFuture as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use cvm_authority::{OcspResponder, OwnPlatform, Profile};
-use cvm_http::{Est, Handout, Registry, RootCa};
-use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, RefusedKeys, Templates, Timestamp, VendAtOnce};
+use cvm_authority::{LocalSigner, SharedAuthorities};
+use cvm_provisioning::{RefusedKeys, Timestamp};
 use cvm_sql::SqlRegistry;
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
@@ -16,10 +14,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 mod arguments;
+mod aws;
 mod check;
 mod client_certificates;
 mod connections;
 mod database;
+mod decisions;
 mod enforcement;
 mod error;
 mod listener;
@@ -28,13 +28,18 @@ mod metrics;
 mod ocsp;
 mod operator_door;
 mod operators;
+mod own;
+mod owner;
+mod platform;
 mod rates;
+mod reconciler;
 mod routes;
 mod settings;
 mod signals;
 mod source;
 mod tls;
 mod tls_files;
+mod to_the_end;
 mod token_routes;
 
 pub(crate) use self::arguments::ServeArguments;
@@ -42,12 +47,13 @@ pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
 use self::check::Checked;
-use self::connections::Connections;
-use self::enforcement::Enforcement;
+use self::connections::{Bounds, Connections};
+use self::database::Database;
 use self::listener::Listener;
 use self::metrics::{Metrics, Observed};
+use self::platform::{Platform, PlatformName};
 use self::rates::Buckets;
-use self::routes::{Limits, Services, router};
+use self::routes::{Doors, Limits, Services, router};
 use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
 use self::source::TrustedProxies;
@@ -55,19 +61,7 @@ use self::tls::{ServerCertificate, ServerTls};
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
-use crate::own_ca::{CaFolder, OwnAuthority};
-
-/// What a device becomes where nobody says otherwise: a thing of its own name. What it may do is its broker's to say.
-const TEMPLATE: &str = r#"{
-    "Parameters": {"SerialNumber": {"Type": "String"}},
-    "Resources": {
-        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
-        "certificate": {
-            "Type": "AWS::IoT::Certificate",
-            "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}
-        }
-    }
-}"#;
+use crate::own_ca::CaFolder;
 
 /// Where the folders and files are.
 const REGISTRY: &str = "registry";
@@ -75,37 +69,62 @@ const OPERATORS: &str = "operators";
 
 pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
     let settings = Settings::read(arguments).map_err(ServeError::from)?;
-    let checked = Checked::of(&settings.arguments).map_err(ServeError::from)?;
-    if checked.database.shows_password() && settings.table["database"].from == settings::Origin::Option {
+    let Checked { certificate, bounds, platform, refused_keys } = Checked::of(&settings).map_err(ServeError::from)?;
+    let shows_password = platform.database().is_some_and(Database::shows_password);
+    if shows_password && settings.table["database"].from == settings::Origin::Option {
         output.note("the password in --database can be read by everybody on this machine; give it in a file")?;
     }
     if arguments.check {
         return Ok(settings.show(output)?);
     }
     log::start(output);
-    file::private_folder(&settings.arguments.data).map_err(ServeError::from)?;
+    let arguments = &settings.arguments;
+    file::private_folder(&arguments.data).map_err(ServeError::from)?;
     // Before there is a runtime: a database that cannot be opened ends those of its own.
-    let registry = checked.database.open(&settings.arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
+    let platform = platform.open(&arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
+    let told = Told { arguments, certificate, refused_keys, woken: Arc::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(serve(&settings.arguments, checked, registry, output)))
+    runtime.block_on(Box::pin(serve(told, bounds, platform, output)))
+}
+
+/// What every platform is told.
+struct Told<'a> {
+    arguments: &'a ServeArguments,
+    certificate: ServerCertificate,
+    refused_keys: RefusedKeys,
+    /// Told when an operator may have decided something.
+    woken: Arc<Notify>,
+}
+
+/// A platform that can be served.
+struct Begun {
+    doors: Doors,
+    tls: ServerTls,
+    /// The server's CAs, where it has any.
+    authorities: Option<SharedAuthorities<LocalSigner>>,
+    /// What is done beside the doors for as long as the server runs.
+    work: JoinSet<()>,
 }
 
 async fn serve(
-    arguments: &ServeArguments,
-    checked: Checked,
-    registry: SqlRegistry,
+    told: Told<'_>,
+    bounds: Bounds,
+    platform: Platform<SqlRegistry>,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let ServeArguments { data, listen, names, broker, validity, .. } = arguments;
-    let authority = OwnAuthority::open(CaFolder::of_data(data), arguments.passphrase.clone(), now()).await;
-    let authority = authority.map_err(ServeError::from)?;
+    let ServeArguments { data, listen, .. } = told.arguments;
+    let (arguments, woken) = (told.arguments, Arc::clone(&told.woken));
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
     let bound = TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
-    let is_own = matches!(checked.certificate, ServerCertificate::Own { .. });
-    let tls = Arc::new(ServerTls::new(checked.certificate, authority.authorities.clone(), now()).await?);
+    let begun = match platform {
+        Platform::Aws { aws, place } => Box::pin(aws::begin(told, *aws, place)).await,
+        Platform::Own { registry } => Box::pin(own::begin(told, registry)).await,
+    };
+    let Begun { doors, tls, authorities, mut work } = begun?;
+    let tls = Arc::new(tls);
     let trusted = TrustedProxies::new(arguments.trusted_proxy.clone());
-    let connections = Connections::new(checked.bounds, trusted.clone());
+    let connections = Connections::new(bounds, trusted.clone());
     let metrics = Metrics::new();
     let limits = Limits {
         trusted,
@@ -113,50 +132,14 @@ async fn serve(
         devices: Arc::new(Buckets::new(arguments.rate_per_device)),
     };
     let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
-
-    // Of the chain, the root is what a device has for good.
-    let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
-    let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
-    let authorities = authority.authorities.clone();
-    let issuing = authorities.clone();
-    let est = Est {
-        ca_certificates: Box::new(move |now| issuing.load().trusted(now).into_iter().cloned().collect()),
-        labels: arguments.est_labels.clone(),
-    };
-    let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
-    let responder = OcspResponder::new(authorities.clone(), registry.clone());
-    let platform = OwnPlatform::new(authorities.clone(), profile, registry.clone(), now);
-    let woken = Arc::new(Notify::new());
-    let mut enforcement = Enforcement::new(registry.clone(), platform.clone(), authority, Arc::clone(&woken));
-    let revocations = enforcement.begin(now()).await?;
-    let handout = Handout { endpoint: broker.clone(), root_ca };
-    let services = Services {
-        vend: Arc::new(VendAtOnce {
-            registry: registry.clone(),
-            authority: platform,
-            audit: LogAudit,
-            templates: templates(),
-            refused_keys: RefusedKeys::default(),
-        }),
-        est,
-        handout,
-        operators: Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() },
-        tokens: tokens.clone(),
-        revocations,
-        responder,
-        woken,
-        registry,
-        limits: Arc::new(limits),
-        metrics: metrics.clone(),
-    };
-    let mut work = JoinSet::new();
-    work.spawn(enforcement.work());
     work.spawn(Arc::clone(&tls).keep_up(told_to_look()?));
     if let Some(address) = arguments.metrics_listen {
         let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
         let observed = Observed {
             certificate_end: Box::new(move || tls.ends_at()),
-            authority_end: Box::new(move || authorities.load().current().certificate().not_after().into()),
+            authority_end: Box::new(move || {
+                authorities.as_ref().map(|authorities| authorities.load().current().certificate().not_after().into())
+            }),
             connections: Box::new(move || connections.open()),
             lists: CaFolder::of_data(data).lists_path(),
             database: data.join(REGISTRY),
@@ -164,9 +147,9 @@ async fn serve(
         work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
     }
     let first_token = tokens.first("first", now())?;
-    let name = names.first().map_or("localhost", String::as_str);
-    welcome(output, data, name, address, is_own, first_token.as_deref())?;
-    listener.serve(router(services), told_to_end()).await;
+    welcome(output, arguments, address, first_token.as_deref())?;
+    let services = Services { tokens, woken, limits: Arc::new(limits), metrics };
+    listener.serve(router(doors, services), told_to_end()).await;
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
     work.shutdown().await;
     Ok(())
@@ -176,34 +159,34 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-#[expect(clippy::expect_used, reason = "the template is a constant, and a test parses it")]
-fn templates() -> Templates {
-    let template = ProvisioningTemplate::parse(TEMPLATE).expect("the template is one");
-    Templates::new(template, Default::default()).expect("a vend can run it")
-}
-
 /// Says where it is, and, when it is new, what to do with it.
 fn welcome(
     output: &Output,
-    data: &Path,
-    name: &str,
+    arguments: &ServeArguments,
     address: SocketAddr,
-    is_own: bool,
     token: Option<&str>,
 ) -> Result<(), CommandError> {
+    let name = arguments.names.first().map_or("localhost", String::as_str);
     let url = format!("https://{name}:{}", address.port());
-    let ca = CaFolder::of_data(data).bundle_path();
-    let ca = ca.display();
     // Others' certificates are checked with what the system trusts.
-    let (cacert, root_ca) = match is_own {
-        true => (format!("--cacert {ca} "), format!("--root-ca {ca} ")),
-        false => Default::default(),
-    };
+    let is_own = arguments.tls_certificate.is_none();
+    let ca = CaFolder::of_data(&arguments.data).bundle_path();
+    let ca = Some(ca.display().to_string()).filter(|_| is_own || arguments.platform == PlatformName::Own);
+    let trusted = ca.as_deref().filter(|_| is_own);
+    let option = |option| trusted.map(|ca| format!("{option} {ca} ")).unwrap_or_default();
+    let (cacert, root_ca) = (option("--cacert"), option("--root-ca"));
     // As it was called: not everybody has it where their shell looks.
     let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
-    output.json(&serde_json::json!({ "url": url, "ca": ca.to_string(), "operatorToken": token }))?;
-    output.done(format_args!("{url} is open; its CA is {ca}"))?;
+    output.json(&serde_json::json!({ "url": url, "ca": ca, "operatorToken": token }))?;
+    match &ca {
+        Some(ca) => output.done(format_args!("{url} is open; its CA is {ca}"))?,
+        None => output.done(format_args!("{url} is open"))?,
+    }
     let Some(token) = token else { return Ok(()) };
+    let check = match (arguments.platform, &ca) {
+        (PlatformName::Own, Some(ca)) => format!("openssl verify -CAfile {ca} sn-0001/certificate.pem"),
+        _ => "openssl x509 -in sn-0001/certificate.pem -noout -fingerprint -sha256 -enddate".to_owned(),
+    };
     output.say(format_args!(
         "
 This token lets you operate it; it is not shown again, and ends in a day. `cvm token create` makes others.
@@ -216,16 +199,8 @@ A first device: put it on the allowlist, have it ask for its certificate, and ch
         | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"authentication\"][\"symmetricKey\"][\"primaryKey\"])' \\
         > sn-0001.token && chmod 600 sn-0001.token
     {program} vend --url {url} {root_ca}--device sn-0001 --token-file sn-0001.token --out sn-0001
-    openssl verify -CAfile {ca} sn-0001/certificate.pem
+    {check}
 "
     ))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_template_is_one_that_a_vend_can_run() {
-        super::templates();
-    }
 }

@@ -7,45 +7,44 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform};
-use cvm_http::{Caller, Est, Handout, Pace, Problem, Registry, device_router, registry_router};
-use cvm_provisioning::{AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
-use cvm_sql::SqlRegistry;
+use cvm_http::{Caller, Pace, Problem};
+use cvm_provisioning::{AttemptId, DeviceStore};
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use super::enforcement::Revocations;
+use super::OperatorTokens;
 use super::metrics::{Metrics, count};
 use super::operator_door::{OperatorDoor, admit_admin, admit_operator};
 use super::rates::Buckets;
 use super::source::{Source, TrustedProxies};
 use super::token_routes::token_routes;
-use super::{OperatorTokens, now};
-
-pub(super) type Platform = OwnPlatform<LocalSigner, SqlRegistry>;
 
 /// The longest that a request may take.
 const LONGEST: Duration = Duration::from_secs(30);
 /// The largest body there is, in bytes; each route has a bound of its own below it.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// What the server has to offer.
+/// What a platform has to offer.
+pub(super) struct Doors {
+    /// What devices ask, by whichever protocol.
+    pub(super) devices: Router,
+    /// What operators ask of the registry.
+    pub(super) operators: Router,
+    /// What brokers ask of the CA, where that is ours.
+    pub(super) authority: Router,
+    /// Whether the registry answers.
+    pub(super) readiness: Router,
+}
+
+/// What the server has beside them.
 pub(super) struct Services {
-    pub(super) vend: Arc<VendAtOnce<SqlRegistry, Platform, LogAudit>>,
-    pub(super) est: Est,
-    pub(super) handout: Handout,
-    pub(super) operators: Registry<SqlRegistry, SqlRegistry>,
     pub(super) tokens: OperatorTokens,
-    pub(super) revocations: Revocations,
-    pub(super) responder: OcspResponder<LocalSigner, SqlRegistry>,
     /// Told when an operator may have decided something.
     pub(super) woken: Arc<Notify>,
-    pub(super) registry: SqlRegistry,
     pub(super) limits: Arc<Limits>,
     pub(super) metrics: Metrics,
 }
@@ -58,23 +57,16 @@ pub(super) struct Limits {
 }
 
 /// All of its addresses.
-pub(super) fn router(services: Services) -> Router {
-    let Services { vend, est, handout, operators, tokens, revocations, responder, woken, registry, limits, metrics } =
-        services;
-    let devices = device_router(vend, handout, est, now);
+pub(super) fn router(doors: Doors, services: Services) -> Router {
+    let Doors { devices, operators, authority, readiness } = doors;
+    let Services { tokens, woken, limits, metrics } = services;
     let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
     let admins = token_routes(tokens).layer(from_fn_with_state(door.clone(), admit_admin));
-    let operators = registry_router(operators, Router::new(), now).layer(from_fn_with_state(door, admit_operator));
-    let operators = operators.into_service::<axum::body::Body>();
-    let health = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).with_state(registry);
-    let authority = Router::new()
-        .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
-        .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
-        .with_state(revocations);
+    let operators = operators.layer(from_fn_with_state(door, admit_operator)).into_service::<axum::body::Body>();
     Router::new()
-        .merge(health)
+        .route("/livez", get(async || "ok\n"))
+        .merge(readiness)
         .merge(authority)
-        .merge(super::ocsp::router(responder))
         .merge(admins)
         .route_service("/devices", operators.clone())
         .route_service("/devices/{*path}", operators.clone())
@@ -87,12 +79,12 @@ pub(super) fn router(services: Services) -> Router {
         .layer(from_fn_with_state(metrics, count))
 }
 
-fn pem(text: String) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/x-pem-file")], text)
+/// `/readyz`: whether the registry answers. Whoever spreads the load sends none here otherwise.
+pub(super) fn readiness<R: DeviceStore + Clone + 'static>(registry: R) -> Router {
+    Router::new().route("/readyz", get(ready::<R>)).with_state(registry)
 }
 
-/// Whether the registry answers: whoever spreads the load sends none here otherwise.
-async fn ready(State(registry): State<SqlRegistry>) -> Response {
+async fn ready<R: DeviceStore>(State(registry): State<R>) -> Response {
     match registry.list(&Default::default(), None, 1).await {
         Ok(_) => "ok\n".into_response(),
         Err(error) => {

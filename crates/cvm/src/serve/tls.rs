@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
-use super::client_certificates::ClientCertificates;
+use super::client_certificates::{ClientCertificates, Trust};
 use super::signals::ToldToLook;
 use super::tls_files::{Stamp, TlsFiles};
 use super::{ServeError, now};
@@ -33,12 +33,37 @@ pub(super) enum ServerCertificate {
     Own { names: Vec<ServerName> },
 }
 
+impl ServerCertificate {
+    /// The same, where these CAs are the server's.
+    pub(super) fn of(self, authorities: &SharedAuthorities<LocalSigner>) -> Origin {
+        match self {
+            Self::Files(files) => Origin::Files(files),
+            Self::Own { names } => Origin::Own { names, authorities: authorities.clone() },
+        }
+    }
+}
+
+/// Where it comes from, with what it takes to make it.
+pub(super) enum Origin {
+    Files(TlsFiles),
+    Own { names: Vec<ServerName>, authorities: SharedAuthorities<LocalSigner> },
+}
+
+impl Origin {
+    /// The CAs that vouch for the server at this time; none where files do.
+    fn authorities(&self, now: Timestamp) -> Vec<CertificateId> {
+        match self {
+            Self::Files(_) => Vec::new(),
+            Self::Own { authorities, .. } => ids(authorities, now),
+        }
+    }
+}
+
 /// What a handshake needs, as it is at the moment.
 pub(super) struct ServerTls {
-    authorities: SharedAuthorities<LocalSigner>,
     pub(super) clients: ClientCertificates,
     provider: Arc<CryptoProvider>,
-    origin: ServerCertificate,
+    origin: Origin,
     current: RwLock<Current>,
 }
 
@@ -52,21 +77,20 @@ struct Current {
 #[derive(Clone, Eq, PartialEq)]
 struct MadeOf {
     files: Option<[Stamp; 2]>,
+    /// What vouches for the server.
+    authorities: Vec<CertificateId>,
+    /// What vouches for clients.
     trusted: Vec<CertificateId>,
 }
 
 impl ServerTls {
-    pub(super) async fn new(
-        origin: ServerCertificate,
-        authorities: SharedAuthorities<LocalSigner>,
-        now: Timestamp,
-    ) -> Result<Self, ServeError> {
+    pub(super) async fn new(origin: Origin, trust: Trust, now: Timestamp) -> Result<Self, ServeError> {
         let provider = Arc::new(default_provider());
-        let clients = ClientCertificates::new(authorities.clone(), Arc::clone(&provider));
-        let made_of = MadeOf::at(&origin, &authorities, now);
-        let (configuration, ends_at) = make(&origin, &authorities, &clients, &provider, now).await?;
+        let clients = ClientCertificates::new(trust, Arc::clone(&provider));
+        let made_of = MadeOf::at(&origin, &clients, now);
+        let (configuration, ends_at) = make(&origin, &clients, &provider, now).await?;
         let current = RwLock::new(Current { configuration, ends_at, made_of });
-        Ok(Self { authorities, clients, provider, origin, current })
+        Ok(Self { clients, provider, origin, current })
     }
 
     /// What the next handshake goes by.
@@ -91,13 +115,13 @@ impl ServerTls {
     }
 
     async fn look(&self, told: bool, now: Timestamp) {
-        let made_of = MadeOf::at(&self.origin, &self.authorities, now);
-        let is_due = matches!(self.origin, ServerCertificate::Own { .. }) && now.until(self.ends_at()) < RENEWED;
+        let made_of = MadeOf::at(&self.origin, &self.clients, now);
+        let is_due = matches!(self.origin, Origin::Own { .. }) && now.until(self.ends_at()) < RENEWED;
         let is_same = self.current.read().unwrap_or_else(PoisonError::into_inner).made_of == made_of;
         if is_same && !is_due && !told {
             return;
         }
-        let made = make(&self.origin, &self.authorities, &self.clients, &self.provider, now).await;
+        let made = make(&self.origin, &self.clients, &self.provider, now).await;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // What cannot be used is told once, and not looked at again until it changes.
         current.made_of = made_of;
@@ -116,18 +140,25 @@ impl ServerTls {
 }
 
 impl MadeOf {
-    fn at(origin: &ServerCertificate, authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> Self {
+    fn at(origin: &Origin, clients: &ClientCertificates, now: Timestamp) -> Self {
         let files = match origin {
-            ServerCertificate::Files(files) => Some(files.stamps()),
-            ServerCertificate::Own { .. } => None,
+            Origin::Files(files) => Some(files.stamps()),
+            Origin::Own { .. } => None,
         };
-        Self { files, trusted: authorities.load().trusted(now).iter().map(|certificate| *certificate.id()).collect() }
+        let trusted = match clients.trust() {
+            Trust::Anybody => Vec::new(),
+            Trust::Chain(authorities) => ids(authorities, now),
+        };
+        Self { files, authorities: origin.authorities(now), trusted }
     }
 }
 
+fn ids(authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> Vec<CertificateId> {
+    authorities.load().trusted(now).iter().map(|certificate| *certificate.id()).collect()
+}
+
 async fn make(
-    origin: &ServerCertificate,
-    authorities: &SharedAuthorities<LocalSigner>,
+    origin: &Origin,
     clients: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
     now: Timestamp,
@@ -135,13 +166,13 @@ async fn make(
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Tls { source };
     let configure = |chain, key| configuration(chain, key, clients, Arc::clone(provider), now).map(Arc::new);
     match origin {
-        ServerCertificate::Files(files) => {
+        Origin::Files(files) => {
             let found = files.read(now)?;
             let ends_at = found.leaf.not_after().into();
             let configured = configure(found.chain, found.key).map_err(|error| failed(error.into()))?;
             Ok((configured, ends_at))
         }
-        ServerCertificate::Own { names } => {
+        Origin::Own { names, authorities } => {
             let key = LocalSigner::generate(Curve::P256).map_err(|_| ServeError::Randomness)?;
             let issued = authorities.load().current().issue_server(names, key.public_key(), VALIDITY, now).await?;
             let chain = CertificateDer::pem_slice_iter(issued.chain().as_bytes()).collect::<Result<Vec<_>, _>>();

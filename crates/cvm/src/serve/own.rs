@@ -1,0 +1,106 @@
+//! The platform that is the server's own CA: it signs, keeps the ledger, and says what is revoked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform, Profile};
+use cvm_http::{Est, Handout, Registry, RootCa, device_router, registry_router};
+use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
+use cvm_sql::SqlRegistry;
+use tokio::task::JoinSet;
+
+use super::client_certificates::Trust;
+use super::decisions::Decisions;
+use super::enforcement::{Enforcement, Revocations};
+use super::routes::{Doors, readiness};
+use super::tls::ServerTls;
+use super::{Begun, ServeError, Told, now, ocsp, owner};
+use crate::own_ca::{CaFolder, OwnAuthority};
+
+/// The CA as the place where certificates come from.
+pub(super) type OwnCa = OwnPlatform<LocalSigner, SqlRegistry>;
+
+/// What a device becomes where nobody says otherwise: a thing of its own name. What it may do is its broker's to say.
+const TEMPLATE: &str = r#"{
+    "Parameters": {"SerialNumber": {"Type": "String"}},
+    "Resources": {
+        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
+        "certificate": {
+            "Type": "AWS::IoT::Certificate",
+            "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}
+        }
+    }
+}"#;
+
+/// Opens the CA, made where it is not there, and enforces what was decided before the server ended.
+pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun, ServeError> {
+    let Told { arguments, certificate, refused_keys, woken } = told;
+    owner::claim(&registry, "own").await?;
+    let authority = OwnAuthority::open(CaFolder::of_data(&arguments.data), arguments.passphrase.clone(), now()).await?;
+    let authorities = authority.authorities.clone();
+    let tls = ServerTls::new(certificate.of(&authorities), Trust::Chain(authorities.clone()), now()).await?;
+
+    // Of the chain, the root is what a device has for good.
+    let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
+    let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
+    let handout = Handout { endpoint: arguments.broker.clone(), root_ca };
+    let issuing = authorities.clone();
+    let est = Est {
+        ca_certificates: Box::new(move |now| issuing.load().trusted(now).into_iter().cloned().collect()),
+        labels: arguments.est_labels.clone(),
+    };
+    let profile = Profile::new(arguments.validity.duration()).at_least(Duration::ZERO);
+    let responder = OcspResponder::new(authorities.clone(), registry.clone());
+    let platform = OwnPlatform::new(authorities.clone(), profile, registry.clone(), now);
+    let decisions = Decisions::new(registry.clone(), platform.clone(), woken);
+    let mut enforcement = Enforcement::new(registry.clone(), decisions, authority);
+    let revocations = enforcement.begin(now()).await?;
+    let vend = VendAtOnce {
+        registry: registry.clone(),
+        authority: platform,
+        audit: LogAudit,
+        templates: templates(),
+        refused_keys,
+    };
+    let operators = Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() };
+    let doors = Doors {
+        devices: device_router(Arc::new(vend), handout, est, now),
+        operators: registry_router(operators, Router::new(), now),
+        authority: published(revocations).merge(ocsp::router(responder)),
+        readiness: readiness(registry),
+    };
+    let mut work = JoinSet::new();
+    work.spawn(enforcement.work());
+    Ok(Begun { doors, tls, authorities: Some(authorities), work })
+}
+
+/// What brokers read: the CAs, and what is revoked.
+fn published(revocations: Revocations) -> Router {
+    Router::new()
+        .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
+        .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
+        .with_state(revocations)
+}
+
+fn pem(text: String) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/x-pem-file")], text)
+}
+
+#[expect(clippy::expect_used, reason = "the template is a constant, and a test parses it")]
+fn templates() -> Templates {
+    let template = ProvisioningTemplate::parse(TEMPLATE).expect("the template is one");
+    Templates::new(template, Default::default()).expect("a vend can run it")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_template_is_one_that_a_vend_can_run() {
+        super::templates();
+    }
+}

@@ -1,0 +1,229 @@
+//! Which platform devices become part of, where their registry is, and what the platform has to be told.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use cvm_http::{Endpoint, RootCa};
+use cvm_provisioning::{ProvisioningTemplate, TemplateName, Templates};
+use cvm_sql::{OpenError, SqlRegistry};
+
+use super::database::Database;
+use super::settings::{Origin, Settings};
+use crate::error::with_causes;
+use crate::file;
+
+/// The longest file with a template or a certificate, in bytes.
+const MAX_FILE: usize = 64 * 1024;
+/// What stands before the name of a table.
+pub(super) const DYNAMODB: &str = "dynamodb:";
+
+/// Who makes certificates and lets devices in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum PlatformName {
+    /// AWS IoT, by the region, the credentials and the endpoint of the AWS environment (AWS_REGION, AWS_PROFILE, ...)
+    Aws,
+    /// The server's own CA, and any broker that trusts it
+    Own,
+}
+
+/// A platform with its registry: `D` is a database that is named, and then a registry that is open.
+#[derive(Debug)]
+pub(super) enum Platform<D> {
+    Aws { aws: Box<Aws>, place: Place<D> },
+    Own { registry: D },
+}
+
+/// Where the registry of a platform is that is not ours.
+#[derive(Debug)]
+pub(super) enum Place<D> {
+    DynamoDb(Tables),
+    Sql(D),
+}
+
+/// The tables of a stack.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Tables {
+    /// The registry.
+    pub(super) devices: String,
+    /// What happened.
+    pub(super) audit: String,
+}
+
+/// What is to be known beforehand about AWS IoT.
+#[derive(Debug)]
+pub(super) struct Aws {
+    /// The endpoint that devices are told to connect to; `None` is the account's own.
+    pub(super) broker: Option<Endpoint>,
+    pub(super) root_ca: RootCa,
+    pub(super) templates: Templates,
+}
+
+impl Platform<Database> {
+    /// What `settings` say about it; everything that is wrong with that is told.
+    pub(super) fn of(
+        settings: &Settings,
+        database: Option<Database>,
+        tell: &mut impl FnMut(&str, String),
+    ) -> Option<Self> {
+        let arguments = &settings.arguments;
+        let is_given = |key: &str| settings.table.get(key).is_some_and(|setting| setting.from != Origin::Default);
+        let table = arguments.database.strip_prefix(DYNAMODB);
+        // The variable may well be there for other commands, which know it, too.
+        let audit = settings.table.get("audit-table").map_or(Origin::Default, |setting| setting.from);
+        if table.is_none() && matches!(audit, Origin::File | Origin::Option) {
+            tell(
+                "audit-table",
+                "it goes with the database dynamodb:TABLE; others keep what happened themselves".to_owned(),
+            );
+        }
+        match arguments.platform {
+            PlatformName::Own => {
+                if table.is_some() {
+                    let text = "DynamoDB goes with the platform aws: give `sqlite`, or mysql://USER@HOST:PORT/DATABASE";
+                    tell("database", text.to_owned());
+                }
+                for key in ["template", "broker-ca"].into_iter().filter(|key| is_given(key)) {
+                    tell(
+                        key,
+                        "it goes with the platform aws; what a device may do is for the broker to say".to_owned(),
+                    );
+                }
+                Some(Self::Own { registry: database? })
+            }
+            PlatformName::Aws => {
+                if is_given("validity") {
+                    tell("validity", "AWS IoT says how long its certificates are valid: leave it away".to_owned());
+                }
+                if is_given("ca-passphrase-file") && is_given("tls-certificate") {
+                    let text = "with tls-certificate and AWS IoT there is no CA of the server's: leave it away";
+                    tell("ca-passphrase-file", text.to_owned());
+                }
+                let broker = is_given("broker").then(|| arguments.broker.clone());
+                let root_ca = root_ca(arguments.broker_ca.as_deref(), tell);
+                let templates = templates(&arguments.templates, tell);
+                let place = match table {
+                    Some(table) => tables(table, arguments.audit_table.as_deref(), tell).map(Place::DynamoDb),
+                    None => database.map(Place::Sql),
+                };
+                let aws = Aws { broker, root_ca: root_ca?, templates: templates? };
+                Some(Self::Aws { aws: Box::new(aws), place: place? })
+            }
+        }
+    }
+
+    /// Opens the registry, as far as that is ours to do.
+    pub(super) fn open(self, folder: &Path) -> Result<Platform<SqlRegistry>, OpenError> {
+        Ok(match self {
+            Self::Aws { aws, place: Place::DynamoDb(tables) } => Platform::Aws { aws, place: Place::DynamoDb(tables) },
+            Self::Aws { aws, place: Place::Sql(database) } => {
+                Platform::Aws { aws, place: Place::Sql(database.open(folder)?) }
+            }
+            Self::Own { registry } => Platform::Own { registry: registry.open(folder)? },
+        })
+    }
+}
+
+impl<D> Platform<D> {
+    /// The database, where it is not somebody else's.
+    pub(super) const fn database(&self) -> Option<&D> {
+        match self {
+            Self::Aws { place: Place::DynamoDb(_), .. } => None,
+            Self::Aws { place: Place::Sql(database), .. } | Self::Own { registry: database } => Some(database),
+        }
+    }
+}
+
+fn tables(devices: &str, audit: Option<&str>, tell: &mut impl FnMut(&str, String)) -> Option<Tables> {
+    let audit = audit.filter(|name| !name.is_empty());
+    let mut is_name = |key, name: &str| {
+        // DynamoDB developer guide, "Naming rules".
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        let is_name = (3..=255).contains(&name.len()) && name.bytes().all(allowed);
+        if !is_name {
+            tell(key, "a table of DynamoDB has a name of 3 to 255 letters, digits and _.-".to_owned());
+        }
+        is_name
+    };
+    let are_names = [is_name("database", devices), audit.is_none_or(|audit| is_name("audit-table", audit))];
+    let Some(audit) = audit else {
+        tell("audit-table", "it is missing: give the stack's output AuditTableName".to_owned());
+        return None;
+    };
+    are_names.iter().all(|is| *is).then(|| Tables { devices: devices.to_owned(), audit: audit.to_owned() })
+}
+
+fn root_ca(path: Option<&Path>, tell: &mut impl FnMut(&str, String)) -> Option<RootCa> {
+    let root_ca = match path {
+        None => RootCa::amazon(),
+        Some(path) => match file::read_text(path, MAX_FILE) {
+            Ok(pem) => pem.parse(),
+            Err(error) => {
+                tell("broker-ca", format!("{}; {}", with_causes(&error), error.advice()));
+                return None;
+            }
+        },
+    };
+    root_ca.inspect_err(|error| tell("broker-ca", with_causes(error))).ok()
+}
+
+/// The file of a template, and the name by which registry items ask for it; the one without a name is for those that ask
+/// for none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct TemplateFile {
+    name: Option<TemplateName>,
+    path: PathBuf,
+}
+
+impl FromStr for TemplateFile {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let named = text.split_once('=').and_then(|(name, path)| Some((name.parse().ok()?, path)));
+        Ok(match named {
+            Some((name, path)) => Self { name: Some(name), path: path.into() },
+            None => Self { name: None, path: text.into() },
+        })
+    }
+}
+
+fn templates(files: &[TemplateFile], tell: &mut impl FnMut(&str, String)) -> Option<Templates> {
+    let (mut default, mut named, mut are_good) = (None, BTreeMap::new(), true);
+    for TemplateFile { name, path } in files {
+        let Some(template) = template(path, tell) else {
+            are_good = false;
+            continue;
+        };
+        let replaced = match name {
+            Some(name) => named.insert(name.clone(), template).is_some(),
+            None => default.replace(template).is_some(),
+        };
+        if replaced {
+            let what = name.as_ref().map_or("without a name", TemplateName::as_str);
+            tell("template", format!("there are two {what}: give each once, the others as NAME=FILE"));
+            are_good = false;
+        }
+    }
+    let Some(default) = default else {
+        if are_good {
+            let text = "it is missing: give the file of a provisioning template, which says what a device becomes and \
+                        which policy it gets";
+            tell("template", text.to_owned());
+        }
+        return None;
+    };
+    let templates = Templates::new(default, named).inspect_err(|error| tell("template", with_causes(error)));
+    templates.ok().filter(|_| are_good)
+}
+
+fn template(path: &Path, tell: &mut impl FnMut(&str, String)) -> Option<ProvisioningTemplate> {
+    let body = file::read_text(path, MAX_FILE).inspect_err(|error| {
+        tell("template", format!("{}; {}", with_causes(error), error.advice()));
+    });
+    let template = ProvisioningTemplate::parse(&body.ok()?);
+    template
+        .inspect_err(|error| tell("template", format!("{} is no template: {}", path.display(), with_causes(error))))
+        .ok()
+}
