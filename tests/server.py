@@ -1,6 +1,7 @@
 """`cvm serve` as somebody runs it, for the tests of it."""
 
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -9,6 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from mqtt_device import PRIVATE_KEY
 from stack import CVM, Answer, lower
 
 
@@ -31,7 +33,16 @@ class Server:
     def crl(self) -> Path:
         return self.data / "ca" / "crl.pem"
 
-    def ask(self, method: str, path: str, body: object = None, token: str | None = None, **headers: str) -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        token: str | None = None,
+        certificate: Path | None = None,
+        **headers: str,
+    ) -> Answer:
+        """Asks as an operator, or with another `token`; the `certificate` is one in a folder of `cvm vend`."""
         token = self.token if token is None else token
         names = {"content-type": "application/json"} if body is not None else {}
         names |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -39,6 +50,8 @@ class Server:
         sent = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(f"{self.url}{path}", data=sent, headers=names, method=method)
         context = ssl.create_default_context(cafile=str(self.ca))
+        if certificate:
+            context.load_cert_chain(certificate, certificate.parent / PRIVATE_KEY)
         try:
             with urllib.request.urlopen(asked, timeout=30, context=context) as done:
                 return Answer(done.status, lower(done.headers), done.read())
@@ -67,7 +80,7 @@ class Server:
         return self.process.wait(timeout=20)
 
 
-def start(data: Path, folder: Path, *options: str) -> Server:
+def start(data: Path, folder: Path, *options: object, **variables: str) -> Server:
     log = folder / "server.log"
     with open(log, "ab") as errors:
         process = subprocess.Popen(
@@ -75,6 +88,7 @@ def start(data: Path, folder: Path, *options: str) -> Server:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env=os.environ | variables,
         )
     line = process.stdout.readline()
     assert line, log.read_text()
