@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 import local_aws
-from local_aws import LocalAws
+from local_aws import ROOT, LocalAws
 from mqtt_device import CERTIFICATE, MqttDevice, Refused
 from server import Server, start
 from stack import CVM, Device, Stack, until
 from test_reconcile import FAKETIME
+from trusted_user import add_user
 
-POLICY = "served-devices"
+ACCOUNT = "000000000000"
 EVERYTHING = ["--rate-per-source", "1000000/s", "--rate-per-device", "1000000/s"]
 NOWHERE = "http://127.0.0.1:9"
 DEVICES = 80
@@ -38,6 +39,24 @@ class Aws:
 
     local: LocalAws
     folder: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def of(cls, local: LocalAws, folder: Path, policy: str, *tables: dict) -> "Aws":
+        """The files that a server is told of, and credentials that allow what its documentation asks for."""
+        (folder / "template.json").write_text(json.dumps(template(policy)))
+        (folder / "broker-ca.pem").write_text(local.root_ca())
+        iam = local.client("iam")
+        user = add_user(iam, "server", None)
+        told = (ROOT / "docs" / "serve-aws-policy.json").read_text()
+        allowed = json.loads(told.replace("REGION", local_aws.REGION).replace("ACCOUNT", ACCOUNT))
+        for statement in allowed["Statement"]:
+            if statement["Sid"] == "Certificates":
+                statement["Resource"] = "*"  # MiniStack checks AttachPolicy on it, where AWS checks the certificate.
+        allowed["Statement"] += tables
+        iam.put_user_policy(UserName="server", PolicyName="serve", PolicyDocument=json.dumps(allowed))
+        keys = {"AWS_ACCESS_KEY_ID": user.access_key, "AWS_SECRET_ACCESS_KEY": user.secret_key}
+        return cls(local, folder, local.environment | keys)
 
     @property
     def options(self) -> list[object]:
@@ -54,7 +73,7 @@ class Aws:
 
     def serve(self, folder: Path, *options: object, minutes: int = 0) -> Server:
         """A server whose clock is ahead by some minutes (Debian: libfaketime)."""
-        variables = dict(self.local.environment)
+        variables = dict(self.environment)
         if minutes:
             assert FAKETIME, "libfaketime is missing: apt-get install libfaketime"
             variables |= {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": f"+{minutes}m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
@@ -82,22 +101,18 @@ def aws(tmp_path_factory) -> Iterator[Aws]:
     folder = tmp_path_factory.mktemp("served")
     local = local_aws.start(folder / "aws")
     try:
-        write(folder, local)
-        yield Aws(local, folder)
+        local.client("iot").create_policy(policyName="served", policyDocument=json.dumps(device_policy()))
+        yield Aws.of(local, folder, "served")
     finally:
         local.stop()
 
 
-def write(folder: Path, local: LocalAws) -> None:
-    """Makes the policy of the devices, and the files that a server is told of."""
-    thing = "${iot:Connection.Thing.ThingName}"
-    arn = f"arn:aws:iot:{local_aws.REGION}:000000000000"
+def device_policy() -> dict:
+    """What is of the attached thing alone."""
+    thing, arn = "${iot:Connection.Thing.ThingName}", f"arn:aws:iot:{local_aws.REGION}:{ACCOUNT}"
     allowed = [("iot:Connect", f"{arn}:client/{thing}"), ("iot:Publish", f"{arn}:topic/devices/{thing}/*")]
     statements = [{"Effect": "Allow", "Action": action, "Resource": resource} for action, resource in allowed]
-    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    local.client("iot").create_policy(policyName=POLICY, policyDocument=policy)
-    (folder / "template.json").write_text(json.dumps(template(POLICY)))
-    (folder / "broker-ca.pem").write_text(local.root_ca())
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def template(policy: str) -> dict:
@@ -178,7 +193,7 @@ def test_threat_33_what_aws_iot_was_not_told_it_is_told_by_the_next_start(aws: A
     device = server.vend(device_id, token)
     [certificate] = aws.attached(device_id)
     assert server.end() == 0
-    alone = start(server.data, tmp_path, *aws.options, **aws.local.environment | {"AWS_ENDPOINT_URL": NOWHERE})
+    alone = start(server.data, tmp_path, *aws.options, **aws.environment | {"AWS_ENDPOINT_URL": NOWHERE})
     try:
         alone.token = server.token
         before = (device / CERTIFICATE).read_text()
@@ -303,7 +318,7 @@ def test_a_registry_is_of_one_platform_for_good(aws: Aws, tmp_path):
 
 
 def test_the_endpoint_of_the_account_is_asked_for(aws: Aws, tmp_path, device_id):
-    server = start(tmp_path / "data", tmp_path, "--platform", "aws", "--template", aws.template, **aws.local.environment)
+    server = start(tmp_path / "data", tmp_path, "--platform", "aws", "--template", aws.template, **aws.environment)
     try:
         device = Device(device_id, server.register(device_id).read_text())
         body = {"deviceId": device.id, "csr": device.csr_pem}
@@ -316,10 +331,11 @@ def test_the_endpoint_of_the_account_is_asked_for(aws: Aws, tmp_path, device_id)
 
 
 def test_in_the_table_of_a_stack_the_stack_follows_up(stack: Stack, tmp_path, device_id):
-    (tmp_path / "template.json").write_text(json.dumps(template(stack.outputs["DevicePolicyName"])))
-    (tmp_path / "broker-ca.pem").write_text(stack.aws.root_ca())
-    of_stack = Aws(stack.aws, tmp_path)
-    tables = ["--database", f"dynamodb:{stack.outputs['TableName']}", "--audit-table", stack.outputs["AuditTableName"]]
+    devices, audit = stack.outputs["TableName"], stack.outputs["AuditTableName"]
+    reads, writes = ["BatchGetItem", "DescribeTable", "GetItem", "Scan"], ["DeleteItem", "PutItem", "UpdateItem"]
+    rights = [allowed(devices, *reads, *writes), allowed(audit, "Query")]
+    of_stack = Aws.of(stack.aws, tmp_path, stack.outputs["DevicePolicyName"], *rights)
+    tables = ["--database", f"dynamodb:{devices}", "--audit-table", audit]
     server = of_stack.serve(tmp_path, *tables)
     try:
         token = server.register(device_id)
@@ -333,11 +349,17 @@ def test_in_the_table_of_a_stack_the_stack_follows_up(stack: Stack, tmp_path, de
         set_status(server, device_id, "disabled")
         until(lambda: of_stack.certificates()[certificate] == "INACTIVE", "an inactive certificate")
         assert connected.ended()
-        audit = f"/audit?device={device_id}"
-        until(lambda: "disabled" in {entry["action"] for entry in server.ask("GET", audit).json}, "an entry of the trail")
+        trail = f"/audit?device={device_id}"
+        until(lambda: "disabled" in {entry["action"] for entry in server.ask("GET", trail).json}, "an entry of the trail")
         assert not (server.data / "registry").exists(), "all of it is in the tables"
     finally:
         server.end(signal.SIGKILL)
+
+
+def allowed(table: str, *actions: str) -> dict:
+    arn = f"arn:aws:dynamodb:{local_aws.REGION}:{ACCOUNT}:table/{table}"
+    actions = [f"dynamodb:{action}" for action in actions]
+    return {"Effect": "Allow", "Action": actions, "Resource": [arn, f"{arn}/index/hours"]}
 
 
 def test_a_table_that_nobody_follows_up_is_refused(aws: Aws, tmp_path):
@@ -347,13 +369,14 @@ def test_a_table_that_nobody_follows_up_is_refused(aws: Aws, tmp_path):
         KeySchema=[{"AttributeName": "deviceId", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    refused = run(aws, tmp_path, *aws.options, "--database", "dynamodb:lonely", "--audit-table", "lonely")
+    root = replace(aws, environment=aws.local.environment)
+    refused = run(root, tmp_path, *aws.options, "--database", "dynamodb:lonely", "--audit-table", "lonely")
     assert refused.returncode == 1 and "lonely is no registry of a stack" in refused.stderr, refused.stderr
-    missing = run(aws, tmp_path, *aws.options, "--database", "dynamodb:nobody", "--audit-table", "lonely")
+    missing = run(root, tmp_path, *aws.options, "--database", "dynamodb:nobody", "--audit-table", "lonely")
     assert missing.returncode == 1 and "nobody cannot be looked at" in missing.stderr, missing.stderr
 
 
 def run(aws: Aws, folder: Path, *options: object) -> subprocess.CompletedProcess:
     command = [CVM, "serve", "--data", folder / "data", "--listen", "127.0.0.1:0", *options]
-    environment = os.environ | aws.local.environment
+    environment = os.environ | aws.environment
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::super::client_certificates::Trust;
 use super::super::connections::Bounds;
 use super::super::source::TrustedProxies;
 use super::super::tls::ServerCertificate;
@@ -56,7 +57,8 @@ impl World {
     async fn new(bounds: Bounds) -> Self {
         let authorities = SharedAuthorities::new(Authorities::new(authority("ours").await, Vec::new()).unwrap());
         let origin = ServerCertificate::Own { names: vec!["localhost".parse().unwrap()] };
-        let tls = Arc::new(ServerTls::new(origin, authorities.clone(), now()).await.unwrap());
+        let tls =
+            Arc::new(ServerTls::new(origin.of(&authorities), Trust::Chain(authorities.clone()), now()).await.unwrap());
         let bound = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = bound.local_addr().unwrap();
         let who = async |client: Option<Extension<ClientCertificate>>| match client {

@@ -173,7 +173,7 @@ mod tests {
         let found = tokens.bearer(&token, NOW).unwrap();
         assert_eq!((found.name.as_str(), found.role), ("anna", Role::Viewer));
         assert!(tokens.bearer(&token, end).is_none());
-        let secret = token.rsplit_once('_').unwrap().1;
+        let secret = token.splitn(3, '_').nth(2).unwrap();
         let kept = fs::read_to_string(folder.path().join(format!("{}.json", record.id))).unwrap();
         assert!(!kept.contains(secret));
         tokens.revoke(&record.id).unwrap();

@@ -227,3 +227,98 @@ fn template(path: &Path, tell: &mut impl FnMut(&str, String)) -> Option<Provisio
         .inspect_err(|error| tell("template", format!("{} is no template: {}", path.display(), with_causes(error))))
         .ok()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+mod tests {
+    use super::super::check::Checked;
+    use super::super::settings::tests::settings;
+    use super::super::settings::{SettingsError, Wrong};
+    use super::*;
+
+    const TEMPLATE: &str = r#"{"Resources": {
+        "t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "x"}},
+        "c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}
+    }}"#;
+
+    /// What is made of these options, or the keys that are wrong.
+    fn checked(flags: &[&str]) -> Result<Platform<Database>, Vec<String>> {
+        match Checked::of(&settings(flags, "").unwrap()) {
+            Ok(checked) => Ok(checked.platform),
+            Err(SettingsError::Wrong { wrong, .. }) => Err(wrong.into_iter().map(|Wrong { key, .. }| key).collect()),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// The option with the path of a template.
+    fn template_in(folder: &tempfile::TempDir, name: &str, body: &str) -> String {
+        let path = folder.path().join(name);
+        std::fs::write(&path, body).unwrap();
+        format!("--template={}", path.display())
+    }
+
+    #[test]
+    fn aws_needs_a_template_and_takes_its_own_endpoint_and_root_ca() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = template_in(&folder, "t.json", TEMPLATE);
+        assert_eq!(checked(&["--platform=aws"]).unwrap_err(), ["template"]);
+        let Platform::Aws { aws, place: Place::Sql(Database::Sqlite) } =
+            checked(&["--platform=aws", &template]).unwrap()
+        else {
+            panic!("another platform");
+        };
+        assert_eq!((aws.broker.as_ref(), aws.root_ca), (None, RootCa::amazon().unwrap()));
+        let given = checked(&["--platform=aws", &template, "--broker=b.example"]).unwrap();
+        assert!(matches!(given, Platform::Aws { aws, .. } if aws.broker.as_ref().unwrap().as_str() == "b.example"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_with_a_platform_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = template_in(&folder, "t.json", TEMPLATE);
+        let nonsense: [(&[&str], &[&str]); 7] = [
+            (&[&template], &["template"]),
+            (&["--broker-ca=/ca.pem"], &["broker-ca"]),
+            (&["--database=dynamodb:devices"], &["database"]),
+            (&["--audit-table=audit"], &["audit-table"]),
+            (&["--platform=aws", &template, "--validity=1d"], &["validity"]),
+            (&["--platform=aws", &template, "--database=dynamodb:d"], &["database", "audit-table"]),
+            (
+                &["--platform=aws", &template, "--database=dynamodb:devices", "--database-password-file=/p"],
+                &["database-password-file", "audit-table"],
+            ),
+        ];
+        for (flags, keys) in nonsense {
+            assert_eq!(checked(flags).unwrap_err(), keys, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_has_the_table_of_what_happened_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = template_in(&folder, "t.json", TEMPLATE);
+        let flags = ["--platform=aws", &template, "--database=dynamodb:devices", "--audit-table=audit"];
+        let Platform::Aws { place: Place::DynamoDb(tables), .. } = checked(&flags).unwrap() else {
+            panic!("another place");
+        };
+        assert_eq!(tables, Tables { devices: "devices".to_owned(), audit: "audit".to_owned() });
+    }
+
+    #[test]
+    fn a_template_with_a_name_is_for_those_that_ask_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = template_in(&folder, "t.json", TEMPLATE);
+        let named = template.replace("--template=", "--template=gateway=");
+        let Platform::Aws { aws, .. } = checked(&["--platform=aws", &template, &named]).unwrap() else {
+            panic!("another platform");
+        };
+        assert!(aws.templates.has(&"gateway".parse().unwrap()) && !aws.templates.has(&"other".parse().unwrap()));
+        for bad in [&named, &template] {
+            let twice = checked(&["--platform=aws", &template, &named, bad]);
+            assert_eq!(twice.unwrap_err(), ["template"], "{bad}");
+        }
+        assert_eq!(checked(&["--platform=aws", &named]).unwrap_err(), ["template"]);
+        let broken = template_in(&folder, "b.json", "{");
+        assert_eq!(checked(&["--platform=aws", &broken]).unwrap_err(), ["template"]);
+    }
+}

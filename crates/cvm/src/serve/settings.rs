@@ -224,7 +224,7 @@ impl SettingsError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const SAMPLE: &str = include_str!("../../../../docs/serve.toml");
@@ -233,7 +233,7 @@ mod tests {
         ServeArguments::augment_args(Command::new("serve"))
     }
 
-    fn settings(flags: &[&str], file: &str) -> Result<Settings, SettingsError> {
+    pub(in super::super) fn settings(flags: &[&str], file: &str) -> Result<Settings, SettingsError> {
         let matches = |more: Vec<OsString>| {
             let words = std::iter::once("serve").chain(flags.iter().copied()).map(OsString::from);
             command().mut_args(|option| option.env(Resettable::Reset)).try_get_matches_from(words.chain(more))

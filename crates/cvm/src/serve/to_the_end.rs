@@ -42,18 +42,22 @@ mod tests {
     use super::*;
 
     /// A vend that waits until it is let go on, and says when it began and when it is done.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Steps>);
+
     #[derive(Default)]
-    struct Slow {
+    struct Steps {
         begun: Notify,
         go_on: Notify,
         done: Notify,
     }
 
-    impl Vending for Arc<Slow> {
+    impl Vending for Slow {
         async fn vend(&self, _: VendRequest) -> Result<Vended, VendError> {
-            self.begun.notify_one();
-            self.go_on.notified().await;
-            self.done.notify_one();
+            let Self(steps) = self;
+            steps.begun.notify_one();
+            steps.go_on.notified().await;
+            steps.done.notify_one();
             Err(VendError::Refused)
         }
 
@@ -63,8 +67,8 @@ mod tests {
     #[tokio::test]
     #[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
     async fn a_vend_is_done_although_whoever_asked_is_gone() {
-        let slow = Arc::new(Slow::default());
-        let vend = Arc::new(ToTheEnd::new(Arc::clone(&slow)));
+        let slow = Slow::default();
+        let vend = ToTheEnd::new(slow.clone());
         let request = VendRequest {
             attempt: AttemptId::random().unwrap(),
             device: "sn-1".parse().unwrap(),
@@ -76,10 +80,10 @@ mod tests {
             now: Timestamp::from_seconds(0),
         };
         let caller = tokio::spawn(async move { vend.vend(request).await.is_err() });
-        slow.begun.notified().await;
+        slow.0.begun.notified().await;
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
-        slow.go_on.notify_one();
-        tokio::time::timeout(Duration::from_secs(10), slow.done.notified()).await.unwrap();
+        slow.0.go_on.notify_one();
+        tokio::time::timeout(Duration::from_secs(10), slow.0.done.notified()).await.unwrap();
     }
 }
