@@ -440,6 +440,10 @@ where
             }
             let Some(registered) = self.platform.describe(&certificate.id).await? else { continue };
             if let Some(thing) = self.platform.things_of(&registered.issued.name).await?.first() {
+                // One that was superseded is in no index, and in power until its device has the new one.
+                if self.device_of_thing(thing).await?.is_some_and(|device| device.knows(&certificate.id)) {
+                    continue;
+                }
                 done.drift += 1;
                 let outcome = Outcome::Drift {
                     reason: "certificate-without-device",
@@ -453,13 +457,13 @@ where
         Ok(self.registry.move_to(PLACE, page.next.as_deref()).await?)
     }
 
-    /// Compares the next things with the registry: a thing is known by its certificates, or by the device's own id.
+    /// Compares the next things with the registry.
     async fn compare_things(&self, origin: &Origin, done: &mut Reconciled) -> Result<(), ReconcileError> {
         const PLACE: &str = "reconcile-things";
         let after = self.registry.place(PLACE).await?;
         let page = self.platform.things(after.as_deref(), self.portion.compared).await?;
         for thing in &page.items {
-            if self.is_known(thing).await? {
+            if self.device_of_thing(thing).await?.is_some() {
                 continue;
             }
             done.drift += 1;
@@ -474,19 +478,20 @@ where
         Ok(self.registry.move_to(PLACE, page.next.as_deref()).await?)
     }
 
-    async fn is_known(&self, thing: &ThingName) -> Result<bool, ReconcileError> {
+    /// The device that a thing is of: it is known by the device's own id, or by its certificates.
+    async fn device_of_thing(&self, thing: &ThingName) -> Result<Option<Device>, ReconcileError> {
         if let Ok(id) = thing.as_str().parse()
-            && self.registry.find(&id).await?.is_some()
+            && let Some(device) = self.registry.find(&id).await?
         {
-            return Ok(true);
+            return Ok(Some(device));
         }
         let certificates: BTreeSet<_> = self.platform.all_certificates_of(thing).await?.into_iter().collect();
         for certificate in &certificates {
-            if self.registry.device_of(certificate).await?.is_some() {
-                return Ok(true);
+            if let Some(owner) = self.registry.device_of(certificate).await? {
+                return Ok(self.registry.find(&owner.device).await?);
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     const fn enforce(&self) -> Enforce<'_, R, P, A> {

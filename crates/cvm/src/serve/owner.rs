@@ -24,7 +24,6 @@ pub(super) async fn claim(registry: &SqlRegistry, platform: &str) -> Result<(), 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 mod tests {
     use super::*;
 

@@ -229,7 +229,6 @@ fn template(path: &Path, tell: &mut impl FnMut(&str, String)) -> Option<Provisio
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 mod tests {
     use super::super::check::Checked;
     use super::super::settings::tests::settings;

@@ -65,7 +65,6 @@ mod tests {
     }
 
     #[tokio::test]
-    #[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
     async fn a_vend_is_done_although_whoever_asked_is_gone() {
         let slow = Slow::default();
         let vend = ToTheEnd::new(slow.clone());

@@ -158,8 +158,9 @@ pub async fn a_renewal_that_died_leaves_what_was<R: Registry>(registry: impl Fn(
 pub async fn the_old_certificate_ends_with_its_grace<R: Registry>(registry: R) {
     let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
     let second = certificate(&world.renew_until_answered(&first, &csr(NAME), later(10)).await);
-    world.settle(later(10).after(Superseded::GRACE / 2)).await;
+    let done = world.settle(later(10).after(Superseded::GRACE / 2)).await;
     assert!(world.has_power(first.id()) && world.has_power(second.id()));
+    assert_eq!(done.drift, 0, "nobody is told to deactivate what the device may still need");
     world.settle(later(20).after(Superseded::GRACE)).await;
     assert_eq!(world.platform.powerful(), [*second.id()]);
     assert_eq!(world.stored(NAME).await.superseded, []);
