@@ -6,9 +6,11 @@ import json
 import os
 import random
 import signal
+import ssl
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +20,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 import local_aws
-from local_aws import ROOT, LocalAws
+from local_aws import ROOT, LocalAws, free_port
 from mqtt_device import CERTIFICATE, MqttDevice, Refused
-from server import Server, start
+from server import Server, openssl, start
 from stack import CVM, Device, Stack, until
 from test_reconcile import FAKETIME
 from trusted_user import add_user
@@ -330,6 +332,26 @@ def test_the_endpoint_of_the_account_is_asked_for(aws: Aws, tmp_path, device_id)
         server.end(signal.SIGKILL)
 
 
+def test_with_a_certificate_of_somebody_elses_there_is_no_ca_of_its_own(aws: Aws, tmp_path):
+    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2", "-nodes"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    openssl("req", "-x509", *curve, *name, "-keyout", key, "-out", certificate)
+    port = free_port()
+    server = aws.serve(
+        tmp_path, "--tls-certificate", certificate, "--tls-key", key, "--metrics-listen", f"127.0.0.1:{port}"
+    )
+    try:
+        assert not (server.data / "ca").exists()
+        context = ssl.create_default_context(cafile=str(certificate))
+        with urllib.request.urlopen(f"{server.url}/readyz", context=context, timeout=10) as ready:
+            assert ready.status == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as metrics:
+            assert "\ncvm_ca_end_seconds 0\n" in metrics.read().decode()
+    finally:
+        server.end(signal.SIGKILL)
+
+
 def test_in_the_table_of_a_stack_the_stack_follows_up(stack: Stack, tmp_path, device_id):
     devices, audit = stack.outputs["TableName"], stack.outputs["AuditTableName"]
     reads, writes = ["BatchGetItem", "DescribeTable", "GetItem", "Scan"], ["DeleteItem", "PutItem", "UpdateItem"]
@@ -351,6 +373,7 @@ def test_in_the_table_of_a_stack_the_stack_follows_up(stack: Stack, tmp_path, de
         assert connected.ended()
         trail = f"/audit?device={device_id}"
         until(lambda: "disabled" in {entry["action"] for entry in server.ask("GET", trail).json}, "an entry of the trail")
+        assert server.ask("GET", "/readyz", token="").status == 200
         assert not (server.data / "registry").exists(), "all of it is in the tables"
     finally:
         server.end(signal.SIGKILL)
