@@ -36,7 +36,7 @@ impl AwsIot {
 
     /// The region that the client is for, where it has one. Without one every call fails.
     pub fn region(&self) -> Option<&str> {
-        self.client.config().region().map(AsRef::as_ref)
+        self.client.config().region().map(AsRef::as_ref).filter(|region| !region.is_empty())
     }
 
     /// The endpoint that the devices of this account and region connect to, whose certificate Amazon's root CAs vouch for.
