@@ -132,6 +132,7 @@ impl<S: Signer> Authority<S> {
             key: self.signer.public_key(),
             name: &self.subject,
             key_identifier: Some(&self.key_identifier),
+            is_checked: self.signer.in_memory().is_none(),
         }
     }
 

@@ -52,7 +52,7 @@ impl AuthorityProfile {
             organization: self.organization.as_ref().map(SubjectText::as_str),
             common_name: self.name.as_str(),
             purpose: Purpose::Authority { path_length: self.tier.path_length() },
-            serial_number: SerialNumber::random().map_err(SigningError::from)?,
+            serial_number: SerialNumber::random(now).map_err(SigningError::from)?,
             validity,
         })
     }
@@ -73,6 +73,7 @@ impl<S: Signer> Authority<S> {
             key: signer.public_key(),
             name: &contents.subject(),
             key_identifier: None,
+            is_checked: true,
         };
         lint::certificate(signed.der(), &contents, signer.public_key(), signatory).map_err(SigningError::from)?;
         let certificate = Certificate::from_der(signed.der()).map_err(|_| SigningError::Defect(Defect::Encoding))?;

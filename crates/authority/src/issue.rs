@@ -91,7 +91,7 @@ impl<S: Signer> Authority<S> {
             organization: None,
             common_name,
             purpose,
-            serial_number: SerialNumber::random().map_err(SigningError::from)?,
+            serial_number: SerialNumber::random(now).map_err(SigningError::from)?,
             validity,
         };
         let certificate = self.certify(&contents, key).await?;

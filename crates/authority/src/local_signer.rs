@@ -103,6 +103,18 @@ impl LocalSigner {
         Self::new(ecdsa.map(Pair::Ecdsa).or_else(|| rsa().map(Pair::Rsa)).ok_or(KeyError::Encoding)?)
     }
 
+    /// The signature, without waiting for anything. It fails where there is no randomness.
+    pub(crate) fn sign_at_once(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, Unspecified> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Ecdsa(pair) => pair.sign(&random, to_be_signed).map(|signature| signature.as_ref().to_vec()),
+            Pair::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, to_be_signed, &mut signature).map(|()| signature)
+            }
+        }
+    }
+
     fn new(pair: Pair) -> Result<Self, KeyError> {
         let public_key = match &pair {
             Pair::Ecdsa(pair) => pair.public_key().as_der()?,
@@ -118,15 +130,11 @@ impl Signer for LocalSigner {
     }
 
     async fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, SignerError> {
-        let random = SystemRandom::new();
-        let signature = match &self.pair {
-            Pair::Ecdsa(pair) => pair.sign(&random, to_be_signed).map(|signature| signature.as_ref().to_vec()),
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, to_be_signed, &mut signature).map(|()| signature)
-            }
-        };
-        signature.map_err(|source| SignerError::Unavailable { source: source.into() })
+        self.sign_at_once(to_be_signed).map_err(|source| SignerError::Unavailable { source: source.into() })
+    }
+
+    fn in_memory(&self) -> Option<&LocalSigner> {
+        Some(self)
     }
 }
 

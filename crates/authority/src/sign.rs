@@ -1,27 +1,33 @@
-//! Signing with a key that is elsewhere.
+//! Signing with a key that may be elsewhere.
 //!
 //! The library that encodes asks its key for the signature in the middle of it, and does not wait for an answer from a
-//! network. So everything is encoded twice: once to see which bytes are to be signed, and again with their signature,
-//! where it is checked that the bytes are the same.
+//! network. So with a key that is elsewhere everything is encoded twice: once to see which bytes are to be signed, and
+//! again with their signature, where it is checked that the bytes are the same. A key in this process signs on the way.
 
 use std::cell::RefCell;
 
 use aws_lc_rs::error::Unspecified;
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 
-use crate::{Defect, Signer, SignerError};
+use crate::{Defect, LocalSigner, Signer, SignerError};
 
 /// Has the signer sign what `encode` encodes.
 pub(crate) async fn sign<S: Signer, T>(
     signer: &S,
     encode: impl Fn(&Pass<'_>) -> Result<T, rcgen::Error>,
 ) -> Result<T, SigningError> {
-    let to_be_signed = capture(signer, &encode)?;
     let key = SubjectPublicKeyInfo::from_der(signer.public_key().spki())?;
-    let algorithm = signer.algorithm().of_library();
+    let pass = |step| Pass { key: &key, algorithm: signer.algorithm().of_library(), step };
+    if let Some(signer) = signer.in_memory() {
+        return encode(&pass(Step::Sign(signer))).map_err(|error| match error {
+            rcgen::Error::RingUnspecified => SigningError::Randomness(Unspecified),
+            other => other.into(),
+        });
+    }
+    let to_be_signed = capture(signer, &encode)?;
     let signature = signer.sign(&to_be_signed).await?;
-    let pass = Pass { key: &key, algorithm, step: Step::Place { to_be_signed: &to_be_signed, signature: &signature } };
-    encode(&pass).map_err(|error| match error {
+    let place = pass(Step::Place { to_be_signed: &to_be_signed, signature: &signature });
+    encode(&place).map_err(|error| match error {
         rcgen::Error::RemoteKeyError => SigningError::Changed,
         other => other.into(),
     })
@@ -48,6 +54,7 @@ pub(crate) struct Pass<'a> {
 enum Step<'a> {
     Capture(&'a RefCell<Vec<u8>>),
     Place { to_be_signed: &'a [u8], signature: &'a [u8] },
+    Sign(&'a LocalSigner),
 }
 
 impl PublicKeyData for Pass<'_> {
@@ -69,6 +76,7 @@ impl rcgen::SigningKey for Pass<'_> {
             }
             Step::Place { to_be_signed, signature } if *to_be_signed == message => Ok(signature.to_vec()),
             Step::Place { .. } => Err(rcgen::Error::RemoteKeyError),
+            Step::Sign(signer) => signer.sign_at_once(message).map_err(|_| rcgen::Error::RingUnspecified),
         }
     }
 }

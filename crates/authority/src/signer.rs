@@ -8,6 +8,8 @@ use aws_lc_rs::signature::{
 };
 use cvm_provisioning::{KeyAlgorithm, PublicKey};
 
+use crate::LocalSigner;
+
 /// A CA's private key, wherever it is.
 pub trait Signer: Send + Sync {
     /// The public half of the key.
@@ -24,6 +26,12 @@ pub trait Signer: Send + Sync {
     /// A certificate has some hundred bytes; a revocation list can have megabytes, which a service that signs at most
     /// 4,096 bytes is given the digest of.
     fn sign(&self, to_be_signed: &[u8]) -> impl Future<Output = Result<Vec<u8>, SignerError>> + Send;
+
+    /// The key, where it is in the memory of this process: it signs without waiting, and what it signs need not be
+    /// doubted.
+    fn in_memory(&self) -> Option<&LocalSigner> {
+        None
+    }
 }
 
 impl<S: Signer> Signer for &S {
@@ -37,6 +45,10 @@ impl<S: Signer> Signer for &S {
 
     fn sign(&self, to_be_signed: &[u8]) -> impl Future<Output = Result<Vec<u8>, SignerError>> + Send {
         (*self).sign(to_be_signed)
+    }
+
+    fn in_memory(&self) -> Option<&LocalSigner> {
+        (*self).in_memory()
     }
 }
 

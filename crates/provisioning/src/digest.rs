@@ -1,8 +1,7 @@
 //! Names that are a SHA-256: 64 lower-case hexadecimal digits outside, 32 bytes inside.
 
-use std::fmt;
-
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 /// A newtype for one kind of SHA-256, so that a certificate's id is never taken for a key's fingerprint.
 macro_rules! sha256_name {
@@ -48,7 +47,7 @@ macro_rules! sha256_name {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write(&self.0, f)
+                f.write_str(&HEXLOWER.encode(&self.0))
             }
         }
 
@@ -98,21 +97,12 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn parse(text: &str) -> Result<[u8; 32], InvalidDigest> {
+    let wanted = InvalidDigest::Length { length: text.len() };
     if text.len() != 64 {
-        return Err(InvalidDigest::Length { length: text.len() });
+        return Err(wanted);
     }
-    let mut sum = [0; 32];
-    for (byte, pair) in sum.iter_mut().zip(text.as_bytes().chunks(2)) {
-        for digit in pair {
-            let value = char::from(*digit).to_digit(16).ok_or(InvalidDigest::Character)?;
-            *byte = *byte << 4 | value as u8;
-        }
-    }
-    Ok(sum)
-}
-
-fn write(sum: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    sum.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    let sum = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| InvalidDigest::Character)?;
+    sum.try_into().map_err(|_| wanted)
 }
 
 #[cfg(test)]

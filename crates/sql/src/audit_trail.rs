@@ -1,11 +1,11 @@
 //! What happened, in chains of hashes, so that a change of it shows.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, RegistryError};
 use cvm_records::AuditEntryRecord;
+use data_encoding::HEXLOWER;
 
 use crate::SqlRegistry;
 use crate::connection::{Connection, Value};
@@ -197,11 +197,7 @@ fn next_hash(before: &str, document: &str) -> String {
     let mut context = Context::new(&SHA256);
     context.update(before.as_bytes());
     context.update(document.as_bytes());
-    context.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // A string takes whatever is written to it.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(context.finish().as_ref())
 }
 
 fn entry(document: &str) -> Result<AuditEntry, SqlError> {

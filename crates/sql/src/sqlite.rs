@@ -20,6 +20,10 @@ use crate::schema::{self, Dialect};
 const FILE: &str = "registry.sqlite";
 /// Changes that share one write to the disk, at most.
 const GROUP: usize = 256;
+/// How long the others who are about to write are waited for.
+const PAUSE: Duration = Duration::from_micros(300);
+/// How often, as long as some come.
+const PAUSES: usize = 8;
 /// Connections that read.
 const READERS: usize = 2;
 /// Statements that are kept prepared for each connection.
@@ -169,23 +173,60 @@ fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
 /// Takes what waits, does it in one transaction, and answers when that is on the disk. What comes in the meantime waits
 /// for the next one: the busier it is, the more share one write.
 fn write(connection: &rusqlite::Connection, queue: &Receiver<Box<dyn Work>>) {
+    let mut are_many = false;
     while let Ok(first) = queue.recv() {
-        let mut group = vec![(first, Ok(()))];
-        group.extend(queue.try_iter().take(GROUP - 1).map(|work| (work, Ok(()))));
-        let done = in_transaction(connection, |connection| {
-            for (work, outcome) in &mut group {
-                *outcome = in_savepoint(connection, |connection| work.run(connection))?;
-            }
-            Ok(())
-        });
-        let lost = done.err().map(|error| Arc::new(error) as Arc<dyn std::error::Error + Send + Sync>);
-        for (work, outcome) in group {
+        let mut group = vec![first];
+        gather(&mut group, queue, are_many);
+        are_many = group.len() > 1;
+        let outcomes = all_or_each(connection, &mut group);
+        let lost = outcomes.as_ref().err().map(ToString::to_string);
+        let mut outcomes = outcomes.unwrap_or_default().into_iter();
+        for work in group {
             work.answer(match &lost {
-                None => outcome,
-                Some(error) => Err(SqlError::Failed(Arc::clone(error).to_string().into())),
+                None => outcomes.next().unwrap_or(Err(SqlError::Closed)),
+                Some(error) => Err(SqlError::Failed(error.clone().into())),
             });
         }
     }
+}
+
+/// Takes what waits, and where others are about to come, those as well: a disk may be so fast that hardly two would share a
+/// write otherwise, and a write costs more than what is in it. Whoever comes alone never waits.
+fn gather(group: &mut Vec<Box<dyn Work>>, queue: &Receiver<Box<dyn Work>>, are_many: bool) {
+    group.extend(queue.try_iter().take(GROUP - group.len()));
+    if !are_many && group.len() == 1 {
+        return;
+    }
+    for _ in 0..PAUSES {
+        let before = group.len();
+        thread::sleep(PAUSE);
+        group.extend(queue.try_iter().take(GROUP - before));
+        if group.len() == before || group.len() == GROUP {
+            return;
+        }
+    }
+}
+
+/// Does all of it in one transaction. Where something of it fails, nothing of that is kept, and each is done apart from
+/// the others. The outer error is of the database itself.
+fn all_or_each(
+    connection: &rusqlite::Connection,
+    group: &mut [Box<dyn Work>],
+) -> Result<Vec<Result<(), SqlError>>, SqlError> {
+    let all = in_transaction(connection, |connection| {
+        group.iter_mut().try_for_each(|work| work.run(&mut SqliteConnection(connection)))
+    });
+    if all.is_ok() {
+        return Ok(group.iter().map(|_| Ok(())).collect());
+    }
+    let mut outcomes = Vec::with_capacity(group.len());
+    in_transaction(connection, |connection| {
+        for work in group {
+            outcomes.push(in_savepoint(connection, |connection| work.run(connection))?);
+        }
+        Ok(())
+    })?;
+    Ok(outcomes)
 }
 
 fn read(connection: &rusqlite::Connection, queue: &Mutex<Receiver<Box<dyn Work>>>) {
@@ -193,9 +234,9 @@ fn read(connection: &rusqlite::Connection, queue: &Mutex<Receiver<Box<dyn Work>>
         let work = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut work) = work else { return };
         let outcome = (|| {
-            connection.execute_batch("BEGIN").map_err(sql_error)?;
+            prepared(connection, "BEGIN")?;
             let outcome = work.run(&mut SqliteConnection(connection));
-            connection.execute_batch("COMMIT").map_err(sql_error)?;
+            prepared(connection, "COMMIT")?;
             outcome
         })();
         work.answer(outcome);
@@ -206,8 +247,8 @@ fn in_transaction(
     connection: &rusqlite::Connection,
     work: impl FnOnce(&rusqlite::Connection) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(sql_error)?;
-    let done = work(connection).and_then(|()| connection.execute_batch("COMMIT").map_err(sql_error));
+    prepared(connection, "BEGIN IMMEDIATE")?;
+    let done = work(connection).and_then(|()| prepared(connection, "COMMIT"));
     if done.is_err() && !connection.is_autocommit() {
         // Where this fails too, the next BEGIN says so.
         let _ = connection.execute_batch("ROLLBACK");
@@ -220,13 +261,17 @@ fn in_savepoint(
     connection: &rusqlite::Connection,
     work: impl FnOnce(&mut SqliteConnection<'_>) -> Result<(), SqlError>,
 ) -> Result<Result<(), SqlError>, SqlError> {
-    connection.prepare_cached("SAVEPOINT work").and_then(|mut begin| begin.execute([])).map_err(sql_error)?;
+    prepared(connection, "SAVEPOINT work")?;
     let outcome = work(&mut SqliteConnection(connection));
     if outcome.is_err() {
-        connection.execute_batch("ROLLBACK TO work").map_err(sql_error)?;
+        prepared(connection, "ROLLBACK TO work")?;
     }
-    connection.prepare_cached("RELEASE work").and_then(|mut end| end.execute([])).map_err(sql_error)?;
+    prepared(connection, "RELEASE work")?;
     Ok(outcome)
+}
+
+fn prepared(connection: &rusqlite::Connection, statement: &str) -> Result<(), SqlError> {
+    connection.prepare_cached(statement).and_then(|mut statement| statement.execute([])).map_err(sql_error).map(drop)
 }
 
 struct SqliteConnection<'a>(&'a rusqlite::Connection);
@@ -284,5 +329,44 @@ fn sql_error(error: rusqlite::Error) -> SqlError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqlError::Contended(error.into()),
         _ => SqlError::Failed(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes its name, and then fails if it is told to.
+    struct Note(&'static str, Result<(), ()>);
+
+    impl Work for Note {
+        fn run(&mut self, connection: &mut dyn Connection) -> Result<(), SqlError> {
+            connection.execute("INSERT INTO notes (name) VALUES (?)", &[self.0.into()])?;
+            self.1.map_err(|()| SqlError::Closed)
+        }
+
+        fn answer(self: Box<Self>, _outcome: Result<(), SqlError>) {}
+    }
+
+    #[test]
+    fn what_fails_takes_back_what_is_its_own_and_nothing_of_those_beside_it() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE notes (name TEXT NOT NULL UNIQUE)").unwrap();
+        let group = |notes: [(&'static str, Result<(), ()>); 3]| {
+            let mut group = notes.map(|(name, end)| Box::new(Note(name, end)) as Box<dyn Work>);
+            let outcomes = all_or_each(&connection, &mut group).unwrap();
+            outcomes.iter().map(Result::is_ok).collect::<Vec<_>>()
+        };
+        let notes = || {
+            let mut found = SqliteConnection(&connection).query("SELECT name FROM notes ORDER BY name", &[]).unwrap();
+            found.drain(..).map(|row| row.text(0).unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(group([("a", Ok(())), ("b", Err(())), ("c", Ok(()))]), [true, false, true]);
+        assert_eq!(notes(), ["a", "c"]);
+        // So does what the database itself refuses.
+        assert_eq!(group([("d", Ok(())), ("a", Ok(())), ("e", Ok(()))]), [true, false, true]);
+        assert_eq!(notes(), ["a", "c", "d", "e"]);
+        assert_eq!(group([("f", Ok(())), ("g", Ok(())), ("h", Ok(()))]), [true; 3]);
+        assert_eq!(notes().len(), 7);
     }
 }

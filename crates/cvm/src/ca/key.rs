@@ -51,4 +51,11 @@ impl Signer for CaKey {
             Self::Local(signer) => signer.sign(to_be_signed).await,
         }
     }
+
+    fn in_memory(&self) -> Option<&LocalSigner> {
+        match self {
+            Self::Kms(_) => None,
+            Self::Local(signer) => signer.in_memory(),
+        }
+    }
 }
