@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cvm_authority::{Authority, LocalSigner, RevokedCertificate};
+use cvm_authority::{Authority, Crl, LocalSigner, RevokedCertificate};
 use cvm_provisioning::{
     AttemptId, CertificateLedger as _, Cursors as _, Enforce, Enrolments as _, LogAudit, Origin, Timestamp,
 };
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
 
+use super::published::{Documents, Published};
 use super::routes::Platform;
 use super::{ServeError, now};
 use crate::file;
@@ -30,12 +31,18 @@ const LIST_NUMBER: &str = "crl-number";
 pub(super) struct Revocations {
     bundle: Arc<RwLock<String>>,
     lists: Arc<RwLock<String>>,
+    published: Published,
 }
 
 impl Revocations {
     /// The certificates of the CAs in PEM, that of the one that issues first.
     pub(super) fn bundle(&self) -> String {
         self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same, each by itself.
+    pub(super) fn published(&self) -> Published {
+        self.published.clone()
     }
 
     /// The revocation lists, in PEM.
@@ -174,30 +181,27 @@ impl Enforcement {
     /// Makes the lists, and puts them and the CAs' certificates where brokers read them: over HTTPS, and as files beside
     /// the keys.
     async fn make_lists(&self, number: u64, now: Timestamp) -> Result<(), ServeError> {
-        let mut text = String::new();
+        let (mut text, mut documents) = (String::new(), Documents::default());
         let OwnAuthority { authorities, root, folder, .. } = &self.authority;
         for authority in authorities.load().iter() {
-            text.push_str(&self.list(authority, number, now).await?);
+            let list = self.list(authority, number, now).await?;
+            text.push_str(list.pem());
+            documents.add(authority, &list);
         }
         text.push_str(root_list(folder, root, now).await?.as_deref().unwrap_or_default());
         file::replace(&folder.lists_path(), &text)?;
         put(&self.revocations.lists, text);
+        self.revocations.published.put(documents);
         put(&self.revocations.bundle, self.authority.publish(now)?);
         self.made.store(number, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn list(
-        &self,
-        authority: &Authority<LocalSigner>,
-        number: u64,
-        now: Timestamp,
-    ) -> Result<String, ServeError> {
+    async fn list(&self, authority: &Authority<LocalSigner>, number: u64, now: Timestamp) -> Result<Crl, ServeError> {
         let issuer = authority.certificate().key().to_string();
         let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
         let powerless = self.registry.without_power(&issuer, ends_after).await?;
         let revoked = powerless.iter().filter_map(RevokedCertificate::of_entry);
-        let list = authority.sign_crl(revoked, number, LIST_VALIDITY, now).await?;
-        Ok(list.pem().to_owned())
+        Ok(authority.sign_crl(revoked, number, LIST_VALIDITY, now).await?)
     }
 }

@@ -28,6 +28,7 @@ mod metrics;
 mod ocsp;
 mod operator_door;
 mod operators;
+mod published;
 mod rates;
 mod routes;
 mod settings;
@@ -47,7 +48,7 @@ use self::enforcement::Enforcement;
 use self::listener::Listener;
 use self::metrics::{Metrics, Observed};
 use self::rates::Buckets;
-use self::routes::{Limits, Services, router};
+use self::routes::{Limits, Services, plain_router, router};
 use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
 use self::source::TrustedProxies;
@@ -113,6 +114,7 @@ async fn serve(
         devices: Arc::new(Buckets::new(arguments.rate_per_device)),
     };
     let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
+    let plain_connections = connections.clone();
 
     // Of the chain, the root is what a device has for good.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
@@ -123,7 +125,10 @@ async fn serve(
         ca_certificates: Box::new(move |now| issuing.load().trusted(now).into_iter().cloned().collect()),
         labels: arguments.est_labels.clone(),
     };
-    let profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
+    let mut profile = Profile::new(validity.duration()).at_least(Duration::ZERO);
+    if let Some(address) = &arguments.revocation_address {
+        profile = profile.with_revocation(address.clone());
+    }
     let responder = OcspResponder::new(authorities.clone(), registry.clone());
     let platform = OwnPlatform::new(authorities.clone(), profile, registry.clone(), now);
     let woken = Arc::new(Notify::new());
@@ -162,6 +167,11 @@ async fn serve(
             database: data.join(REGISTRY),
         };
         work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
+    }
+    if let Some(address) = arguments.revocation_listen {
+        let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        let listener = Listener::plain(bound, plain_connections, metrics.clone());
+        work.spawn(listener.serve(plain_router(&services), std::future::pending()));
     }
     let first_token = tokens.first("first", now())?;
     let name = names.first().map_or("localhost", String::as_str);

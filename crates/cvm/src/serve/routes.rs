@@ -70,10 +70,11 @@ pub(super) fn router(services: Services) -> Router {
     let authority = Router::new()
         .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
         .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
-        .with_state(revocations);
+        .with_state(revocations.clone());
     Router::new()
         .merge(health)
         .merge(authority)
+        .merge(super::published::router(revocations.published()))
         .merge(super::ocsp::router(responder))
         .merge(admins)
         .route_service("/devices", operators.clone())
@@ -81,10 +82,28 @@ pub(super) fn router(services: Services) -> Router {
         .route_service("/statistics/{*path}", operators.clone())
         .route_service("/audit", operators)
         .fallback_service(devices)
-        .layer(RequestBodyLimitLayer::new(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
-        .layer(from_fn_with_state((limits, metrics.clone()), admit_source))
-        .layer(from_fn_with_state(metrics, count))
+        .bounded(limits, metrics)
+}
+
+/// What can be read without TLS, because it is signed: what the certificates name.
+pub(super) fn plain_router(services: &Services) -> Router {
+    super::published::router(services.revocations.published())
+        .merge(super::ocsp::router(services.responder.clone()))
+        .bounded(Arc::clone(&services.limits), services.metrics.clone())
+}
+
+/// The bounds of every request.
+trait Bounded {
+    fn bounded(self, limits: Arc<Limits>, metrics: Metrics) -> Self;
+}
+
+impl Bounded for Router {
+    fn bounded(self, limits: Arc<Limits>, metrics: Metrics) -> Self {
+        self.layer(RequestBodyLimitLayer::new(MAX_BODY))
+            .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
+            .layer(from_fn_with_state((limits, metrics.clone()), admit_source))
+            .layer(from_fn_with_state(metrics, count))
+    }
 }
 
 fn pem(text: String) -> impl IntoResponse {
