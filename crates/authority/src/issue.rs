@@ -173,5 +173,12 @@ pub enum IssueError {
     Unfit(#[from] Unfit),
 }
 
+impl IssueError {
+    /// Whether it may go well if it is asked for again.
+    pub const fn is_for_now(&self) -> bool {
+        matches!(self, Self::Signing(error) if error.is_for_now())
+    }
+}
+
 const ONE_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ONE_SECOND: Duration = Duration::from_secs(1);

@@ -39,11 +39,9 @@ impl OwnCa {
 }
 
 fn failed(error: IssueError) -> PlatformError {
-    match error {
-        IssueError::Signing(error) if error.is_for_now() => {
-            PlatformError::Unavailable { action: ISSUE, source: error.into() }
-        }
-        error => refused(ISSUE, error),
+    match error.is_for_now() {
+        true => PlatformError::Unavailable { action: ISSUE, source: error.into() },
+        false => refused(ISSUE, error),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvm_authority::{LocalSigner, SharedAuthorities};
+use crate::ca_key::CaKey;
+use cvm_authority::SharedAuthorities;
 use cvm_provisioning::{Certificate, Timestamp};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -19,12 +20,12 @@ const MAX_CHAIN: usize = 8;
 /// The CAs whose certificates let a caller in.
 #[derive(Debug)]
 pub(super) struct ClientCertificates {
-    authorities: SharedAuthorities<LocalSigner>,
+    authorities: SharedAuthorities<CaKey>,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientCertificates {
-    pub(super) fn new(authorities: SharedAuthorities<LocalSigner>, provider: Arc<CryptoProvider>) -> Self {
+    pub(super) fn new(authorities: SharedAuthorities<CaKey>, provider: Arc<CryptoProvider>) -> Self {
         Self { authorities, provider }
     }
 

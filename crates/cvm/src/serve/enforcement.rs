@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cvm_authority::{Authority, Crl, LocalSigner, RevokedCertificate};
+use cvm_authority::{Authority, Crl, RevokedCertificate};
 use cvm_provisioning::{
     AttemptId, CertificateLedger as _, Cursors as _, Enforce, Enrolments as _, LogAudit, Origin, Timestamp,
 };
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::published::{Documents, Published};
 use super::routes::Platform;
 use super::{ServeError, now};
+use crate::ca_key::CaKey;
 use crate::file;
 use crate::own_ca::{OwnAuthority, root_list};
 
@@ -83,7 +84,7 @@ impl Enforcement {
         let mut renewed = now();
         loop {
             let _ = tokio::time::timeout(INTERVAL, self.woken.notified()).await;
-            let rotated = self.authority.refresh(now()).unwrap_or_else(|error| {
+            let rotated = self.authority.refresh(now()).await.unwrap_or_else(|error| {
                 let cause: &dyn std::error::Error = &error;
                 tracing::error!(error = cause, "what is new in the CA's folder cannot be used; it is tried again");
                 false
@@ -189,15 +190,16 @@ impl Enforcement {
             documents.add(authority, &list);
         }
         text.push_str(root_list(folder, root, now).await?.as_deref().unwrap_or_default());
+        // Whoever reads a list of a CA finds the CA.
+        put(&self.revocations.bundle, self.authority.publish(now)?);
         file::replace(&folder.lists_path(), &text)?;
         put(&self.revocations.lists, text);
         self.revocations.published.put(documents);
-        put(&self.revocations.bundle, self.authority.publish(now)?);
         self.made.store(number, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn list(&self, authority: &Authority<LocalSigner>, number: u64, now: Timestamp) -> Result<Crl, ServeError> {
+    async fn list(&self, authority: &Authority<CaKey>, number: u64, now: Timestamp) -> Result<Crl, ServeError> {
         let issuer = authority.certificate().key().to_string();
         let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
         let powerless = self.registry.without_power(&issuer, ends_after).await?;

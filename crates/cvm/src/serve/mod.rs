@@ -174,9 +174,11 @@ async fn serve(
         work.spawn(listener.serve(plain_router(&services), std::future::pending()));
     }
     let first_token = tokens.first("first", now())?;
+    // Before anybody can know that it runs, and end it.
+    let end = told_to_end()?;
     let name = names.first().map_or("localhost", String::as_str);
     welcome(output, data, name, address, is_own, first_token.as_deref())?;
-    listener.serve(router(services), told_to_end()).await;
+    listener.serve(router(services), end.received()).await;
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
     work.shutdown().await;
     Ok(())

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform};
+use cvm_authority::{OcspResponder, OwnPlatform};
 use cvm_http::{Caller, Est, Handout, Pace, Problem, Registry, device_router, registry_router};
 use cvm_provisioning::{AttemptId, DeviceStore as _, LogAudit, VendAtOnce};
 use cvm_sql::SqlRegistry;
@@ -26,8 +26,9 @@ use super::rates::Buckets;
 use super::source::{Source, TrustedProxies};
 use super::token_routes::token_routes;
 use super::{OperatorTokens, now};
+use crate::ca_key::CaKey;
 
-pub(super) type Platform = OwnPlatform<LocalSigner, SqlRegistry>;
+pub(super) type Platform = OwnPlatform<CaKey, SqlRegistry>;
 
 /// The longest that a request may take.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ pub(super) struct Services {
     pub(super) operators: Registry<SqlRegistry, SqlRegistry>,
     pub(super) tokens: OperatorTokens,
     pub(super) revocations: Revocations,
-    pub(super) responder: OcspResponder<LocalSigner, SqlRegistry>,
+    pub(super) responder: OcspResponder<CaKey, SqlRegistry>,
     /// Told when an operator may have decided something.
     pub(super) woken: Arc<Notify>,
     pub(super) registry: SqlRegistry,

@@ -16,6 +16,7 @@ use super::client_certificates::ClientCertificates;
 use super::signals::ToldToLook;
 use super::tls_files::{Stamp, TlsFiles};
 use super::{ServeError, now};
+use crate::ca_key::CaKey;
 
 /// How long a certificate that the server makes for itself is valid.
 const VALIDITY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -35,7 +36,7 @@ pub(super) enum ServerCertificate {
 
 /// What a handshake needs, as it is at the moment.
 pub(super) struct ServerTls {
-    authorities: SharedAuthorities<LocalSigner>,
+    authorities: SharedAuthorities<CaKey>,
     pub(super) clients: ClientCertificates,
     provider: Arc<CryptoProvider>,
     origin: ServerCertificate,
@@ -58,7 +59,7 @@ struct MadeOf {
 impl ServerTls {
     pub(super) async fn new(
         origin: ServerCertificate,
-        authorities: SharedAuthorities<LocalSigner>,
+        authorities: SharedAuthorities<CaKey>,
         now: Timestamp,
     ) -> Result<Self, ServeError> {
         let provider = Arc::new(default_provider());
@@ -116,7 +117,7 @@ impl ServerTls {
 }
 
 impl MadeOf {
-    fn at(origin: &ServerCertificate, authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> Self {
+    fn at(origin: &ServerCertificate, authorities: &SharedAuthorities<CaKey>, now: Timestamp) -> Self {
         let files = match origin {
             ServerCertificate::Files(files) => Some(files.stamps()),
             ServerCertificate::Own { .. } => None,
@@ -127,7 +128,7 @@ impl MadeOf {
 
 async fn make(
     origin: &ServerCertificate,
-    authorities: &SharedAuthorities<LocalSigner>,
+    authorities: &SharedAuthorities<CaKey>,
     clients: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
     now: Timestamp,
