@@ -14,6 +14,7 @@ async fn the_registry_in_memory_keeps_the_contract() {
 #[tokio::test]
 async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
     Box::pin(scenario::vend::fault_matrix(MemoryRegistry::default)).await;
+    Box::pin(scenario::vend::own_ca_fault_matrix(MemoryRegistry::default, &Fault::FAILURES)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,16 +48,27 @@ impl<R: Registry> World<R> {
 /// lost its key with its power), and with a key made here. What clears up after a failure fails itself, too, at every
 /// call, before the last retry.
 pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R) {
-    for (platform, calls) in PLATFORMS {
-        for retry in [Retry::SameKey, Retry::OtherKey, Retry::KeyMadeHere] {
-            for fault in Fault::FAILURES {
-                for n in 1..=calls {
-                    for m in 0.. {
-                        let failures = Failures { platform, retry, fault, n, m };
-                        let failed_twice = two_failures(registry(), failures).await;
-                        if m > 0 && !failed_twice {
-                            break;
-                        }
+    matrix(registry, PLATFORMS[0], &Fault::FAILURES).await;
+}
+
+/// The same with a CA of our own, and these ways to fail.
+pub async fn own_ca_fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault]) {
+    matrix(registry, PLATFORMS[1], faults).await;
+}
+
+async fn matrix<R: Registry>(
+    registry: impl Fn() -> R,
+    (platform, calls): (fn() -> MemoryPlatform, usize),
+    faults: &[Fault],
+) {
+    for retry in [Retry::SameKey, Retry::OtherKey, Retry::KeyMadeHere] {
+        for fault in faults.iter().copied() {
+            for n in 1..=calls {
+                for m in 0.. {
+                    let failures = Failures { platform, retry, fault, n, m };
+                    let failed_twice = two_failures(registry(), failures).await;
+                    if m > 0 && !failed_twice {
+                        break;
                     }
                 }
             }
