@@ -3,6 +3,8 @@
 import itertools
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,14 +23,20 @@ BUILT = [*(ROOT / "target" / "lambda" / function / "bootstrap.zip" for function 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory):
+    with deployed(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@contextmanager
+def deployed(folder: Path, **parameters: str) -> Iterator[Stack]:
+    """A local AWS of its own with the stack on it."""
     missing = [str(path.relative_to(ROOT)) for path in BUILT if not path.exists()]
     if missing:
         advice = "run 'make tools package ARCH=host PROFILE=dev' first"
         pytest.exit(f"{', '.join(missing)} missing: {advice}", returncode=2)
-    folder = tmp_path_factory.mktemp("stack")
     aws = local_aws.start(folder / "aws")
     # The reconciler runs when a test says so, and a trusted user's quota is small enough to be used up.
-    parameters = {"LogLevel": "debug", "ReconcileSchedule": "rate(1 day)", "ClaimsPerUserPerDay": "3"}
+    parameters |= {"LogLevel": "debug", "ReconcileSchedule": "rate(1 day)", "ClaimsPerUserPerDay": "3"}
     try:
         yield Stack(aws, aws.deploy(**parameters, **own_ca(aws, folder)), folder)
     finally:

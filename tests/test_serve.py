@@ -48,6 +48,16 @@ def test_a_server_that_is_killed_has_everything_when_it_comes_back(server: Serve
         again.process.wait()
 
 
+def test_a_server_that_is_told_to_end_as_soon_as_it_says_that_it_runs_ends_well(tmp_path):
+    for number in range(8):
+        server = start(tmp_path / "data", tmp_path)
+        try:
+            assert server.end([signal.SIGTERM, signal.SIGINT][number % 2]) == 0, server.log.read_text()
+        finally:
+            server.process.kill()
+            server.process.wait()
+
+
 def test_a_trail_that_was_changed_is_told(server: Server):
     def verify() -> subprocess.CompletedProcess:
         return subprocess.run([CVM, "audit", "verify", "--data", server.data], capture_output=True, text=True)

@@ -7,11 +7,12 @@ pub(crate) use cvm_provisioning::encode_der as tlv;
 use cvm_provisioning::{PublicKey, Timestamp};
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, CrlDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
 
 use crate::moment::moment;
+use crate::revocation_address::{Addresses, INFORMATION_ACCESS};
 use crate::{Profile, SerialNumber, ServerName};
 
 /// All of it but the key, and what is the issuer's.
@@ -29,7 +30,7 @@ pub(crate) enum Purpose {
     /// Signs certificates, below which there may be so many CAs, and revocation lists.
     Authority { path_length: u8 },
     /// Authenticates itself as the client of a TLS connection.
-    Client { uri: Option<String>, crl: Option<String> },
+    Client { uri: Option<String>, addresses: Option<Addresses> },
     /// Authenticates itself as the server of a TLS connection, by one of these names.
     Server { names: Vec<ServerName> },
 }
@@ -72,7 +73,7 @@ impl Contents<'_> {
                 params.is_ca = IsCa::Ca(BasicConstraints::Constrained(*path_length));
                 params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             }
-            Purpose::Client { uri, crl } => {
+            Purpose::Client { uri, addresses } => {
                 params.is_ca = IsCa::ExplicitNoCa;
                 params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -80,8 +81,11 @@ impl Contents<'_> {
                     .iter()
                     .map(|uri| Ok(SanType::URI(Ia5String::try_from(uri.as_str())?)))
                     .collect::<Result<_, rcgen::Error>>()?;
-                params.crl_distribution_points =
-                    crl.iter().map(|uri| CrlDistributionPoint { uris: vec![uri.clone()] }).collect();
+                if let Some(addresses) = addresses {
+                    params.crl_distribution_points.push(CrlDistributionPoint { uris: vec![addresses.crl.clone()] });
+                    let access = addresses.information_access();
+                    params.custom_extensions.push(CustomExtension::from_oid_content(INFORMATION_ACCESS, access));
+                }
             }
             Purpose::Server { names } => {
                 params.is_ca = IsCa::ExplicitNoCa;
@@ -122,17 +126,18 @@ impl Contents<'_> {
                 // keyCertSign and cRLSign are the bits 5 and 6; the last one of the octet is not used.
                 extensions.push(Extension::new("2.5.29.15", true, vec![BIT_STRING, 2, 1, 0b0000_0110]));
             }
-            Purpose::Client { uri, crl } => {
+            Purpose::Client { uri, addresses } => {
                 extensions.push(Extension::new("2.5.29.19", true, tlv(SEQUENCE, &[])));
                 extensions.push(Extension::new("2.5.29.15", true, DIGITAL_SIGNATURE.to_vec()));
                 extensions.push(Extension::new("2.5.29.37", false, tlv(SEQUENCE, &[&tlv(OID, &[CLIENT_AUTH])])));
                 let name = |uri: &String| tlv(UNIFORM_RESOURCE_IDENTIFIER, &[uri.as_bytes()]);
                 extensions
                     .extend(uri.iter().map(|uri| Extension::new("2.5.29.17", false, tlv(SEQUENCE, &[&name(uri)]))));
-                extensions.extend(crl.iter().map(|uri| {
-                    let point = tlv(SEQUENCE, &[&tlv(0xa0, &[&tlv(0xa0, &[&name(uri)])])]);
-                    Extension::new("2.5.29.31", false, tlv(SEQUENCE, &[&point]))
-                }));
+                if let Some(addresses) = addresses {
+                    let point = tlv(SEQUENCE, &[&tlv(0xa0, &[&tlv(0xa0, &[&name(&addresses.crl)])])]);
+                    extensions.push(Extension::new("2.5.29.31", false, tlv(SEQUENCE, &[&point])));
+                    extensions.push(Extension::new("1.3.6.1.5.5.7.1.1", false, addresses.information_access()));
+                }
             }
             Purpose::Server { names } => {
                 extensions.push(Extension::new("2.5.29.19", true, tlv(SEQUENCE, &[])));

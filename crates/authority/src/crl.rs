@@ -103,6 +103,7 @@ impl<S: Signer> Authority<S> {
         let signed = &crl.tbs_cert_list;
         let found = [Some(signed.this_update), signed.next_update];
         let rules = [
+            (crl.signature_value.unused_bits == 0, Defect::Encoding),
             (signed.version == Some(X509Version::V2), Defect::Version),
             (signed.issuer.as_raw() == self.subject(), Defect::Issuer),
             (

@@ -3,6 +3,7 @@ use std::time::Duration;
 use cvm_provisioning::{Certificate, DeviceId, KeyFingerprint, PublicKey, Timestamp};
 
 use crate::contents::{Contents, Purpose, Validity};
+use crate::revocation_address::Addresses;
 use crate::{
     Authority, Curve, KeyError, LocalSigner, Profile, SerialNumber, ServerName, Signer, SigningError, SubjectText,
     Unfit,
@@ -26,7 +27,8 @@ impl<S: Signer> Authority<S> {
             return Err(IssueError::OwnKey);
         }
         let uri = profile.uri_prefix().map(|prefix| format!("{prefix}{id}"));
-        let purpose = Purpose::Client { uri, crl: profile.crl().map(ToString::to_string) };
+        let addresses = profile.revocation().map(|address| Addresses::of(address, self));
+        let purpose = Purpose::Client { uri, addresses };
         self.issue_to(id.as_str(), purpose, profile, key, now).await
     }
 
@@ -40,7 +42,7 @@ impl<S: Signer> Authority<S> {
         let key = LocalSigner::generate(Curve::P256)?;
         let profile = Profile::new(ONE_DAY).at_least(Duration::ZERO);
         Ok(self
-            .issue_to(name.as_str(), Purpose::Client { uri: None, crl: None }, &profile, key.public_key(), now)
+            .issue_to(name.as_str(), Purpose::Client { uri: None, addresses: None }, &profile, key.public_key(), now)
             .await?
             .certificate)
     }
@@ -169,6 +171,13 @@ pub enum IssueError {
     /// The CA is not valid now.
     #[error("the CA's certificate cannot be used: {0}")]
     Unfit(#[from] Unfit),
+}
+
+impl IssueError {
+    /// Whether it may go well if it is asked for again.
+    pub const fn is_for_now(&self) -> bool {
+        matches!(self, Self::Signing(error) if error.is_for_now())
+    }
 }
 
 const ONE_DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -16,6 +16,7 @@
 
 mod authorities;
 mod authority;
+mod ca_certificates;
 mod contents;
 mod create;
 mod crl;
@@ -28,6 +29,7 @@ mod moment;
 mod ocsp;
 mod own_platform;
 mod profile;
+mod revocation_address;
 mod revoked;
 mod serial_number;
 mod server_name;
@@ -40,6 +42,7 @@ mod uri;
 
 pub use authorities::{Authorities, SetError};
 pub use authority::{Authority, public_key};
+pub use ca_certificates::{CaCertificates, InvalidCaCertificates};
 pub use create::{AuthorityProfile, CreateError, Tier};
 pub use crl::{Crl, CrlError};
 pub use issue::{IssueError, Issued};
@@ -50,6 +53,7 @@ pub use local_signer::{Curve, KeyError, LocalSigner};
 pub use ocsp::{CertificateStatus, InvalidOcspRequest, OcspRequest, OcspResponder, OcspResponse, RequestedCertificate};
 pub use own_platform::OwnPlatform;
 pub use profile::Profile;
+pub use revocation_address::RevocationAddress;
 pub use revoked::{RevocationReason, RevokedCertificate};
 pub use serial_number::{InvalidSerialNumber, SerialNumber};
 pub use server_name::{InvalidServerName, ServerName};

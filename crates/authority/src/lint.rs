@@ -46,6 +46,8 @@ pub(crate) fn certificate(
             Defect::Validity,
         ),
         (signed.subject_pki.raw == key.spki(), Defect::Key),
+        // Octets, all of whose bits count.
+        (certificate.signature_value.unused_bits == 0, Defect::Encoding),
         (extensions(&certificate) == contents.extensions(key, signatory.key_identifier), Defect::Extensions),
     ];
     rules.into_iter().try_for_each(|(holds, defect)| if holds { Ok(()) } else { Err(defect) })?;
@@ -148,6 +150,7 @@ mod tests {
 
     use super::*;
     use crate::contents::{Purpose, Validity};
+    use crate::revocation_address::{Addresses, INFORMATION_ACCESS};
     use crate::sign::sign;
     use crate::testing::p256;
     use crate::{Authority, AuthorityProfile, LocalSigner, Signer, Tier};
@@ -175,7 +178,11 @@ mod tests {
             common_name: "sn-0001",
             purpose: Purpose::Client {
                 uri: Some("urn:example:sn-0001".to_owned()),
-                crl: Some("http://example.org/crl".to_owned()),
+                addresses: Some(Addresses {
+                    crl: "http://example.org/crl".to_owned(),
+                    ocsp: "http://example.org/ocsp".to_owned(),
+                    ca: "http://example.org/ca".to_owned(),
+                }),
             },
             serial_number: SerialNumber::random(NOW).unwrap(),
             validity: Validity::from_now(Duration::from_secs(1000), NOW),
@@ -209,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn threat_16_an_extension_more_or_less_or_other_is_found() {
         type Change = fn(&mut CertificateParams);
-        let changes: [Change; 15] = [
+        let changes: [Change; 17] = [
             |params| params.is_ca = IsCa::NoCa,
             |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
             |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
@@ -222,6 +229,11 @@ mod tests {
             |params| params.subject_alt_names.clear(),
             |params| params.subject_alt_names.push(SanType::DnsName("example.org".try_into().unwrap())),
             |params| params.crl_distribution_points[0].uris.push("http://example.com/crl".to_owned()),
+            |params| params.custom_extensions.clear(),
+            |params| {
+                let access = CustomExtension::from_oid_content(INFORMATION_ACCESS, vec![0x30, 0]);
+                params.custom_extensions = vec![access];
+            },
             |params| params.use_authority_key_identifier_extension = false,
             |params| params.key_identifier_method = KeyIdMethod::Sha384,
             |params| {

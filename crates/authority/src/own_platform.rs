@@ -42,7 +42,10 @@ impl<S: Signer, L: Send + Sync> CertificateAuthority for OwnPlatform<S, L> {
         let id: DeviceId = thing.as_str().parse().map_err(|error| refused(Box::new(error)))?;
         let now = (self.clock)();
         let issued = self.authorities.load().issue(&self.profile, &id, csr.key(), now).await;
-        let issued = issued.map_err(|error| refused(error.into()))?;
+        let issued = issued.map_err(|error| match error.is_for_now() {
+            true => PlatformError::Unavailable { action: ISSUE, source: error.into() },
+            false => refused(error.into()),
+        })?;
         let certificate = issued.certificate().clone();
         let entry = LedgerEntry {
             id: *certificate.id(),

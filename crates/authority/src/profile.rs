@@ -1,6 +1,7 @@
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use crate::{InvalidUri, Uri};
+use crate::{RevocationAddress, Uri};
 
 /// What a device's certificate says besides the device's id and key.
 ///
@@ -12,7 +13,7 @@ pub struct Profile {
     validity: Duration,
     at_least: Duration,
     uri_prefix: Option<Uri>,
-    crl: Option<Uri>,
+    revocation: Option<RevocationAddress>,
 }
 
 impl Profile {
@@ -27,7 +28,12 @@ impl Profile {
     /// Certificates that are valid this long from the moment they are made, in whole seconds. They are not issued when
     /// the CA ends before: see [`Profile::at_least`].
     pub const fn new(validity: Duration) -> Self {
-        Self { validity, at_least: validity, uri_prefix: None, crl: None }
+        Self { validity, at_least: validity, uri_prefix: None, revocation: None }
+    }
+
+    /// Certificates that are valid for so many days, or until the CA ends.
+    pub fn of_days(days: NonZeroU16) -> Self {
+        Self::new(Duration::from_secs(24 * 60 * 60 * u64::from(days.get()))).at_least(Duration::ZERO)
     }
 
     /// The same, but where the CA ends before, a certificate may end with it, as long as it is valid for so long.
@@ -43,16 +49,11 @@ impl Profile {
         Self { uri_prefix: Some(prefix), ..self }
     }
 
-    /// The same with the place where the CA's revocation list is (RFC 5280 section 4.2.1.13).
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidUri::NotHttp`] for any other than `http://`.
-    pub fn with_crl(self, location: Uri) -> Result<Self, InvalidUri> {
-        match location.is_http() {
-            true => Ok(Self { crl: Some(location), ..self }),
-            false => Err(InvalidUri::NotHttp),
-        }
+    /// The same with the places where the CA's revocation list, OCSP and the CA's own certificate are (RFC 5280 sections
+    /// 4.2.1.13 and 4.2.2.1).
+    #[must_use]
+    pub fn with_revocation(self, address: RevocationAddress) -> Self {
+        Self { revocation: Some(address), ..self }
     }
 
     /// How long a certificate is valid from the moment it is made.
@@ -68,21 +69,7 @@ impl Profile {
         self.uri_prefix.as_ref()
     }
 
-    pub(crate) const fn crl(&self) -> Option<&Uri> {
-        self.crl.as_ref()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revocation_list_is_not_fetched_over_tls() {
-        let profile = Profile::new(Duration::from_secs(1));
-        for bad in ["https://example.org/crl", "ldap://example.org/crl", "urn:crl"] {
-            assert_eq!(profile.clone().with_crl(bad.parse().unwrap()), Err(InvalidUri::NotHttp), "{bad}");
-        }
-        assert!(profile.with_crl("http://example.org/crl".parse().unwrap()).is_ok());
+    pub(crate) const fn revocation(&self) -> Option<&RevocationAddress> {
+        self.revocation.as_ref()
     }
 }

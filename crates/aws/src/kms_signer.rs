@@ -46,6 +46,13 @@ impl KmsSigner {
     }
 }
 
+impl KmsSigner {
+    /// Its ARN, where it was [opened](Self::open), else the name by which it is [known](Self::known).
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+}
+
 impl Signer for KmsSigner {
     fn public_key(&self) -> &PublicKey {
         &self.public_key

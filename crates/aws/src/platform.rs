@@ -1,6 +1,7 @@
 //! AWS IoT as the platform: certificates, things and policies through its control plane.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use aws_sdk_iot::Client;
 use aws_sdk_iot::config::retry::RetryConfig;
@@ -12,6 +13,7 @@ use cvm_provisioning::{
     Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType,
 };
 
+use crate::OwnCa;
 use crate::error::platform_error;
 
 /// The control plane of AWS IoT.
@@ -20,12 +22,14 @@ pub struct AwsIot {
     pub(crate) client: Client,
     /// The data plane, where connections are ended; a function that ends none has no use for it.
     pub(crate) connections: Option<aws_sdk_iotdataplane::Client>,
+    /// Who signs certificates, where that is not AWS IoT.
+    pub(crate) own_ca: Option<Arc<OwnCa>>,
 }
 
 impl AwsIot {
     /// The platform behind this client.
     pub const fn new(client: Client) -> Self {
-        Self { client, connections: None }
+        Self { client, connections: None, own_ca: None }
     }
 
     /// The same platform, which can end connections through its data plane.
@@ -116,6 +120,21 @@ impl AwsIot {
 impl Platform for AwsIot {
     async fn issue(&self, csr: &Csr, _: &ThingName) -> Result<IssuedCertificate, PlatformError> {
         self.make(csr, true).await
+    }
+
+    fn prepares(&self) -> bool {
+        self.own_ca.is_some()
+    }
+
+    async fn prepare(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {
+        match &self.own_ca {
+            Some(own_ca) => Box::pin(own_ca.sign(csr, thing)).await,
+            None => Err(refused("prepare a certificate", "AWS IoT makes its certificates itself")),
+        }
+    }
+
+    async fn register(&self, pem: &str) -> Result<(), PlatformError> {
+        self.register_certificate(pem).await
     }
 
     async fn ensure_thing(&self, thing: &Thing) -> Result<(), PlatformError> {

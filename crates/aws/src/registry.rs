@@ -53,7 +53,7 @@ impl DynamoDbRegistry {
 
 impl Reservations for DynamoDbRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
-        let Attempt { id, device, proof, origin, now } = attempt;
+        let Attempt { id, device, proof, origin, now, prepared } = attempt;
         let mut change = Change::of(self.update(device))
             .set("#state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :until")
             .set(match proof.key_made_here && proof.shown.is_none() {
@@ -76,6 +76,12 @@ impl Reservations for DynamoDbRegistry {
             .value(":until", seconds(attempt.lease_ends()))
             .value(":zero", number(0));
 
+        if let Some(prepared) = prepared {
+            // What an earlier attempt left is not forgotten for what nobody has seen yet.
+            change = change
+                .set("leftover = if_not_exists(leftover, :prepared)")
+                .value(":prepared", item::credential_value(prepared));
+        }
         let mut proofs = Vec::new();
         if let Some(digest) = &proof.token {
             proofs.push(

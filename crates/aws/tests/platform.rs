@@ -14,6 +14,9 @@ use aws_sdk_iot::operation::describe_thing::DescribeThingOutput;
 use aws_sdk_iot::operation::detach_thing_principal::DetachThingPrincipalOutput;
 use aws_sdk_iot::operation::list_certificates::ListCertificatesOutput;
 use aws_sdk_iot::operation::list_thing_principals::ListThingPrincipalsOutput;
+use aws_sdk_iot::operation::register_certificate_without_ca::{
+    RegisterCertificateWithoutCAError, RegisterCertificateWithoutCaOutput,
+};
 use aws_sdk_iot::operation::update_certificate::{UpdateCertificateError, UpdateCertificateOutput};
 use aws_sdk_iot::operation::update_thing::UpdateThingOutput;
 use aws_sdk_iot::primitives::DateTime;
@@ -67,6 +70,35 @@ async fn a_certificate_is_made_active_from_the_csr_as_it_was_read() {
     let made = platform.issue(&key, &"sn-1".to_owned().try_into().unwrap()).await.unwrap();
     assert_eq!(made, IssuedCertificate { name: ARN.to_owned(), ..issued });
     assert_eq!(create.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_registered_again_is_let_in_again() {
+    let issued = certificate(&csr("sn-1")).await.certificate;
+    let (pem, id) = (issued.pem().to_owned(), issued.id().to_string());
+    let sent = pem.clone();
+    let register = mock!(Client::register_certificate_without_ca)
+        .match_requests(move |request| {
+            request.certificate_pem() == Some(sent.as_str()) && request.status() == Some(&CertificateStatus::Active)
+        })
+        .sequence()
+        .output(|| RegisterCertificateWithoutCaOutput::builder().build())
+        .error(|| {
+            let code = ErrorMetadata::builder().code("ResourceAlreadyExistsException").build();
+            let exists = ResourceAlreadyExistsException::builder().meta(code).build();
+            RegisterCertificateWithoutCAError::ResourceAlreadyExistsException(exists)
+        })
+        .build();
+    let activate = mock!(Client::update_certificate)
+        .match_requests(move |request| {
+            request.certificate_id() == Some(id.as_str()) && request.new_status() == Some(&CertificateStatus::Active)
+        })
+        .then_output(|| UpdateCertificateOutput::builder().build());
+    let platform = AwsIot::new(mock_client!(aws_sdk_iot, RuleMode::MatchAny, [&register, &activate]));
+    for activations in [0, 1] {
+        platform.register(&pem).await.unwrap();
+        assert_eq!(activate.num_calls(), activations);
+    }
 }
 
 #[tokio::test]

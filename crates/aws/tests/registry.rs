@@ -45,6 +45,8 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
     let database = LocalDynamoDb::start().await;
     let registry = database.registry("faults").await;
     scenario::vend::fault_matrix(|| registry.clone()).await;
+    // What else can go wrong goes as wrong over the registry in memory.
+    scenario::vend::own_ca_fault_matrix(|| registry.clone(), &[Fault::Kill(Effect::After)]).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod arguments;
 mod audit;
 mod aws;
 mod ca;
+mod ca_key;
 mod certificate;
 mod claim;
 mod cli;

@@ -21,6 +21,9 @@ pub struct Attempt {
     pub origin: Origin,
     /// When the request came in.
     pub now: Timestamp,
+    /// What was signed for it with a CA of our own, before it holds the device. The platform does not know of it yet, and
+    /// learns of it only where the reservation has it.
+    pub prepared: Option<Credential>,
 }
 
 impl Attempt {
@@ -96,7 +99,8 @@ pub struct Reservation {
     pub expires_at: Timestamp,
     /// The state that the device is in again where the attempt comes to nothing.
     pub from: State,
-    /// What an earlier attempt had made and nobody was given: the same key takes it up, another key has it retired.
+    /// What was made, by this attempt or an earlier one, and nobody was given: the same key takes it up, another key has
+    /// it retired.
     pub left: Option<Credential>,
     /// Attempts since it was last known what they left behind. More than one means that an attempt died without a
     /// word, and that the platform has to be asked.

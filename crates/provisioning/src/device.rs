@@ -119,7 +119,8 @@ impl Device {
             expires_at: attempt.lease_ends(),
             from: earlier.as_ref().map_or(from, |earlier| earlier.from),
             attempts: earlier.as_ref().map_or(0, |earlier| earlier.attempts) + 1,
-            left: earlier.and_then(|earlier| earlier.left),
+            // What an earlier attempt left is not forgotten for what nobody has seen yet.
+            left: earlier.and_then(|earlier| earlier.left).or_else(|| attempt.prepared.clone()),
         });
         let unsettled = self.unsettled.get_or_insert_with(|| Unsettled { since: attempt.now, keys: BTreeSet::new() });
         unsettled.keys.insert(key);

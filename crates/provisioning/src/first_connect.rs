@@ -217,7 +217,7 @@ where
         }
         let device = self.naming.device(certificate).map_err(Unacceptable::Unnamed)?;
         let proof = Proof::of_certificate(*certificate.id(), *certificate.key(), GroupCredential::Ca(ca));
-        Ok(Attempt { id: AttemptId::of(certificate.id()), device, proof, origin: origin.clone(), now })
+        Ok(Attempt { id: AttemptId::of(certificate.id()), device, proof, origin: origin.clone(), now, prepared: None })
     }
 
     async fn admit_device(

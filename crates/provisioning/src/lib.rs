@@ -61,6 +61,7 @@ mod tombstone;
 mod trusted_users;
 mod vend;
 mod vend_at_once;
+mod vend_prepared;
 mod wrong_proofs;
 
 pub use attempt::{Attempt, AttemptId, Beside, Leftover, Remains, Reservation, ReservationLost};

@@ -321,6 +321,29 @@ pub trait Platform: Send + Sync {
         thing: &ThingName,
     ) -> impl Future<Output = Result<IssuedCertificate, PlatformError>> + Send;
 
+    /// Whether certificates are those of a CA of our own, and the platform takes them as they are: then each is
+    /// [prepared](Self::prepare), recorded and [registered](Self::register) instead of [issued](Self::issue).
+    fn prepares(&self) -> bool {
+        false
+    }
+
+    /// Signs a certificate for the CSR's key and for this thing, of which the platform knows nothing yet: what nobody
+    /// records never was. Only where it [prepares](Self::prepares) them.
+    fn prepare(
+        &self,
+        _csr: &Csr,
+        _thing: &ThingName,
+    ) -> impl Future<Output = Result<IssuedCertificate, PlatformError>> + Send {
+        let source = "the platform makes its certificates itself".into();
+        std::future::ready(Err(PlatformError::Refused { action: "prepare a certificate", source }))
+    }
+
+    /// Has the platform know a certificate that was prepared, and let it in; again is the same as once. `pem` is the
+    /// certificate.
+    fn register(&self, _pem: &str) -> impl Future<Output = Result<(), PlatformError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Makes the thing, or makes sure that the one there is what it should be.
     fn ensure_thing(&self, thing: &Thing) -> impl Future<Output = Result<(), PlatformError>> + Send;
 

@@ -227,7 +227,7 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
         }
         let proof = Proof::of_certificate(request.certificate, key, GroupCredential::Claim(claim));
         let (id, origin, now) = (AttemptId::of(&request.certificate), request.origin.clone(), request.now);
-        Ok((Attempt { id, device, proof, origin, now }, claim))
+        Ok((Attempt { id, device, proof, origin, now, prepared: None }, claim))
     }
 
     async fn decide(

@@ -266,6 +266,7 @@ where
             proof: Proof::of_key(reservation.key, None, false),
             origin: origin.clone(),
             now,
+            prepared: None,
         };
         let version = device.version;
         device.reserve(&attempt);

@@ -17,9 +17,18 @@
 //! ([`Reservations::release`]). If the process dies without a word, the reservation still names the device and the key,
 //! and the thing lists the certificate: the next attempt finds it there, takes it up again or retires it. A certificate
 //! is never handed out before the registry knows it, so what a crash leaves is in nobody's hands.
+//!
+//! **With a CA of our own** on a platform that takes its certificates, step 1 is more and step 2 is less: what is issued is
+//! known before, and the reservation [records](crate::Attempt::prepared) it in the same write.
+//!
+//! ```text
+//! 1 look, sign, reserve and record
+//! 2 register || ensure thing       again is the same as once, so that whoever goes on does both again
+//! ```
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +37,9 @@ use futures_util::future::{join, join_all, join3};
 use crate::superseded::Succession;
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, Beside, Certificate, Credential, Csr, Decision, Denial, Device, DeviceId,
-    DeviceKey, EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError, Policy, PolicyName,
-    Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve, Resources,
-    ShownCertificate, Templates, Timestamp,
+    DeviceKey, DeviceStore, EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError,
+    Policy, PolicyName, Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve,
+    Resources, ShownCertificate, Templates, Timestamp,
 };
 
 /// Where devices ask for their certificates: what a door calls.
@@ -42,7 +51,7 @@ pub trait Vending: Send + Sync {
     fn record(&self, record: &AuditRecord<'_>);
 }
 
-impl<R: Reservations, P: Platform, A: Audit> Vending for Vend<R, P, A> {
+impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vending for Vend<R, P, A> {
     async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
         self.vend(request).await
     }
@@ -168,7 +177,7 @@ impl VendRequest {
         let token = token.as_ref().map(EnrolmentToken::digest);
         let shown = shown.and_then(|certificate| ShownCertificate::of(&certificate, now));
         let proof = Proof { shown, ..Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some()) };
-        let attempt = Attempt { id: attempt, device, proof, origin, now };
+        let attempt = Attempt { id: attempt, device, proof, origin, now, prepared: None };
         if refused_keys.contains(&attempt.proof.key) {
             record(audit, &attempt, Outcome::Refused { reason: "key-refused", advice: "the device needs a new key" });
             return Err(VendError::KeyRefused);
@@ -233,7 +242,7 @@ pub(crate) fn record(audit: &impl Audit, attempt: &Attempt, outcome: Outcome<'_>
     audit.record(&AuditRecord { origin: &attempt.origin, device, key, outcome });
 }
 
-impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
+impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     /// Decides about one request, and does what the decision asks for.
     ///
     /// # Errors
@@ -241,7 +250,13 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     /// [`VendError`]; after any of them the device may ask again, and finds what this attempt left in order.
     pub async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
         let request = request.parse(&self.refused_keys, &self.audit)?;
-        let Requested { attempt, csr, private_key, parameters } = request;
+        let Requested { mut attempt, csr, private_key, parameters } = request;
+        if self.platform.prepares() {
+            match self.look_and_prepare(&attempt, &csr, &parameters).await {
+                ControlFlow::Continue(prepared) => attempt.prepared = prepared,
+                ControlFlow::Break(answer) => return answer,
+            }
+        }
         let held = match self.registry.reserve(&attempt).await {
             Ok(Reserve::Held(device)) => device,
             Ok(Reserve::Refused(found)) => {
@@ -305,6 +320,13 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     ) -> Result<Credential, VendError> {
         let resources = self.templates.evaluate(device, parameters).map_err(VendError::Parameters)?;
         let found = self.settle(device, attempt, &resources).await?;
+        let found = match found {
+            None if self.platform.prepares() => {
+                *left = Leftover::Known(None);
+                Some(self.prepare_again(csr, attempt, &resources).await?)
+            }
+            found => found,
+        };
         // What the device has is no attempt's to leave.
         *left = Leftover::Known(found.clone().filter(|found| !device.has(&found.certificate)));
         if found.as_ref().is_none_or(|found| !device.has(&found.certificate)) {
@@ -317,6 +339,9 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
 
         let issue = async {
             match found {
+                Some(credential) if self.platform.prepares() && !device.has(&credential.certificate) => {
+                    self.platform.register(&credential.pem).await.map(|()| credential)
+                }
                 Some(credential) => Ok(credential),
                 None => self.issue(csr, attempt, &resources).await,
             }
@@ -390,8 +415,7 @@ impl<R: Reservations, P: Platform, A: Audit> Vend<R, P, A> {
                 self.platform.retire(&credential.thing, &credential.certificate_name).await?;
             }
         }
-        let own = device.credential.as_ref().filter(|own| own.continues(attempt, resources));
-        Ok(usable.or_else(|| own.filter(|own| !own.is_renewable(&attempt.proof)).cloned()))
+        Ok(usable.or_else(|| device.keeps(attempt, resources).cloned()))
     }
 }
 
@@ -403,6 +427,12 @@ impl Credential {
 }
 
 impl Device {
+    /// The certificate that it has, where `attempt` asks for that one and no other.
+    pub(crate) fn keeps(&self, attempt: &Attempt, resources: &Resources) -> Option<&Credential> {
+        let own = self.credential.as_ref().filter(|own| own.continues(attempt, resources));
+        own.filter(|own| !own.is_renewable(&attempt.proof))
+    }
+
     /// What the attempt that has just reserved this device finds left behind by earlier ones.
     fn leftover(&self) -> Leftover {
         let alone = self.reservation.as_ref().is_some_and(|reservation| reservation.attempts <= 1);

@@ -2,7 +2,7 @@
 
 use cvm_provisioning::{Decision, DeviceStore as _, KeyOrigin, RefusedKeys, State, VendError};
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
-use cvm_testkit::{MemoryRegistry, Script, contract, scenario};
+use cvm_testkit::{Effect, Fault, MemoryPlatform, MemoryRegistry, Script, contract, scenario};
 use std::time::Duration;
 
 #[tokio::test]
@@ -14,6 +14,7 @@ async fn the_registry_in_memory_keeps_the_contract() {
 #[tokio::test]
 async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
     Box::pin(scenario::vend::fault_matrix(MemoryRegistry::default)).await;
+    Box::pin(scenario::vend::own_ca_fault_matrix(MemoryRegistry::default, &Fault::FAILURES)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,6 +38,39 @@ async fn a_fresh_vend_is_six_calls_in_four_steps_and_a_replay_is_one() {
     assert!(again.replayed);
     assert_eq!(again.credential, first.credential);
     assert_eq!(script.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_an_own_ca_a_fresh_vend_is_eight_calls_in_six_steps_and_strangers_cost_no_signature() {
+    let platform = MemoryPlatform::with_own_ca();
+    let world = scenario::World::on(platform, MemoryRegistry::default(), device("sn-1")).await;
+    let key = csr("sn-1");
+    for (number, calls, steps, is_fresh) in [(1, 8, 6, true), (2, 1, 1, false)] {
+        let script = Script::paced(Duration::from_secs(1));
+        let begin = tokio::time::Instant::now();
+        let vended = world.vend(&script).vend(request("sn-1", number, Some(&key), NOW)).await.unwrap();
+        assert_eq!(vended.replayed, !is_fresh);
+        assert_eq!((script.calls(), begin.elapsed().as_secs()), (calls, steps));
+    }
+    let script = Script::default();
+    let stranger = request("sn-2", 3, Some(&csr("sn-2")), NOW);
+    assert!(matches!(world.vend(&script).vend(stranger).await, Err(VendError::Refused)));
+    assert_eq!(script.calls(), 2, "a look, and the refusal that is written down");
+}
+
+#[tokio::test]
+async fn threat_33_what_an_own_ca_signs_is_recorded_before_the_platform_knows_it() {
+    let platform = MemoryPlatform::with_own_ca();
+    let world = scenario::World::on(platform, MemoryRegistry::default(), device("sn-1")).await;
+    let key = csr("sn-1");
+    // The fourth call registers it.
+    let script = Script::fail(4, Fault::Kill(Effect::Before));
+    let vend = world.vend(&script);
+    assert!(script.run(vend.vend(request("sn-1", 1, Some(&key), NOW))).await.is_none());
+    let recorded = world.stored("sn-1").await.reservation.unwrap().left.unwrap().certificate;
+    assert_eq!(world.platform.standing(&recorded), None);
+    let next = world.vend(&Script::default()).vend(request("sn-1", 2, Some(&key), later(30))).await.unwrap();
+    assert_eq!(next.credential.certificate, recorded, "the next attempt goes on with it");
 }
 
 #[tokio::test(start_paused = true)]

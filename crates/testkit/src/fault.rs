@@ -238,6 +238,18 @@ impl<P: Platform> Platform for Faulty<P> {
         self.platform_call(self.inner.issue(csr, thing)).await
     }
 
+    fn prepares(&self) -> bool {
+        self.inner.prepares()
+    }
+
+    async fn prepare(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {
+        self.platform_call(self.inner.prepare(csr, thing)).await
+    }
+
+    async fn register(&self, pem: &str) -> Result<(), PlatformError> {
+        self.platform_call(self.inner.register(pem)).await
+    }
+
     async fn ensure_thing(&self, thing: &Thing) -> Result<(), PlatformError> {
         self.platform_call(self.inner.ensure_thing(thing)).await
     }

@@ -77,7 +77,7 @@ pub fn csr(name: &str) -> Csr {
 /// An attempt with this number, by this key and [`TOKEN`].
 pub fn attempt(name: &str, number: u128, csr: &Csr, now: Timestamp) -> Attempt {
     let proof = Proof::of_key(*csr.key().fingerprint(), Some(token().digest()), false);
-    Attempt { id: AttemptId::new(number), device: id(name), proof, origin: origin(), now }
+    Attempt { id: AttemptId::new(number), device: id(name), proof, origin: origin(), now, prepared: None }
 }
 
 /// A request by this device with this key, or for one made by us, and with [`TOKEN`].

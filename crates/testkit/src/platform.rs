@@ -16,6 +16,7 @@ use rcgen::{
 /// taken, things, policies, and power where all of them meet.
 #[derive(Clone)]
 pub struct MemoryPlatform {
+    prepares: bool,
     issuer: Arc<Issuer<'static, KeyPair>>,
     account: Arc<Mutex<Account>>,
 }
@@ -44,11 +45,16 @@ impl Default for MemoryPlatform {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let key = KeyPair::generate().expect("the test machine has randomness");
-        Self { issuer: Arc::new(Issuer::new(params, key)), account: Arc::default() }
+        Self { prepares: false, issuer: Arc::new(Issuer::new(params, key)), account: Arc::default() }
     }
 }
 
 impl MemoryPlatform {
+    /// A platform that takes the certificates of a CA of our own, without having to know that CA.
+    pub fn with_own_ca() -> Self {
+        Self { prepares: true, ..Self::default() }
+    }
+
     /// The certificates that can do something: active, with a policy, and attached to a thing.
     pub fn powerful(&self) -> Vec<CertificateId> {
         let account = self.account();
@@ -109,6 +115,12 @@ impl MemoryPlatform {
 
     /// A certificate for the key of a CSR, whatever it is for.
     pub async fn issue(&self, csr: &Csr) -> Result<IssuedCertificate, PlatformError> {
+        let issued = self.sign(csr);
+        self.register(&issued.certificate, None, Standing::Active);
+        Ok(issued)
+    }
+
+    fn sign(&self, csr: &Csr) -> IssuedCertificate {
         let mut account = self.account();
         account.issued += 1;
         let mut params = CertificateParams::default();
@@ -120,9 +132,7 @@ impl MemoryPlatform {
         params.not_after = date_time_ymd(2049, 12, 31);
         let pem = params.signed_by(&P256Key(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
         let certificate = Certificate::parse(&pem).expect("rcgen makes certificates that parse");
-        drop(account);
-        self.register(&certificate, None, Standing::Active);
-        Ok(IssuedCertificate { name: arn(certificate.id()), certificate })
+        IssuedCertificate { name: arn(certificate.id()), certificate }
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {
@@ -136,7 +146,27 @@ impl MemoryPlatform {
 
 impl Platform for MemoryPlatform {
     async fn issue(&self, csr: &Csr, _: &ThingName) -> Result<IssuedCertificate, PlatformError> {
+        assert!(!self.prepares, "a certificate that is not recorded before it is made");
         Self::issue(self, csr).await
+    }
+
+    fn prepares(&self) -> bool {
+        self.prepares
+    }
+
+    async fn prepare(&self, csr: &Csr, _: &ThingName) -> Result<IssuedCertificate, PlatformError> {
+        Ok(self.sign(csr))
+    }
+
+    async fn register(&self, pem: &str) -> Result<(), PlatformError> {
+        let certificate = Certificate::parse(pem).map_err(|_| Self::refused("register the certificate"))?;
+        let there = self.account().certificates.get_mut(&arn(certificate.id())).map(|entry| {
+            entry.standing = Standing::Active;
+        });
+        if there.is_none() {
+            Self::register(self, &certificate, None, Standing::Active);
+        }
+        Ok(())
     }
 
     async fn ensure_thing(&self, thing: &Thing) -> Result<(), PlatformError> {

@@ -1,21 +1,17 @@
 //! The function's environment, read and cross-checked once, at the start.
 
-use std::time::Duration;
+use std::num::NonZeroU16;
 
-use cvm_authority::{Profile, public_key};
+use cvm_authority::{CaCertificates, Profile};
 use cvm_lambda::{Environment, InvalidEnvironment};
-use cvm_provisioning::{Certificate, ClientIds, PublicKey, RefusedKeys};
+use cvm_provisioning::{ClientIds, RefusedKeys};
 
 /// Everything the function is told by its environment.
 #[derive(Debug)]
 pub(crate) struct Configuration {
-    /// `CA_CERTIFICATE_PEM`: the CA that signs.
-    pub(crate) authority: Certificate,
-    /// The certificates behind it in `CA_CERTIFICATE_PEM`, each of which has signed the one before.
-    pub(crate) above: Vec<Certificate>,
-    /// The key in the CA's certificate.
-    pub(crate) key: PublicKey,
-    /// `CA_KEY_ARN`: where in AWS KMS its private half is.
+    /// `CA_CERTIFICATE_PEM`: the CA that signs, and those above it.
+    pub(crate) certificates: CaCertificates,
+    /// `CA_KEY_ARN`: where in AWS KMS the CA's private key is.
     pub(crate) key_id: String,
     /// `CERTIFICATE_DAYS`: how long certificates are valid. They end with the CA at the latest.
     pub(crate) profile: Profile,
@@ -27,47 +23,30 @@ pub(crate) struct Configuration {
 
 impl Configuration {
     pub(crate) fn read(environment: &Environment) -> Result<Self, InvalidEnvironment> {
-        let mut chain = chain(environment.required(CERTIFICATE)?)?.into_iter();
-        let authority = chain.next().ok_or_else(|| unusable(CERTIFICATE, "it holds no certificate"))?;
-        let key = public_key(&authority).map_err(|error| unusable(CERTIFICATE, error))?;
-        let days: u16 = environment.parsed("CERTIFICATE_DAYS")?;
-        if days == 0 {
-            return Err(unusable("CERTIFICATE_DAYS", "it is 1 or more"));
-        }
         let client_ids = match environment.optional("CLIENT_ID") {
             None | Some("serial") => ClientIds::Serial,
             Some("any") => ClientIds::Any,
-            Some(_) => return Err(unusable("CLIENT_ID", "it is serial or any")),
+            Some(_) => {
+                let (name, source) = ("CLIENT_ID".to_owned(), "it is serial or any".into());
+                return Err(InvalidEnvironment::Unusable { name, source });
+            }
         };
         Ok(Self {
-            authority,
-            above: chain.collect(),
-            key,
+            certificates: environment.parsed("CA_CERTIFICATE_PEM")?,
             key_id: environment.required("CA_KEY_ARN")?.to_owned(),
-            profile: Profile::new(Duration::from_secs(24 * 60 * 60 * u64::from(days))).at_least(Duration::ZERO),
+            profile: Profile::of_days(environment.parsed::<NonZeroU16>("CERTIFICATE_DAYS")?),
             refused_keys: environment.refused_keys()?,
             client_ids,
         })
     }
 }
 
-const CERTIFICATE: &str = "CA_CERTIFICATE_PEM";
-const END: &str = "-----END CERTIFICATE-----";
-
-/// The certificates, one behind the other.
-fn chain(text: &str) -> Result<Vec<Certificate>, InvalidEnvironment> {
-    let blocks = text.split_inclusive(END).filter(|block| !block.trim().is_empty());
-    blocks.map(Certificate::parse).collect::<Result<_, _>>().map_err(|error| unusable(CERTIFICATE, error))
-}
-
-fn unusable(name: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> InvalidEnvironment {
-    InvalidEnvironment::Unusable { name: name.to_owned(), source: source.into() }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cvm_authority::{Authority, AuthorityProfile, Curve, LocalSigner, Tier};
-    use cvm_provisioning::Timestamp;
+    use cvm_provisioning::{Certificate, Timestamp};
 
     use super::*;
 
@@ -97,10 +76,11 @@ mod tests {
     #[tokio::test]
     async fn the_chain_is_the_ca_and_those_above_it() {
         let (issuing, root) = (pem(Tier::Issuing).await, pem(Tier::Root).await);
-        let configuration = read(&format!("{issuing}\n{root}"), "CLIENT_ID", "any").unwrap();
-        assert_eq!(configuration.authority.pem(), issuing);
-        assert_eq!(configuration.key.fingerprint(), configuration.authority.key());
-        assert_eq!(configuration.above.iter().map(Certificate::pem).collect::<String>(), root);
+        let CaCertificates { certificate, above, key } =
+            read(&format!("{issuing}\n{root}"), "CLIENT_ID", "any").unwrap().certificates;
+        assert_eq!(certificate.pem(), issuing);
+        assert_eq!(key.fingerprint(), certificate.key());
+        assert_eq!(above.iter().map(Certificate::pem).collect::<String>(), root);
     }
 
     #[tokio::test]

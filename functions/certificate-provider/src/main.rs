@@ -5,7 +5,6 @@ mod provider;
 
 use std::time::SystemTime;
 
-use cvm_authority::Authority;
 use cvm_aws::{Clients, KmsSigner};
 use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::LogAudit;
@@ -18,10 +17,10 @@ use crate::provider::Provider;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     start_log();
-    let Configuration { authority, above, key, key_id, profile, refused_keys, client_ids } =
+    let Configuration { certificates, key_id, profile, refused_keys, client_ids } =
         configured(Configuration::read(&Environment::of_process()))?;
-    let signer = KmsSigner::known(configured(Clients::kms_of_function())?, key_id, key);
-    let authority = configured(Authority::new(authority, above, signer))?;
+    let signer = KmsSigner::known(configured(Clients::kms_of_function())?, key_id, certificates.key.clone());
+    let authority = configured(certificates.with_key(signer))?;
     let provider = &Provider { authority, profile, refused_keys, client_ids, audit: LogAudit };
     let handle = async |event: LambdaEvent<Value>| {
         let answer = provider.answer(event.payload, event.context.request_id, SystemTime::now().into()).await;

@@ -1,5 +1,8 @@
 //! The function's environment, read and cross-checked once, at the start.
 
+use std::num::NonZeroU16;
+
+use cvm_authority::{CaCertificates, Profile};
 use cvm_http::{Handout, RootCa};
 use cvm_lambda::{Environment, InvalidEnvironment};
 use cvm_provisioning::{RefusedKeys, Templates};
@@ -15,6 +18,21 @@ pub(crate) struct Configuration {
     pub(crate) table: String,
     /// `PROVISIONING_TEMPLATE`, and every `PROVISIONING_TEMPLATE_<name>` for items that name one.
     pub(crate) templates: Templates,
+    /// Who signs, where that is not AWS IoT.
+    pub(crate) own_ca: Option<OwnCaConfiguration>,
+}
+
+/// A CA of one's own: there is one where `CA_KEY_ARN` is set.
+#[derive(Debug)]
+pub(crate) struct OwnCaConfiguration {
+    /// `CA_CERTIFICATE_PEM`: the CA that signs, and those above it.
+    pub(crate) certificates: CaCertificates,
+    /// `CA_KEY_ARN`: where in AWS KMS the CA's private key is.
+    pub(crate) key_id: String,
+    /// `CERTIFICATE_DAYS`: how long certificates are valid. They end with the CA at the latest.
+    pub(crate) profile: Profile,
+    /// `CERTIFICATE_ARN_PREFIX`: what an ARN of a certificate has before the certificate's id.
+    pub(crate) arn_prefix: String,
 }
 
 impl Configuration {
@@ -25,11 +43,24 @@ impl Configuration {
         };
         let mut refused_keys = environment.refused_keys()?;
         refused_keys.extend([*handout.root_ca.key()]);
+        let own_ca = environment.optional("CA_KEY_ARN").map(|key_id| OwnCaConfiguration::read(environment, key_id));
         Ok(Self {
             handout,
             refused_keys,
             table: environment.required("DEVICE_TABLE")?.to_owned(),
             templates: environment.templates()?,
+            own_ca: own_ca.transpose()?,
+        })
+    }
+}
+
+impl OwnCaConfiguration {
+    fn read(environment: &Environment, key_id: &str) -> Result<Self, InvalidEnvironment> {
+        Ok(Self {
+            certificates: environment.parsed("CA_CERTIFICATE_PEM")?,
+            key_id: key_id.to_owned(),
+            profile: Profile::of_days(environment.parsed::<NonZeroU16>("CERTIFICATE_DAYS")?),
+            arn_prefix: environment.required("CERTIFICATE_ARN_PREFIX")?.to_owned(),
         })
     }
 }
@@ -73,6 +104,13 @@ mod tests {
         ] {
             assert!(read(name, value).is_err(), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn a_ca_of_ones_own_needs_its_certificate() {
+        let error = read("CA_KEY_ARN", "arn:aws:kms:eu-central-1:123456789012:key/1").unwrap_err();
+        assert_eq!(error.to_string(), "the environment variable CA_CERTIFICATE_PEM is not set");
+        assert!(read("CA_CERTIFICATE_PEM", "without its key it counts for nothing").unwrap().own_ca.is_none());
     }
 
     #[test]

@@ -53,12 +53,12 @@ async fn a_devices_certificate_is_a_tls_clients_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_certificate_has_the_uri_and_the_list_of_its_profile_and_no_others() {
+async fn a_certificate_has_the_uri_and_the_addresses_of_its_profile_and_no_others() {
     let (authority, bench) = (issuing().await, Bench::new());
     let profile = profile()
         .with_uri_prefix("spiffe://example.org/device/".parse().unwrap())
-        .with_crl("http://crl.example.org/devices.crl".parse().unwrap())
-        .unwrap();
+        .with_revocation("http://pki.example.org/cvm/".parse().unwrap());
+    let name = authority.published_name();
     let longest: DeviceId = "x".repeat(64).parse().unwrap();
     for id in [id(), longest] {
         let issued = authority.issue(&profile, &id, &device_key(), now()).await.unwrap();
@@ -68,8 +68,14 @@ async fn a_certificate_has_the_uri_and_the_list_of_its_profile_and_no_others() {
             text.contains(&format!("Alternative Name: \n                URI:spiffe://example.org/device/{id}\n")),
             "{text}"
         );
-        assert!(text.contains("URI:http://crl.example.org/devices.crl\n"), "{text}");
-        assert_eq!(text.matches("URI:").count(), 2);
+        for expected in [
+            &format!("URI:http://pki.example.org/cvm/crl/{name}.crl\n"),
+            "OCSP - URI:http://pki.example.org/cvm/ocsp\n",
+            &format!("CA Issuers - URI:http://pki.example.org/cvm/ca/{name}.cer\n"),
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        assert_eq!(text.matches("URI:").count(), 4);
     }
 }
 

@@ -7,7 +7,8 @@ use cvm_authority::{Authority, KeyError, KeyFileError, Unfit};
 use cvm_aws::KmsKeyError;
 use cvm_provisioning::{BadCertificate, Certificate, Timestamp};
 
-use super::key::CaKey;
+use super::key;
+use crate::ca_key::CaKey;
 use crate::file::{self, FileError};
 use crate::output::shell_word;
 
@@ -28,7 +29,7 @@ pub(super) async fn open(
         }
         problem => AuthorityError::Unfit { path: certificate_path.to_owned(), problem },
     };
-    let authority = Authority::new(certificate, Vec::new(), CaKey::open(key_path).await?).map_err(unfit)?;
+    let authority = Authority::new(certificate, Vec::new(), key::open(key_path).await?).map_err(unfit)?;
     authority.check(now).map_err(unfit)?;
     Ok(authority)
 }

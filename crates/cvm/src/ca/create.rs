@@ -6,8 +6,8 @@ use cvm_provisioning::Timestamp;
 use serde_json::json;
 
 use super::authority::{AuthorityError, days};
-use super::key::CaKey;
 use super::{CaError, now};
+use crate::ca_key::CaKey;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::{Output, shell_word};
@@ -63,8 +63,8 @@ pub(super) async fn run(arguments: &CreateArguments, output: &Output) -> Result<
         KeyAlgorithm::P384 => Curve::P384,
     };
     let key = match kms_key {
-        Some(id) => CaKey::of_kms(id).await.map_err(CaError::from)?,
-        None => CaKey::Local(Box::new(LocalSigner::generate(curve).map_err(CaError::from)?)),
+        Some(id) => CaKey::of_kms(id).await.map_err(|error| CaError::from(AuthorityError::from(error)))?,
+        None => LocalSigner::generate(curve).map_err(CaError::from)?.into(),
     };
     let profile = AuthorityProfile {
         name: name.clone(),

@@ -9,9 +9,9 @@ use cvm_provisioning::TemplateName;
 use serde::Serialize;
 
 use super::authority;
-use super::key::CaKey;
 use super::view::CaView;
 use super::{CaError, now};
+use crate::ca_key::CaKey;
 use crate::error::CommandError;
 use crate::output::Output;
 

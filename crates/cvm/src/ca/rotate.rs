@@ -1,7 +1,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cvm_authority::KeyFile;
 use cvm_provisioning::Timestamp;
 use serde_json::json;
 
@@ -9,7 +8,7 @@ use super::{CaError, DataArguments, now};
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::own_ca::{OwnCaError, PassphraseArguments, Root, Rotation, read_passphrase, root_list, rotate};
+use crate::own_ca::{KeyPlace, OwnCaError, PassphraseArguments, Root, Rotation, read_passphrase, root_list, rotate};
 
 /// Make the next issuing CA of a server of one's own
 ///
@@ -29,7 +28,10 @@ pub(super) struct RotateArguments {
     /// How long it is valid; it ends with the root at the latest
     #[arg(long, value_name = "TIME", default_value = "3650d")]
     validity: TimeToLive,
-    /// The file with the root's key, where it is not in the folder
+    /// The id, ARN or alias of a key for signing in AWS KMS, in place of one made here
+    #[arg(long, value_name = "KEY")]
+    kms_key: Option<String>,
+    /// The file with the root's key, where it is not in the folder; kms:KEY is one in AWS KMS
     #[arg(long, value_name = "FILE")]
     root_key: Option<PathBuf>,
     /// The file with the passphrase of the root's key, where that is another one
@@ -42,20 +44,24 @@ Examples:
   cvm ca rotate --data /var/lib/cvm
   cvm ca rotate --overlap 30d --root-key /media/safe/root.key \\
       --root-passphrase-file /media/safe/passphrase
+  cvm ca rotate --kms-key alias/cvm-issuing-2
   cvm ca show";
 
 pub(super) async fn run(arguments: &RotateArguments, output: &Output) -> Result<(), CommandError> {
-    let RotateArguments { data, passphrase, overlap, validity, root_key, root_passphrase_file } = arguments;
+    let RotateArguments { data, passphrase, overlap, validity, kms_key, root_key, root_passphrase_file } = arguments;
     let folder = data.folder();
     let made = async {
         let passphrase = passphrase.read()?;
         let of_root = root_passphrase_file.as_deref().map(read_passphrase).transpose()?;
-        let path = root_key.clone().unwrap_or_else(|| folder.root_key_path());
         // A file that was named and is not there is told by its name.
-        let is_there = root_key.is_some() || path.exists();
-        let root = Root::open(&folder, &KeyFile::new(&path), is_there, of_root.as_ref().or(passphrase.as_ref()))?;
-        let authority = root.authority().ok_or(OwnCaError::NoRootKey { path })?;
-        let rotation = Rotation { overlap: overlap.duration(), validity: validity.duration() };
+        let key = match root_key {
+            Some(named) => Some(KeyPlace::named(named)),
+            None => folder.root_key()?,
+        };
+        let root = Root::open(&folder, key, of_root.as_ref().or(passphrase.as_ref())).await?;
+        let authority = root.authority().ok_or_else(|| OwnCaError::NoRootKey { path: folder.root_key_path() })?;
+        let (overlap, validity) = (overlap.duration(), validity.duration());
+        let rotation = Rotation { overlap, validity, kms_key: kms_key.clone() };
         let made = rotate(&folder, authority, passphrase.as_ref(), rotation, now()).await?;
         // While the root's key is here: the server cannot renew its list without it.
         root_list(&folder, &root, now()).await?;

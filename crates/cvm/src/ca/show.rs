@@ -53,7 +53,7 @@ struct AuthorityView {
     state: &'static str,
     issues_from: Option<String>,
     key_algorithm: Option<String>,
-    /// `plain`, `encrypted` or `elsewhere`.
+    /// `plain`, `encrypted`, `kms` (in AWS KMS) or `elsewhere`.
     key: &'static str,
     not_before: String,
     not_after: String,
@@ -128,6 +128,9 @@ fn subject(pem: &str) -> Option<(Vec<u8>, Option<String>)> {
 }
 
 fn key_state(path: &std::path::Path) -> Result<&'static str, OwnCaError> {
+    if path.with_extension("kms").exists() {
+        return Ok("kms");
+    }
     Ok(match path.exists() {
         false => "elsewhere",
         true if KeyFile::new(path).is_encrypted()? => "encrypted",

@@ -1,19 +1,20 @@
 use std::time::Duration;
 
 use cvm_authority::{
-    Authorities, Authority, AuthorityProfile, Curve, KeyFile, LocalSigner, Passphrase, SharedAuthorities, Signer as _,
+    Authorities, Authority, AuthorityProfile, Curve, LocalSigner, Passphrase, SetError, SharedAuthorities, Signer as _,
     SubjectText, Tier,
 };
 use cvm_provisioning::{Certificate, Timestamp};
 
 use super::folder::{self, CaFolder, IssuingCa, Look};
-use super::{OwnCaError, PassphraseArguments};
+use super::{KeyPlace, OwnCaError, PassphraseArguments};
+use crate::ca_key::CaKey;
 use crate::file;
 
 /// The CA of a server that runs: a root and, below it, those that issue, with their keys at hand.
 pub(crate) struct OwnAuthority {
     /// Those that issue now, have issued and will.
-    pub(crate) authorities: SharedAuthorities<LocalSigner>,
+    pub(crate) authorities: SharedAuthorities<CaKey>,
     pub(crate) root: Root,
     pub(crate) folder: CaFolder,
     passphrase: PassphraseArguments,
@@ -27,22 +28,24 @@ pub(crate) struct OwnAuthority {
 #[derive(Debug)]
 pub(crate) struct Root {
     certificate: Certificate,
-    authority: Option<Authority<LocalSigner>>,
+    authority: Option<Authority<CaKey>>,
 }
 
 impl Root {
     /// The root of this certificate, with its key where it is there.
-    pub(crate) fn open(
+    pub(crate) async fn open(
         folder: &CaFolder,
-        key: &KeyFile,
-        is_there: bool,
+        key: Option<KeyPlace>,
         passphrase: Option<&Passphrase>,
     ) -> Result<Self, OwnCaError> {
         let certificate = folder.root()?.ok_or_else(|| OwnCaError::NoCa { folder: folder.path().to_owned() })?;
         let unfit = |source| OwnCaError::Unfit { path: folder.root_certificate_path(), source };
-        let authority = match is_there {
-            true => Some(Authority::new(certificate.clone(), Vec::new(), key.read(passphrase)?).map_err(unfit)?),
-            false => None,
+        let authority = match key {
+            Some(key) => {
+                let signer = key.open(&certificate, passphrase).await?;
+                Some(Authority::new(certificate.clone(), Vec::new(), signer).map_err(unfit)?)
+            }
+            None => None,
         };
         Ok(Self { certificate, authority })
     }
@@ -52,7 +55,7 @@ impl Root {
     }
 
     /// The root with its key, where that is at hand.
-    pub(crate) fn authority(&self) -> Option<&Authority<LocalSigner>> {
+    pub(crate) fn authority(&self) -> Option<&Authority<CaKey>> {
         self.authority.as_ref()
     }
 }
@@ -73,7 +76,7 @@ impl OwnAuthority {
         let secret = passphrase.read()?;
         make_what_is_missing(&folder, secret.as_ref(), now).await?;
         let look = folder.look()?;
-        let Opened { authorities, root, changes_at } = read(&folder, secret.as_ref(), now)?;
+        let Opened { authorities, root, changes_at } = read(&folder, secret.as_ref(), now).await?;
         if secret.is_some() && !folder.issuing_key(1).is_encrypted().unwrap_or(true) {
             tracing::warn!(
                 "there is a passphrase, and a key of the CA is not under it: `cvm ca passphrase` puts it there"
@@ -84,12 +87,13 @@ impl OwnAuthority {
     }
 
     /// Reads the folder again if there is something new in it, or if another CA issues from now on. Says whether it did.
-    pub(crate) fn refresh(&mut self, now: Timestamp) -> Result<bool, OwnCaError> {
+    pub(crate) async fn refresh(&mut self, now: Timestamp) -> Result<bool, OwnCaError> {
         let look = self.folder.look()?;
         if look == self.look && self.changes_at.is_none_or(|moment| now < moment) {
             return Ok(false);
         }
-        let Opened { authorities, root, changes_at } = read(&self.folder, self.passphrase.read()?.as_ref(), now)?;
+        let passphrase = self.passphrase.read()?;
+        let Opened { authorities, root, changes_at } = read(&self.folder, passphrase.as_ref(), now).await?;
         tracing::info!(issuing = %authorities.current().certificate().id(), "the CAs were read again");
         self.authorities.store(authorities);
         (self.root, self.look, self.changes_at) = (root, look, changes_at);
@@ -111,14 +115,13 @@ impl OwnAuthority {
 
 /// What was read of a folder.
 struct Opened {
-    authorities: Authorities<LocalSigner>,
+    authorities: Authorities<CaKey>,
     root: Root,
     changes_at: Option<Timestamp>,
 }
 
-fn read(folder: &CaFolder, passphrase: Option<&Passphrase>, now: Timestamp) -> Result<Opened, OwnCaError> {
-    let root_key = folder.root_key_path();
-    let root = Root::open(folder, &KeyFile::new(&root_key), root_key.exists(), passphrase)?;
+async fn read(folder: &CaFolder, passphrase: Option<&Passphrase>, now: Timestamp) -> Result<Opened, OwnCaError> {
+    let root = Root::open(folder, folder.root_key()?, passphrase).await?;
     let all = folder.issuing()?;
     let current = folder::current(&all, now).ok_or_else(|| OwnCaError::Ended { folder: folder.path().to_owned() })?;
     let ends = all.iter().map(|ca| Timestamp::from(ca.certificate.not_after()).after(Duration::from_secs(1)));
@@ -127,7 +130,7 @@ fn read(folder: &CaFolder, passphrase: Option<&Passphrase>, now: Timestamp) -> R
     let mut issuing = None;
     for ca in all.into_iter().filter(|ca| !ca.has_ended(now)) {
         let number = ca.number;
-        let authority = unite(folder, ca, &root, passphrase)?;
+        let authority = unite(folder, ca, &root, passphrase).await?;
         match number == current {
             true => issuing = Some(authority),
             false => others.push(authority),
@@ -139,17 +142,17 @@ fn read(folder: &CaFolder, passphrase: Option<&Passphrase>, now: Timestamp) -> R
     Ok(Opened { authorities: Authorities::new(issuing, others)?, root, changes_at })
 }
 
-fn unite(
+async fn unite(
     folder: &CaFolder,
     ca: IssuingCa,
     root: &Root,
     passphrase: Option<&Passphrase>,
-) -> Result<Authority<LocalSigner>, OwnCaError> {
+) -> Result<Authority<CaKey>, OwnCaError> {
     let (certificate, key) = (folder.issuing_path(ca.number, "pem"), folder.issuing_path(ca.number, "key"));
-    if !key.exists() {
+    let Some(place) = KeyPlace::beside(&key)? else {
         return Err(OwnCaError::NoKey { certificate, path: key });
-    }
-    let signer = folder.issuing_key(ca.number).read(passphrase)?;
+    };
+    let signer = place.open(&ca.certificate, passphrase).await?;
     let authority = Authority::new(ca.certificate, vec![root.certificate().clone()], signer);
     authority.map_err(|source| OwnCaError::Unfit { path: certificate, source })
 }
@@ -159,21 +162,19 @@ async fn make_what_is_missing(
     passphrase: Option<&Passphrase>,
     now: Timestamp,
 ) -> Result<(), OwnCaError> {
-    let root_key = KeyFile::new(folder.root_key_path());
     if folder.root()?.is_none() {
         // With a CA below it there was a root, and another one would vouch for nothing.
         if folder.issuing_path(1, "pem").exists() {
             return Err(OwnCaError::NoCa { folder: folder.path().to_owned() });
         }
-        let signer = key(&root_key, folder.root_key_path().exists(), passphrase)?;
+        let signer = KeyPlace::open_or_make(&folder.root_key_path(), passphrase).await?;
         let root = Authority::create(&profile("cvm root", Tier::Root, ROOT_VALIDITY), signer, now).await?;
         file::create(&folder.root_certificate_path(), root.certificate().pem())?;
     }
     if folder.issuing()?.is_empty() {
-        let path = folder.root_key_path();
-        let root = Root::open(folder, &root_key, path.exists(), passphrase)?;
-        let root = root.authority().ok_or(OwnCaError::NoRootKey { path })?;
-        let signer = key(&folder.issuing_key(1), folder.issuing_path(1, "key").exists(), passphrase)?;
+        let root = Root::open(folder, folder.root_key()?, passphrase).await?;
+        let root = root.authority().ok_or_else(|| OwnCaError::NoRootKey { path: folder.root_key_path() })?;
+        let signer = KeyPlace::open_or_make(&folder.issuing_path(1, "key"), passphrase).await?;
         let profile = profile("cvm issuing", Tier::Issuing, ISSUING_VALIDITY);
         let certificate = root.certify_authority(&profile, signer.public_key(), now).await?;
         file::create(&folder.issuing_path(1, "pem"), certificate.pem())?;
@@ -182,20 +183,22 @@ async fn make_what_is_missing(
 }
 
 /// The next CA, as it is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rotation {
     /// How long it is trusted before it issues. One that is needed at once, because none issues, is not waited for.
     pub(crate) overlap: Duration,
     /// How long it is valid; it ends with the root at the latest.
     pub(crate) validity: Duration,
+    /// The id, ARN or alias of its key in AWS KMS; `None` has one made here.
+    pub(crate) kms_key: Option<String>,
 }
 
 /// Makes the next CA, below this root, and puts its certificate where brokers read it.
 pub(crate) async fn rotate(
     folder: &CaFolder,
-    root: &Authority<LocalSigner>,
+    root: &Authority<CaKey>,
     passphrase: Option<&Passphrase>,
-    Rotation { overlap, validity }: Rotation,
+    Rotation { overlap, validity, kms_key }: Rotation,
     now: Timestamp,
 ) -> Result<IssuingCa, OwnCaError> {
     let all = folder.issuing()?;
@@ -208,23 +211,25 @@ pub(crate) async fn rotate(
     let validity = validity.min(now.until(root.certificate().not_after().into()) + Duration::from_secs(1));
     // It is the only one of its name, by which revocation lists are found.
     let profile = profile(&format!("cvm issuing {number}"), Tier::Issuing, validity);
-    let signer = LocalSigner::generate(Curve::P256).map_err(|_| OwnCaError::Randomness)?;
+    let signer = match kms_key {
+        Some(id) => CaKey::of_kms(&id).await?,
+        None => LocalSigner::generate(Curve::P256).map_err(|_| OwnCaError::Randomness)?.into(),
+    };
+    // What the server would refuse is not begun.
+    let known = all.iter().map(|ca| &ca.certificate).chain([root.certificate()]);
+    if let Some(same) = known.into_iter().find(|certificate| certificate.key() == signer.public_key().fingerprint()) {
+        return Err(SetError::SameKey { id: *same.id() }.into());
+    }
     let certificate = root.certify_authority(&profile, signer.public_key(), now).await?;
     // The certificate comes last: without it, nobody looks at the others.
-    folder.issuing_key(number).create(&signer, passphrase)?;
+    match &signer {
+        CaKey::Local(signer) => folder.issuing_key(number).create(signer, passphrase)?,
+        CaKey::Kms(signer) => file::create(&folder.issuing_path(number, "kms"), &format!("{}\n", signer.key_id()))?,
+    }
     folder::write_moment(&folder.issuing_path(number, "from"), issues_from)?;
     file::create(&folder.issuing_path(number, "pem"), certificate.pem())?;
     folder.publish(now)?;
     Ok(IssuingCa { number, certificate, issues_from: Some(issues_from) })
-}
-
-fn key(file: &KeyFile, is_there: bool, passphrase: Option<&Passphrase>) -> Result<LocalSigner, OwnCaError> {
-    if is_there {
-        return Ok(file.read(passphrase)?);
-    }
-    let signer = LocalSigner::generate(Curve::P256).map_err(|_| OwnCaError::Randomness)?;
-    file.create(&signer, passphrase)?;
-    Ok(signer)
 }
 
 fn profile(name: &str, tier: Tier, validity: Duration) -> AuthorityProfile {

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use cvm_authority::{CreateError, CrlError, KeyError, KeyFileError, SetError, Unfit};
+use cvm_aws::KmsKeyError;
 use cvm_provisioning::{BadCertificate, Timestamp};
 
 use crate::file::FileError;
@@ -26,6 +27,12 @@ pub(crate) enum OwnCaError {
     File(#[from] FileError),
     #[error(transparent)]
     Key(KeyFileError),
+    #[error(transparent)]
+    Kms(#[from] KmsKeyError),
+    #[error("{path} does not name a key in AWS KMS", path = path.display())]
+    KmsName { path: PathBuf },
+    #[error("the key {name} in AWS KMS cannot be that of the CA")]
+    KmsUnfit { name: String, source: Unfit },
     #[error("{path} is not the moment from which a CA issues", path = path.display())]
     Moment { path: PathBuf },
     #[error("there is no CA in {folder}", folder = folder.display())]
@@ -52,7 +59,12 @@ impl OwnCaError {
         match self {
             Self::EmptyPassphrase { .. } | Self::Encrypted { .. } | Self::WrongPassphrase { .. } => "passphrase",
             Self::File(_) => "file",
-            Self::Key(_) | Self::NoKey { .. } | Self::NoRootKey { .. } => "ca-key",
+            Self::Key(_)
+            | Self::Kms(_)
+            | Self::KmsName { .. }
+            | Self::KmsUnfit { .. }
+            | Self::NoKey { .. }
+            | Self::NoRootKey { .. } => "ca-key",
             Self::NoCa { .. } => "not-found",
             Self::Pending { .. } => "exists",
             Self::Randomness => "randomness",
@@ -77,6 +89,14 @@ impl OwnCaError {
             Self::Ended { .. } => "`cvm ca rotate` makes the next one; the server need not be ended for it".to_owned(),
             Self::File(error) => error.advice(),
             Self::Key(KeyFileError::Exposed { path }) => format!("`chmod 600 {}`", quoted(path)),
+            Self::Kms(_) => {
+                "check AWS_REGION, your credentials and the key: `aws kms describe-key --key-id KEY` shows it"
+                    .to_owned()
+            }
+            Self::KmsName { path } => {
+                format!("write the key's id, ARN or alias into {}, as its only line", quoted(path))
+            }
+            Self::KmsUnfit { .. } => put_back.to_owned(),
             Self::Moment { path } => {
                 format!("{put_back}; {} holds one line such as 2030-01-31T12:00:00Z", quoted(path))
             }

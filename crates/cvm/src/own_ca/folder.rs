@@ -9,11 +9,12 @@ use cvm_provisioning::{Certificate, Timestamp};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::OwnCaError;
+use super::{KeyPlace, OwnCaError};
 use crate::file::{self, FileError};
 
 /// The folder of a server's CA: `root.pem`, and for each CA that issues `issuing.pem` or `issuing-N.pem`. Beside each
-/// certificate there is its key, and for a CA that was rotated to, since when it issues.
+/// certificate there is its key or, in a file that ends with `.kms`, its name in AWS KMS, and for a CA that was rotated to,
+/// since when it issues.
 #[derive(Clone, Debug)]
 pub(crate) struct CaFolder {
     path: PathBuf,
@@ -78,6 +79,11 @@ impl CaFolder {
         }
     }
 
+    /// Where the key of the root is; `None` where it is elsewhere.
+    pub(crate) fn root_key(&self) -> Result<Option<KeyPlace>, OwnCaError> {
+        KeyPlace::beside(&self.root_key_path())
+    }
+
     pub(crate) fn issuing_key(&self, number: u32) -> KeyFile {
         KeyFile::new(self.issuing_path(number, "key"))
     }
@@ -112,7 +118,7 @@ impl CaFolder {
 
     /// A number that no file has, not even one that an interrupted rotation has left.
     pub(crate) fn next_number(&self) -> Result<u32, OwnCaError> {
-        Ok(self.numbers(&["pem", "key", "from"])?.last().map_or(1, |last| last + 1))
+        Ok(self.numbers(&["pem", "key", "kms", "from"])?.last().map_or(1, |last| last + 1))
     }
 
     /// The numbers in the names of files with these extensions, each once, in order.
@@ -142,8 +148,9 @@ impl CaFolder {
         let mut look = Look::new();
         for path in self.files()? {
             // A file that is being made has another name yet, and may be gone by now.
-            let is_ours =
-                path.extension().is_some_and(|extension| ["pem", "key", "from"].iter().any(|own| extension == *own));
+            let is_ours = path
+                .extension()
+                .is_some_and(|extension| ["pem", "key", "kms", "from"].iter().any(|own| extension == *own));
             if !is_ours || written.contains(&path) {
                 continue;
             }

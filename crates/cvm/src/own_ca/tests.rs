@@ -2,7 +2,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cvm_authority::KeyFile;
 use cvm_provisioning::{CertificateId, Timestamp};
 use tempfile::TempDir;
 
@@ -11,8 +10,11 @@ use super::*;
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-const WEEK_THEN_TEN_YEARS: Rotation =
-    Rotation { overlap: Duration::from_secs(7 * 24 * 60 * 60), validity: Duration::from_secs(10 * 365 * 24 * 60 * 60) };
+const WEEK_THEN_TEN_YEARS: Rotation = Rotation {
+    overlap: Duration::from_secs(7 * 24 * 60 * 60),
+    validity: Duration::from_secs(10 * 365 * 24 * 60 * 60),
+    kms_key: None,
+};
 
 struct Bench {
     data: TempDir,
@@ -32,8 +34,7 @@ impl Bench {
     }
 
     async fn rotate(&self, now: Timestamp) -> Result<CertificateId, OwnCaError> {
-        let key = KeyFile::new(self.folder().root_key_path());
-        let root = Root::open(&self.folder(), &key, true, None)?;
+        let root = Root::open(&self.folder(), self.folder().root_key()?, None).await?;
         let made = rotate(&self.folder(), root.authority().unwrap(), None, WEEK_THEN_TEN_YEARS, now).await?;
         Ok(*made.certificate.id())
     }
@@ -52,20 +53,20 @@ async fn threat_55_the_next_ca_is_published_at_once_and_issues_after_the_overlap
     let bench = Bench::new();
     let mut own = bench.open(NOW).await.unwrap();
     let first = issuing(&own);
-    assert!(!own.refresh(NOW).unwrap(), "nothing is new");
+    assert!(!own.refresh(NOW).await.unwrap(), "nothing is new");
     let next = bench.rotate(NOW.after(DAY)).await.unwrap();
     assert_eq!(certificates(&bench.folder().bundle_path()), 3, "the one that issues, the next and the root");
 
-    assert!(own.refresh(NOW.after(DAY)).unwrap(), "a server that runs notices");
+    assert!(own.refresh(NOW.after(DAY)).await.unwrap(), "a server that runs notices");
     assert_eq!((issuing(&own), own.authorities.load().iter().count()), (first, 2));
-    assert!(!own.refresh(NOW.after(7 * DAY)).unwrap());
-    assert!(own.refresh(NOW.after(8 * DAY)).unwrap(), "nobody has touched the folder, but it is time");
+    assert!(!own.refresh(NOW.after(7 * DAY)).await.unwrap());
+    assert!(own.refresh(NOW.after(8 * DAY)).await.unwrap(), "nobody has touched the folder, but it is time");
     assert_eq!((issuing(&own), own.authorities.load().iter().count()), (next, 2));
     assert_eq!(issuing(&bench.open(NOW.after(7 * DAY)).await.unwrap()), first, "a start in between finds the same");
     assert_eq!(issuing(&bench.open(NOW.after(8 * DAY)).await.unwrap()), next);
 
     let end = NOW.after(10 * YEAR);
-    assert!(own.refresh(end).unwrap(), "the first one has ended");
+    assert!(own.refresh(end).await.unwrap(), "the first one has ended");
     assert_eq!(own.authorities.load().iter().count(), 1);
     own.publish(end).unwrap();
     assert_eq!(certificates(&bench.folder().bundle_path()), 2);
@@ -94,7 +95,7 @@ async fn what_an_interrupted_rotation_has_left_is_no_ca_and_its_number_is_not_us
     let mut own = bench.open(NOW).await.unwrap();
     fs::write(bench.folder().path().join("issuing-2.key"), "cut off").unwrap();
     fs::write(bench.folder().path().join("issuing-07.pem"), "somebody's copy").unwrap();
-    own.refresh(NOW).unwrap();
+    own.refresh(NOW).await.unwrap();
     assert_eq!(own.authorities.load().iter().count(), 1);
     bench.rotate(NOW).await.unwrap();
     let numbers: Vec<u32> = bench.folder().issuing().unwrap().iter().map(|ca| ca.number).collect();
@@ -111,7 +112,7 @@ async fn a_root_whose_key_is_elsewhere_keeps_its_list_and_makes_no_new_one() {
     let (there, elsewhere) = (bench.folder().root_key_path(), bench.data.path().join("root.key"));
     fs::rename(&there, &elsewhere).unwrap();
     let later = NOW.after(30 * DAY);
-    assert!(own.refresh(later).unwrap() && own.root.authority().is_none());
+    assert!(own.refresh(later).await.unwrap() && own.root.authority().is_none());
     let own = bench.open(later).await.unwrap();
     assert!(!there.exists(), "no other key was made for the root");
     assert_eq!(root_list(&own.folder, &own.root, later).await.unwrap().unwrap(), list);

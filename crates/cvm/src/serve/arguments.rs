@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
+use cvm_authority::RevocationAddress;
 use cvm_http::{Endpoint, EstLabel};
 use cvm_provisioning::KeyFingerprint;
 use ipnet::IpNet;
@@ -104,6 +105,13 @@ pub(crate) struct ServeArguments {
     /// A network, or an address, of proxies whose X-Forwarded-For is believed; repeatable, or with commas between them
     #[arg(long, env = "CVM_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     pub(super) trusted_proxy: Vec<IpNet>,
+    /// The address of plain HTTP at which others find revocation lists and OCSP, such as http://pki.example.com; the
+    /// certificates of devices name it. It is where --revocation-listen listens, or a proxy before it
+    #[arg(long, env = "CVM_REVOCATION_ADDRESS", value_name = "URL")]
+    pub(super) revocation_address: Option<RevocationAddress>,
+    /// Where revocation lists and OCSP are read, over HTTP without TLS, as ADDRESS:PORT
+    #[arg(long, env = "CVM_REVOCATION_LISTEN", value_name = "ADDRESS")]
+    pub(super) revocation_listen: Option<SocketAddr>,
     /// Where the metrics are read, over HTTP without TLS, as ADDRESS:PORT
     #[arg(long, env = "CVM_METRICS_LISTEN", value_name = "ADDRESS")]
     pub(super) metrics_listen: Option<SocketAddr>,
@@ -120,6 +128,7 @@ Examples:
   cvm serve
   cvm serve --data /var/lib/cvm --listen 0.0.0.0:443 --name cvm.example.com
   cvm serve --broker broker.example.com:8883 --validity 90d
+  cvm serve --revocation-listen 0.0.0.0:80 --revocation-address http://pki.example.com
   cvm serve --database mysql://cvm@db.example.com/cvm \\
       --database-password-file /etc/cvm/database.password
   cvm serve --platform aws --template template.json

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use cvm_authority::{LocalSigner, SharedAuthorities};
+use cvm_authority::SharedAuthorities;
 use cvm_aws::{AwsIot, Clients, DynamoDbAuditTrail, DynamoDbRegistry};
 use cvm_http::{Endpoint, Est, Handout, Registry, device_router, registry_router};
 use cvm_provisioning::{
@@ -23,6 +23,7 @@ use super::tls::{Origin, ServerCertificate, ServerTls};
 use super::to_the_end::ToTheEnd;
 use super::{Begun, ServeError, Told, now, owner, reconciler};
 use crate::aws::AwsError;
+use crate::ca_key::CaKey;
 use crate::own_ca::{CaFolder, OwnAuthority};
 
 /// How often it is looked whether the server's own CA was rotated.
@@ -80,7 +81,7 @@ async fn endpoint(platform: &AwsIot, given: Option<Endpoint>) -> Result<Endpoint
 async fn name_of_its_own(
     told: &Told<'_>,
     work: &mut JoinSet<()>,
-) -> Result<(Origin, Option<SharedAuthorities<LocalSigner>>), ServeError> {
+) -> Result<(Origin, Option<SharedAuthorities<CaKey>>), ServeError> {
     if let ServerCertificate::Files(files) = &told.certificate {
         return Ok((Origin::Files(files.clone()), None));
     }
@@ -95,7 +96,7 @@ async fn name_of_its_own(
 async fn follow_rotations(mut authority: OwnAuthority) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let followed = match authority.refresh(now()) {
+        let followed = match authority.refresh(now()).await {
             Ok(true) => authority.publish(now()).map(drop),
             followed => followed.map(drop),
         };
@@ -159,6 +160,7 @@ where
         operators: registry_router(operators, Router::new(), now),
         // The CA is somebody else's, and so is what it says of its certificates.
         authority: Router::new(),
+        revocation: Router::new(),
         readiness: readiness(registry),
     })
 }

@@ -39,8 +39,13 @@ impl Checked {
         let bounds = bounds(arguments, &mut tell);
         let database = database(arguments, &mut tell);
         let platform = Platform::of(settings, database, &mut tell);
-        if arguments.metrics_listen == Some(arguments.listen) && arguments.listen.port() != 0 {
-            tell("metrics-listen", "devices are served there: give another port than that of listen".to_owned());
+        let mut taken = vec![("listen", arguments.listen)];
+        let others = [("metrics-listen", arguments.metrics_listen), ("revocation-listen", arguments.revocation_listen)];
+        for (key, address) in others.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+            match taken.iter().find(|(_, other)| *other == address && address.port() != 0) {
+                Some((other, _)) => tell(key, format!("it is that of {other}, too: give another port")),
+                None => taken.push((key, address)),
+            }
         }
         let refused_keys = arguments.refused_keys.iter().copied().collect();
         match platform.filter(|_| wrong.is_empty()) {

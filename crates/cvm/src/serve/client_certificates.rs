@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvm_authority::{LocalSigner, SharedAuthorities};
+use crate::ca_key::CaKey;
+use cvm_authority::SharedAuthorities;
 use cvm_provisioning::{Certificate, Timestamp};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -23,7 +24,7 @@ pub(super) enum Trust {
     /// whose it is. For a platform whose CA vouches for other people's devices, too.
     Anybody,
     /// Those that chain to these CAs.
-    Chain(SharedAuthorities<LocalSigner>),
+    Chain(SharedAuthorities<CaKey>),
 }
 
 /// The certificates that let a caller in.
@@ -67,7 +68,7 @@ impl ClientCertificates {
 }
 
 /// The CAs as they are now: one that came with a rotation counts from the next handshake on.
-fn roots(authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> RootCertStore {
+fn roots(authorities: &SharedAuthorities<CaKey>, now: Timestamp) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let authorities = authorities.load();
     let trusted = authorities.trusted(now);

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cvm_authority::{Authority, LocalSigner, RevokedCertificate};
+use cvm_authority::{Authority, Crl, RevokedCertificate};
 use cvm_provisioning::{CertificateLedger as _, Cursors as _, Enrolments as _, Timestamp};
 use cvm_sql::SqlRegistry;
 
 use super::decisions::{AT_ONCE, Decisions};
 use super::own::OwnCa;
+use super::published::{Documents, Published};
 use super::{ServeError, now};
+use crate::ca_key::CaKey;
 use crate::file;
 use crate::own_ca::{OwnAuthority, root_list};
 
@@ -24,12 +26,18 @@ pub(super) const LIST_NUMBER: &str = "crl-number";
 pub(super) struct Revocations {
     bundle: Arc<RwLock<String>>,
     lists: Arc<RwLock<String>>,
+    published: Published,
 }
 
 impl Revocations {
     /// The certificates of the CAs in PEM, that of the one that issues first.
     pub(super) fn bundle(&self) -> String {
         self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same, each by itself.
+    pub(super) fn published(&self) -> Published {
+        self.published.clone()
     }
 
     /// The revocation lists, in PEM.
@@ -69,7 +77,7 @@ impl Enforcement {
         let mut renewed = now();
         loop {
             self.decisions.wait().await;
-            let rotated = self.authority.refresh(now()).unwrap_or_else(|error| {
+            let rotated = self.authority.refresh(now()).await.unwrap_or_else(|error| {
                 let cause: &dyn std::error::Error = &error;
                 tracing::error!(error = cause, "what is new in the CA's folder cannot be used; it is tried again");
                 false
@@ -131,30 +139,28 @@ impl Enforcement {
     /// Makes the lists, and puts them and the CAs' certificates where brokers read them: over HTTPS, and as files beside
     /// the keys.
     async fn make_lists(&self, number: u64, now: Timestamp) -> Result<(), ServeError> {
-        let mut text = String::new();
+        let (mut text, mut documents) = (String::new(), Documents::default());
         let OwnAuthority { authorities, root, folder, .. } = &self.authority;
         for authority in authorities.load().iter() {
-            text.push_str(&self.list(authority, number, now).await?);
+            let list = self.list(authority, number, now).await?;
+            text.push_str(list.pem());
+            documents.add(authority, &list);
         }
         text.push_str(root_list(folder, root, now).await?.as_deref().unwrap_or_default());
+        // Whoever reads a list of a CA finds the CA.
+        put(&self.revocations.bundle, self.authority.publish(now)?);
         file::replace(&folder.lists_path(), &text)?;
         put(&self.revocations.lists, text);
-        put(&self.revocations.bundle, self.authority.publish(now)?);
+        self.revocations.published.put(documents);
         self.made.store(number, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn list(
-        &self,
-        authority: &Authority<LocalSigner>,
-        number: u64,
-        now: Timestamp,
-    ) -> Result<String, ServeError> {
+    async fn list(&self, authority: &Authority<CaKey>, number: u64, now: Timestamp) -> Result<Crl, ServeError> {
         let issuer = authority.certificate().key().to_string();
         let ends_after = now.before(LIST_VALIDITY).before(RevokedCertificate::MARGIN);
         let powerless = self.registry.without_power(&issuer, ends_after).await?;
         let revoked = powerless.iter().filter_map(RevokedCertificate::of_entry);
-        let list = authority.sign_crl(revoked, number, LIST_VALIDITY, now).await?;
-        Ok(list.pem().to_owned())
+        Ok(authority.sign_crl(revoked, number, LIST_VALIDITY, now).await?)
     }
 }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -41,17 +42,22 @@ const MAX_STREAMS: u32 = 32;
 /// How long nothing is accepted when the system has no more files to give.
 const EXHAUSTED: Duration = Duration::from_millis(200);
 
-/// A listener that speaks TLS.
+/// A listener that speaks TLS, or none for what everybody may read.
 pub(super) struct Listener {
     bound: TcpListener,
-    tls: Arc<ServerTls>,
+    tls: Option<Arc<ServerTls>>,
     connections: Connections,
     metrics: Metrics,
 }
 
 impl Listener {
     pub(super) fn new(bound: TcpListener, tls: Arc<ServerTls>, connections: Connections, metrics: Metrics) -> Self {
-        Self { bound, tls, connections, metrics }
+        Self { bound, tls: Some(tls), connections, metrics }
+    }
+
+    /// One that does not speak TLS.
+    pub(super) fn plain(bound: TcpListener, connections: Connections, metrics: Metrics) -> Self {
+        Self { bound, tls: None, connections, metrics }
     }
 
     /// Serves until `end`, and then lets what is under way come to its end.
@@ -83,7 +89,7 @@ impl Listener {
             let connection = Connection {
                 address,
                 router: router.clone(),
-                tls: Arc::clone(&tls),
+                tls: tls.clone(),
                 metrics: metrics.clone(),
                 ended: ended.clone(),
                 _place: place,
@@ -106,7 +112,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Connection {
     address: SocketAddr,
     router: Router,
-    tls: Arc<ServerTls>,
+    tls: Option<Arc<ServerTls>>,
     metrics: Metrics,
     /// Says when the server ends.
     ended: watch::Receiver<bool>,
@@ -116,9 +122,10 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream) {
-        let Self { address, router, tls, metrics, mut ended, _place } = self;
         // An answer is one write or two; the second does not wait for the first to be acknowledged.
         let _ = stream.set_nodelay(true);
+        let Self { address, metrics, .. } = &self;
+        let Some(tls) = self.tls.clone() else { return self.converse(stream, None).await };
         let handshake = TlsAcceptor::from(tls.configuration()).accept(stream);
         let stream = match timeout(HEADERS, Box::pin(handshake)).await {
             Ok(Ok(stream)) => stream,
@@ -133,6 +140,15 @@ impl Connection {
         };
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = tls.clients.verified(shown, now()).map(Arc::new);
+        self.converse(stream, client).await;
+    }
+
+    /// Answers what is asked on the connection, by a client that has shown this certificate.
+    async fn converse<S>(self, stream: S, client: Option<Arc<Certificate>>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self { address, router, mut ended, _place, .. } = self;
         let activity = Arc::new(Activity::new());
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let extensions = request.extensions_mut();

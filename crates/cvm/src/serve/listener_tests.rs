@@ -18,16 +18,17 @@ use super::super::connections::Bounds;
 use super::super::source::TrustedProxies;
 use super::super::tls::ServerCertificate;
 use super::*;
+use crate::ca_key::CaKey;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const ROOMY: Bounds = Bounds { connections: 8, of_one_source: 8 };
 
-async fn authority(name: &str) -> Authority<LocalSigner> {
+async fn authority(name: &str) -> Authority<CaKey> {
     let key = LocalSigner::generate(Curve::P256).unwrap();
     let profile =
         AuthorityProfile { name: name.parse().unwrap(), organization: None, tier: Tier::Root, validity: YEAR * 10 };
-    Authority::create(&profile, key, now().before(YEAR * 5)).await.unwrap()
+    Authority::create(&profile, key.into(), now().before(YEAR * 5)).await.unwrap()
 }
 
 /// A client's certificate and its key.
@@ -38,7 +39,7 @@ fn identity(issued: &Issued, key: &LocalSigner) -> Identity {
     (chain, PrivateKeyDer::from_pem_slice(key.to_pem(None).unwrap().as_bytes()).unwrap())
 }
 
-async fn device(authority: &Authority<LocalSigner>, issued_at: Timestamp) -> Identity {
+async fn device(authority: &Authority<CaKey>, issued_at: Timestamp) -> Identity {
     let key = LocalSigner::generate(Curve::P256).unwrap();
     let profile = Profile::new(DAY).at_least(Duration::ZERO);
     let id = "sn-0001".parse().unwrap();
@@ -47,7 +48,7 @@ async fn device(authority: &Authority<LocalSigner>, issued_at: Timestamp) -> Ide
 
 /// A server that answers with the id of whoever has come, and the end of it.
 struct World {
-    authorities: Arc<Authorities<LocalSigner>>,
+    authorities: Arc<Authorities<CaKey>>,
     address: SocketAddr,
     connections: Connections,
     _end: oneshot::Sender<()>,
@@ -72,7 +73,7 @@ impl World {
         Self { authorities: authorities.load(), address, connections, _end: end }
     }
 
-    fn ours(&self) -> &Authority<LocalSigner> {
+    fn ours(&self) -> &Authority<CaKey> {
         self.authorities.current()
     }
 

@@ -169,7 +169,7 @@ fn door(path: &str) -> &'static str {
         "v1" => "vend",
         ".well-known" => "est",
         "devices" | "statistics" | "audit" | "tokens" => "registry",
-        "ca.pem" | "crl.pem" | "ocsp" => "ca",
+        "ca" | "ca.pem" | "crl" | "crl.pem" | "ocsp" => "ca",
         "livez" | "readyz" => "health",
         _ => "other",
     }

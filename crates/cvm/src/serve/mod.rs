@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cvm_authority::{LocalSigner, SharedAuthorities};
+use cvm_authority::SharedAuthorities;
 use cvm_provisioning::{RefusedKeys, Timestamp};
 use cvm_sql::SqlRegistry;
 use futures_util::FutureExt as _;
@@ -31,6 +31,7 @@ mod operators;
 mod own;
 mod owner;
 mod platform;
+mod published;
 mod rates;
 mod reconciler;
 mod routes;
@@ -53,11 +54,12 @@ use self::listener::Listener;
 use self::metrics::{Metrics, Observed};
 use self::platform::{Platform, PlatformName};
 use self::rates::Buckets;
-use self::routes::{Doors, Limits, Services, router};
+use self::routes::{Doors, Limits, Services, plain_router, router};
 use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
 use self::source::TrustedProxies;
 use self::tls::{ServerCertificate, ServerTls};
+use crate::ca_key::CaKey;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
@@ -101,7 +103,7 @@ struct Begun {
     doors: Doors,
     tls: ServerTls,
     /// The server's CAs, where it has any.
-    authorities: Option<SharedAuthorities<LocalSigner>>,
+    authorities: Option<SharedAuthorities<CaKey>>,
     /// What is done beside the doors for as long as the server runs.
     work: JoinSet<()>,
 }
@@ -132,6 +134,8 @@ async fn serve(
         devices: Arc::new(Buckets::new(arguments.rate_per_device)),
     };
     let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
+    let services = Services { tokens: tokens.clone(), woken, limits: Arc::new(limits), metrics: metrics.clone() };
+    let plain_connections = connections.clone();
     work.spawn(Arc::clone(&tls).keep_up(told_to_look()?));
     if let Some(address) = arguments.metrics_listen {
         let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
@@ -146,10 +150,16 @@ async fn serve(
         };
         work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
     }
+    if let Some(address) = arguments.revocation_listen {
+        let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        let listener = Listener::plain(bound, plain_connections, metrics.clone());
+        work.spawn(listener.serve(plain_router(&doors, &services), std::future::pending()));
+    }
     let first_token = tokens.first("first", now())?;
+    // Before anybody can know that it runs, and end it.
+    let end = told_to_end()?;
     welcome(output, arguments, address, first_token.as_deref())?;
-    let services = Services { tokens, woken, limits: Arc::new(limits), metrics };
-    listener.serve(router(doors, services), told_to_end()).await;
+    listener.serve(router(doors, services), end.received()).await;
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
     work.shutdown().await;
     Ok(())

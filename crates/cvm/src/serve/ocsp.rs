@@ -10,12 +10,13 @@ use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use cvm_authority::{LocalSigner, OcspRequest, OcspResponder, OcspResponse};
+use cvm_authority::{OcspRequest, OcspResponder, OcspResponse};
 use cvm_sql::SqlRegistry;
 
 use super::now;
+use crate::ca_key::CaKey;
 
-type Responder = OcspResponder<LocalSigner, SqlRegistry>;
+type Responder = OcspResponder<CaKey, SqlRegistry>;
 
 /// For how long whoever stands between may give the same answer again. A device that an operator keeps out is out then at
 /// the latest, while the answer itself says for how long it can be believed where nobody is reached.

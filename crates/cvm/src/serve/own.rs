@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use cvm_authority::{LocalSigner, OcspResponder, OwnPlatform, Profile};
+use cvm_authority::{OcspResponder, OwnPlatform, Profile};
 use cvm_http::{Est, Handout, Registry, RootCa, device_router, registry_router};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
 use cvm_sql::SqlRegistry;
@@ -19,11 +19,12 @@ use super::decisions::Decisions;
 use super::enforcement::{Enforcement, Revocations};
 use super::routes::{Doors, readiness};
 use super::tls::ServerTls;
-use super::{Begun, ServeError, Told, now, ocsp, owner};
+use super::{Begun, ServeError, Told, now, ocsp, owner, published};
+use crate::ca_key::CaKey;
 use crate::own_ca::{CaFolder, OwnAuthority};
 
 /// The CA as the place where certificates come from.
-pub(super) type OwnCa = OwnPlatform<LocalSigner, SqlRegistry>;
+pub(super) type OwnCa = OwnPlatform<CaKey, SqlRegistry>;
 
 /// What a device becomes where nobody says otherwise: a thing of its own name. What it may do is its broker's to say.
 const TEMPLATE: &str = r#"{
@@ -54,7 +55,10 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
         ca_certificates: Box::new(move |now| issuing.load().trusted(now).into_iter().cloned().collect()),
         labels: arguments.est_labels.clone(),
     };
-    let profile = Profile::new(arguments.validity.duration()).at_least(Duration::ZERO);
+    let mut profile = Profile::new(arguments.validity.duration()).at_least(Duration::ZERO);
+    if let Some(address) = &arguments.revocation_address {
+        profile = profile.with_revocation(address.clone());
+    }
     let responder = OcspResponder::new(authorities.clone(), registry.clone());
     let platform = OwnPlatform::new(authorities.clone(), profile, registry.clone(), now);
     let decisions = Decisions::new(registry.clone(), platform.clone(), woken);
@@ -71,7 +75,8 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
     let doors = Doors {
         devices: device_router(Arc::new(vend), handout, est, now),
         operators: registry_router(operators, Router::new(), now),
-        authority: published(revocations).merge(ocsp::router(responder)),
+        revocation: published::router(revocations.published()).merge(ocsp::router(responder)),
+        authority: authority_router(revocations),
         readiness: readiness(registry),
     };
     let mut work = JoinSet::new();
@@ -80,7 +85,7 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
 }
 
 /// What brokers read: the CAs, and what is revoked.
-fn published(revocations: Revocations) -> Router {
+fn authority_router(revocations: Revocations) -> Router {
     Router::new()
         .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
         .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))

@@ -97,6 +97,9 @@ impl Platform<Database> {
                 if is_given("validity") {
                     tell("validity", "AWS IoT says how long its certificates are valid: leave it away".to_owned());
                 }
+                for key in ["revocation-address", "revocation-listen"].into_iter().filter(|key| is_given(key)) {
+                    tell(key, "AWS IoT says which of its certificates are revoked: leave it away".to_owned());
+                }
                 if is_given("ca-passphrase-file") && is_given("tls-certificate") {
                     let text = "with tls-certificate and AWS IoT there is no CA of the server's: leave it away";
                     tell("ca-passphrase-file", text.to_owned());
@@ -275,12 +278,13 @@ mod tests {
     fn what_makes_no_sense_with_a_platform_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let template = template_in(&folder, "t.json", TEMPLATE);
-        let nonsense: [(&[&str], &[&str]); 7] = [
+        let nonsense: [(&[&str], &[&str]); 8] = [
             (&[&template], &["template"]),
             (&["--broker-ca=/ca.pem"], &["broker-ca"]),
             (&["--database=dynamodb:devices"], &["database"]),
             (&["--audit-table=audit"], &["audit-table"]),
             (&["--platform=aws", &template, "--validity=1d"], &["validity"]),
+            (&["--platform=aws", &template, "--revocation-listen=127.0.0.1:0"], &["revocation-listen"]),
             (&["--platform=aws", &template, "--database=dynamodb:d"], &["database", "audit-table"]),
             (
                 &["--platform=aws", &template, "--database=dynamodb:devices", "--database-password-file=/p"],

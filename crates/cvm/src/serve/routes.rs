@@ -36,6 +36,8 @@ pub(super) struct Doors {
     pub(super) operators: Router,
     /// What brokers ask of the CA, where that is ours.
     pub(super) authority: Router,
+    /// What certificates name, where they are ours: it can be read without TLS, because it is signed.
+    pub(super) revocation: Router,
     /// Whether the registry answers.
     pub(super) readiness: Router,
 }
@@ -58,7 +60,7 @@ pub(super) struct Limits {
 
 /// All of its addresses.
 pub(super) fn router(doors: Doors, services: Services) -> Router {
-    let Doors { devices, operators, authority, readiness } = doors;
+    let Doors { devices, operators, authority, revocation, readiness } = doors;
     let Services { tokens, woken, limits, metrics } = services;
     let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
     let admins = token_routes(tokens).layer(from_fn_with_state(door.clone(), admit_admin));
@@ -67,16 +69,33 @@ pub(super) fn router(doors: Doors, services: Services) -> Router {
         .route("/livez", get(async || "ok\n"))
         .merge(readiness)
         .merge(authority)
+        .merge(revocation)
         .merge(admins)
         .route_service("/devices", operators.clone())
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
         .route_service("/audit", operators)
         .fallback_service(devices)
-        .layer(RequestBodyLimitLayer::new(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
-        .layer(from_fn_with_state((limits, metrics.clone()), admit_source))
-        .layer(from_fn_with_state(metrics, count))
+        .bounded(limits, metrics)
+}
+
+/// What can be read without TLS.
+pub(super) fn plain_router(doors: &Doors, services: &Services) -> Router {
+    doors.revocation.clone().bounded(Arc::clone(&services.limits), services.metrics.clone())
+}
+
+/// The bounds of every request.
+trait Bounded {
+    fn bounded(self, limits: Arc<Limits>, metrics: Metrics) -> Self;
+}
+
+impl Bounded for Router {
+    fn bounded(self, limits: Arc<Limits>, metrics: Metrics) -> Self {
+        self.layer(RequestBodyLimitLayer::new(MAX_BODY))
+            .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
+            .layer(from_fn_with_state((limits, metrics.clone()), admit_source))
+            .layer(from_fn_with_state(metrics, count))
+    }
 }
 
 /// `/readyz`: whether the registry answers. Whoever spreads the load sends none here otherwise.

@@ -2,22 +2,38 @@
 
 use std::io;
 
-/// Returns when it is interrupted or told to end.
-pub(super) async fn told_to_end() {
-    let interrupted = tokio::signal::ctrl_c();
+/// SIGTERM, and SIGINT or what there is in its place. From the moment at which there is one of these they end nothing by
+/// themselves.
+#[derive(Debug)]
+pub(super) struct ToldToEnd {
+    #[cfg(unix)]
+    signals: [tokio::signal::unix::Signal; 2],
+}
+
+pub(super) fn told_to_end() -> io::Result<ToldToEnd> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminated) => tokio::select! {
-                _ = interrupted => {}
-                _ = terminated.recv() => {}
-            },
-            Err(_) => drop(interrupted.await),
-        }
+        Ok(ToldToEnd { signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?] })
     }
     #[cfg(not(unix))]
-    drop(interrupted.await);
+    Ok(ToldToEnd {})
+}
+
+impl ToldToEnd {
+    /// Returns when one comes, or has come since.
+    pub(super) async fn received(self) {
+        #[cfg(unix)]
+        {
+            let [mut terminated, mut interrupted] = self.signals;
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+        }
+        #[cfg(not(unix))]
+        drop(tokio::signal::ctrl_c().await);
+    }
 }
 
 /// SIGHUP, by which servers are told to look at their files again.

@@ -16,6 +16,7 @@ use super::client_certificates::{ClientCertificates, Trust};
 use super::signals::ToldToLook;
 use super::tls_files::{Stamp, TlsFiles};
 use super::{ServeError, now};
+use crate::ca_key::CaKey;
 
 /// How long a certificate that the server makes for itself is valid.
 const VALIDITY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -35,7 +36,7 @@ pub(super) enum ServerCertificate {
 
 impl ServerCertificate {
     /// The same, where these CAs are the server's.
-    pub(super) fn of(self, authorities: &SharedAuthorities<LocalSigner>) -> Origin {
+    pub(super) fn of(self, authorities: &SharedAuthorities<CaKey>) -> Origin {
         match self {
             Self::Files(files) => Origin::Files(files),
             Self::Own { names } => Origin::Own { names, authorities: authorities.clone() },
@@ -46,7 +47,7 @@ impl ServerCertificate {
 /// Where it comes from, with what it takes to make it.
 pub(super) enum Origin {
     Files(TlsFiles),
-    Own { names: Vec<ServerName>, authorities: SharedAuthorities<LocalSigner> },
+    Own { names: Vec<ServerName>, authorities: SharedAuthorities<CaKey> },
 }
 
 impl Origin {
@@ -153,7 +154,7 @@ impl MadeOf {
     }
 }
 
-fn ids(authorities: &SharedAuthorities<LocalSigner>, now: Timestamp) -> Vec<CertificateId> {
+fn ids(authorities: &SharedAuthorities<CaKey>, now: Timestamp) -> Vec<CertificateId> {
     authorities.load().trusted(now).iter().map(|certificate| *certificate.id()).collect()
 }
 

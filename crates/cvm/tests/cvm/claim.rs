@@ -38,6 +38,7 @@ async fn reserve(registry: &DynamoDbRegistry, claim: &CertificateId, device: &De
         proof,
         origin: origin(),
         now: NOW,
+        prepared: None,
     });
     let claim = registry.find_claim(claim).await.unwrap().unwrap();
     assert!(registry.reserve_with_claim(&claim, &reserved, device.version, &origin()).await.unwrap());

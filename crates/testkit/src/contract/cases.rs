@@ -36,6 +36,7 @@ impl Cases {
             proof: Proof::of_key(key, token.then(|| crate::fixture::token().digest()), key_made_here),
             origin: origin(),
             now,
+            prepared: None,
         };
         let factory = |leaf: &[u8], key, ca: &[u8], now| Attempt {
             id: AttemptId::of(&CertificateId::of(leaf)),
@@ -43,6 +44,7 @@ impl Cases {
             proof: Proof::of_certificate(CertificateId::of(leaf), key, GroupCredential::Ca(CertificateId::of(ca))),
             origin: origin(),
             now,
+            prepared: None,
         };
         let first = attempt(1, fingerprint, true, false, NOW);
         let connected = factory(LEAF, fingerprint, CA, NOW);
@@ -58,7 +60,7 @@ impl Cases {
             thing: name.to_owned().try_into().expect("a thing's name"),
             since,
         };
-        let attempts = vec![
+        let mut attempts = vec![
             attempt(2, fingerprint, true, false, later(2)),
             attempt(3, *other.key().fingerprint(), true, false, later(2)),
             attempt(4, fingerprint, false, false, later(2)),
@@ -80,6 +82,9 @@ impl Cases {
             renewal(15, *other.key().fingerprint(), OTHER_LEAF, false),
             renewal(16, fingerprint, OTHER_LEAF, true),
         ];
+
+        let prepared = Some(credential(&registered, &first, &own).await);
+        attempts.push(Attempt { prepared, ..attempt(17, fingerprint, true, false, later(30)) });
 
         let with = |change: &dyn Fn(&mut Device)| {
             let mut device = registered.clone();

@@ -23,6 +23,7 @@ pub(super) async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: Reg
             proof,
             origin: origin(),
             now: later(u64::from(leaf[0])),
+            prepared: None,
         });
         device
     };

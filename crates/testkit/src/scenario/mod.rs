@@ -27,6 +27,10 @@ impl<R> Registry for R where
 {
 }
 
+/// Who signs, and how many calls a fresh vend, or a renewal, is then.
+const PLATFORMS: [(fn() -> MemoryPlatform, usize); 2] =
+    [(MemoryPlatform::default, 6), (MemoryPlatform::with_own_ca, 8)];
+
 /// One registry with one device, one platform.
 pub struct World<R> {
     /// The registry.
@@ -40,13 +44,18 @@ pub struct World<R> {
 impl<R: Registry> World<R> {
     /// A world in which this device has just been put on the allowlist.
     pub async fn new(registry: R, device: Device) -> Self {
+        Self::on(MemoryPlatform::default(), registry, device).await
+    }
+
+    /// The same on a platform that nothing has happened on yet.
+    pub async fn on(platform: MemoryPlatform, registry: R, device: Device) -> Self {
         if let Some(earlier) = registry.find(&device.id).await.expect("the store answers") {
             let (version, tombstone) = (earlier.version, earlier.bury(NOW));
             assert!(registry.remove(&tombstone, version, &origin()).await.expect("the store answers"));
             registry.forget(&device.id, tombstone.device.generation).await.expect("the store answers");
         }
         assert!(registry.add(&device, &origin()).await.expect("the store answers"));
-        Self { registry, platform: MemoryPlatform::default(), audit: MemoryAudit::default() }
+        Self { registry, platform, audit: MemoryAudit::default() }
     }
 
     /// The vend of this world, as the script lets it run.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{Attempt, Confirmation, Origin, Reconciled, Standing, State, Timestamp};
+use cvm_provisioning::{Attempt, Confirmation, Origin, Platform as _, Reconciled, Standing, State, Timestamp};
 
 use super::claims::{claimed_device, question};
 use super::first_connect::registration;
-use super::{Registry, World};
+use super::{PLATFORMS, Registry, World};
 use crate::fixture::{NOW, csr, device, later, request};
-use crate::{Factory, Fault, Script};
+use crate::{Factory, Fault, MemoryPlatform, Script};
 
 const NAME: &str = "sn-1";
 
@@ -46,13 +46,14 @@ impl<R: Registry> World<R> {
 /// A vend that dies at every call, whose device never comes back: no certificate is left in power, the device may start
 /// anew, and the reconciler gets there however it fails itself, at every call.
 pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault]) {
-    for fault in faults.iter().copied() {
-        for n in 1..=6 {
-            for m in 1.. {
-                let context = format!("the vend {fault:?} at call {n}, the reconciler at call {m}");
-                // On the heap: three flows in one future are more than a thread's stack has room for.
-                if !Box::pin(two_failures(registry(), fault, n, m, &context)).await {
-                    break;
+    for (platform, calls) in PLATFORMS {
+        for fault in faults.iter().copied() {
+            for n in 1..=calls {
+                for m in 1.. {
+                    // On the heap: three flows in one future are more than a thread's stack has room for.
+                    if !Box::pin(two_failures(platform(), registry(), fault, n, m)).await {
+                        break;
+                    }
                 }
             }
         }
@@ -61,8 +62,10 @@ pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault
 
 /// A vend that fails at call `n`, a reconciler that fails at call `m`, and then whatever runs it takes. Says whether
 /// there was a call `m` to fail.
-async fn two_failures<R: Registry>(registry: R, fault: Fault, n: usize, m: usize, context: &str) -> bool {
-    let world = World::new(registry, device(NAME)).await;
+async fn two_failures<R: Registry>(platform: MemoryPlatform, registry: R, fault: Fault, n: usize, m: usize) -> bool {
+    let own_ca = platform.prepares();
+    let context = format!("own CA: {own_ca}, the vend {fault:?} at call {n}, the reconciler at call {m}");
+    let world = World::on(platform, registry, device(NAME)).await;
     world.platform.set_clock(NOW);
     let script = Script::fail(n, fault);
     let vend = world.vend(&script);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, Certificate, CertificateId, Confirmation, Csr, State, Superseded, Timestamp, VendError, VendRequest,
-    Vended,
+    Attempt, Certificate, CertificateId, Confirmation, Csr, Platform as _, State, Superseded, Timestamp, VendError,
+    VendRequest, Vended,
 };
 
 use super::first_connect::connection;
-use super::{Registry, World};
+use super::{PLATFORMS, Registry, World};
 use crate::fixture::{NOW, csr, device, later, origin, request};
 use crate::{Fault, Script};
 
@@ -30,10 +30,14 @@ impl<R: Registry> World<R> {
     /// A device that has its first certificate, by this key.
     async fn with_certificate(registry: R, key: &Csr) -> (Self, Certificate) {
         let world = Self::new(registry, device(NAME)).await;
-        let vended = world.vend(&Script::default()).vend(request(NAME, 1, Some(key), NOW)).await;
-        let first = certificate(&vended.expect("it is vended"));
-        world.platform.set_clock(later(10));
+        let first = world.first_certificate(key).await;
         (world, first)
+    }
+
+    async fn first_certificate(&self, key: &Csr) -> Certificate {
+        let vended = self.vend(&Script::default()).vend(request(NAME, 1, Some(key), NOW)).await;
+        self.platform.set_clock(later(10));
+        certificate(&vended.expect("it is vended"))
     }
 
     async fn renew_until_answered(&self, shown: &Certificate, key: &Csr, from: Timestamp) -> Vended {
@@ -61,14 +65,16 @@ impl<R: Registry> World<R> {
 /// A renewal that fails at every call in every way, the retry with the same key or another one that fails itself, and the
 /// last retry: the device has a certificate that works at every moment, and exactly one in the end.
 pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault]) {
-    for same_key in [true, false] {
-        for fault in faults.iter().copied() {
-            for n in 1..=CALLS {
-                for m in 0.. {
-                    let context = format!("same key: {same_key}, {fault:?} at call {n} and then at call {m}");
-                    let failed_twice = Box::pin(two_failures(registry(), same_key, fault, n, m, &context)).await;
-                    if m > 0 && !failed_twice {
-                        break;
+    for (platform, calls) in PLATFORMS {
+        for same_key in [true, false] {
+            for fault in faults.iter().copied() {
+                for n in 1..=calls {
+                    for m in 0.. {
+                        let world = World::on(platform(), registry(), device(NAME)).await;
+                        let failed_twice = Box::pin(two_failures(world, same_key, fault, n, m)).await;
+                        if m > 0 && !failed_twice {
+                            break;
+                        }
                     }
                 }
             }
@@ -76,18 +82,10 @@ pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault
     }
 }
 
-/// The calls of a renewal: those of a fresh vend.
-const CALLS: usize = 6;
-
-async fn two_failures<R: Registry>(
-    registry: R,
-    same_key: bool,
-    fault: Fault,
-    n: usize,
-    m: usize,
-    context: &str,
-) -> bool {
-    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+async fn two_failures<R: Registry>(world: World<R>, same_key: bool, fault: Fault, n: usize, m: usize) -> bool {
+    let own_ca = world.platform.prepares();
+    let context = format!("own CA: {own_ca}, same key: {same_key}, {fault:?} at call {n} and then at call {m}");
+    let first = world.first_certificate(&csr(NAME)).await;
     let key = csr(NAME);
     let script = Script::fail(n, fault);
     let vend = world.vend(&script);
@@ -130,10 +128,12 @@ async fn two_failures<R: Registry>(
 
 /// A renewal that dies, and nobody asks again: the device has the certificate that it had and no other, and may renew.
 pub async fn a_renewal_that_died_leaves_what_was<R: Registry>(registry: impl Fn() -> R) {
-    for fault in Fault::FAILURES {
-        for n in 1..=CALLS {
-            let context = format!("{fault:?} at call {n}");
-            let (world, first) = World::with_certificate(registry(), &csr(NAME)).await;
+    let calls = PLATFORMS.iter().flat_map(|(platform, calls)| (1..=*calls).map(move |n| (platform, n)));
+    for (platform, n) in calls {
+        for fault in Fault::FAILURES {
+            let world = World::on(platform(), registry(), device(NAME)).await;
+            let context = format!("own CA: {}, {fault:?} at call {n}", world.platform.prepares());
+            let first = world.first_certificate(&csr(NAME)).await;
             let script = Script::fail(n, fault);
             let vend = world.vend(&script);
             let _ = Box::pin(script.run(vend.vend(renewal(2, &first, &csr(NAME), later(10))))).await;
@@ -230,8 +230,10 @@ pub async fn guesses_of_others_do_not_block_a_renewal<R: Registry>(registry: R) 
 
 /// What an operator lets a device renew by its token leaves the old certificate in power, too, until the new one is seen.
 pub async fn an_operators_renewal_leaves_no_gap<R: Registry>(registry: impl Fn() -> R) {
-    for n in 1..=CALLS {
-        let (world, first) = World::with_certificate(registry(), &csr(NAME)).await;
+    let calls = PLATFORMS.iter().flat_map(|(platform, calls)| (1..=*calls).map(move |n| (platform, n)));
+    for (platform, n) in calls {
+        let world = World::on(platform(), registry(), device(NAME)).await;
+        let first = world.first_certificate(&csr(NAME)).await;
         let mut renewable = world.stored(NAME).await;
         let version = renewable.version;
         renewable.renew(later(5)).expect("there is something to renew");

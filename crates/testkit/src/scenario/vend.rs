@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{Attempt, Certificate, Csr, KeyFingerprint, KeyOrigin, State, Timestamp, VendError, Vended};
+use cvm_provisioning::{
+    Attempt, Certificate, Csr, KeyFingerprint, KeyOrigin, Platform as _, State, Timestamp, VendError, Vended,
+};
 
-use super::{Registry, World};
+use super::{PLATFORMS, Registry, World};
 use crate::fixture::{NOW, csr, device, request};
-use crate::{Fault, Script};
+use crate::{Fault, MemoryPlatform, Script};
 
 impl<R: Registry> World<R> {
     /// What a device does that got no certificate: it asks again, after the time that it was told.
@@ -46,12 +48,25 @@ impl<R: Registry> World<R> {
 /// lost its key with its power), and with a key made here. What clears up after a failure fails itself, too, at every
 /// call, before the last retry.
 pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R) {
+    matrix(registry, PLATFORMS[0], &Fault::FAILURES).await;
+}
+
+/// The same with a CA of our own, and these ways to fail.
+pub async fn own_ca_fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: &[Fault]) {
+    matrix(registry, PLATFORMS[1], faults).await;
+}
+
+async fn matrix<R: Registry>(
+    registry: impl Fn() -> R,
+    (platform, calls): (fn() -> MemoryPlatform, usize),
+    faults: &[Fault],
+) {
     for retry in [Retry::SameKey, Retry::OtherKey, Retry::KeyMadeHere] {
-        for fault in Fault::FAILURES {
-            for n in 1..=FRESH_CALLS {
+        for fault in faults.iter().copied() {
+            for n in 1..=calls {
                 for m in 0.. {
-                    let context = format!("{retry:?}, {fault:?} at call {n} and then at call {m}");
-                    let failed_twice = two_failures(registry(), retry, fault, n, m, &context).await;
+                    let failures = Failures { platform, retry, fault, n, m };
+                    let failed_twice = two_failures(registry(), failures).await;
                     if m > 0 && !failed_twice {
                         break;
                     }
@@ -61,18 +76,28 @@ pub async fn fault_matrix<R: Registry>(registry: impl Fn() -> R) {
     }
 }
 
-/// The calls of a fresh vend.
-const FRESH_CALLS: usize = 6;
+/// What goes wrong, and who asks again.
+#[derive(Clone, Copy)]
+struct Failures {
+    platform: fn() -> MemoryPlatform,
+    retry: Retry,
+    fault: Fault,
+    n: usize,
+    m: usize,
+}
 
 /// One vend that fails at call `n`, one that fails at call `m` (none where that is 0), and then whatever retries it
 /// takes. Says whether there was a call `m` to fail.
-async fn two_failures<R: Registry>(registry: R, retry: Retry, fault: Fault, n: usize, m: usize, context: &str) -> bool {
+async fn two_failures<R: Registry>(registry: R, Failures { platform, retry, fault, n, m }: Failures) -> bool {
     const NAME: &str = "sn-1";
+    let platform = platform();
+    let own_ca = platform.prepares();
+    let context = &format!("own CA: {own_ca}, {retry:?}, {fault:?} at call {n} and then at call {m}");
     let mut registered = device(NAME);
     if retry == Retry::KeyMadeHere {
         registered.key_origin = KeyOrigin::Service;
     }
-    let world = World::new(registry, registered).await;
+    let world = World::on(platform, registry, registered).await;
     let first_key = (retry != Retry::KeyMadeHere).then(|| csr(NAME));
     let second_key = match retry {
         Retry::KeyMadeHere => None,
@@ -123,7 +148,16 @@ pub async fn fifty_callers_with_one_key<R>(registry: R)
 where
     R: Registry + 'static,
 {
-    let world = World::new(registry, device("one-key")).await;
+    for (platform, _) in PLATFORMS {
+        fifty_callers_on(platform(), registry.clone()).await;
+    }
+}
+
+async fn fifty_callers_on<R>(platform: MemoryPlatform, registry: R)
+where
+    R: Registry + 'static,
+{
+    let world = World::on(platform, registry, device("one-key")).await;
     let key = csr("one-key");
     let keys = vec![key.clone(); 50];
     let answers = all_at_once(&world, "one-key", keys).await;
@@ -183,8 +217,9 @@ where
 /// An operator disables the device before each call of its vend.
 pub async fn disabled_at_every_call<R: Registry>(registry: impl Fn() -> R) {
     const NAME: &str = "sn-1";
-    for n in 1..=FRESH_CALLS {
-        let world = World::new(registry(), device(NAME)).await;
+    let calls = PLATFORMS.iter().flat_map(|(platform, calls)| (1..=*calls).map(move |n| (platform, n)));
+    for (platform, n) in calls {
+        let world = World::on(platform(), registry(), device(NAME)).await;
         let script = Script::fail(n, Fault::Hold);
         let key = csr(NAME);
         let vend = world.vend(&script);
@@ -211,10 +246,13 @@ pub async fn disabled_at_every_call<R: Registry>(registry: impl Fn() -> R) {
 pub async fn a_sleeper_harms_nobody<R: Registry>(registry: impl Fn() -> R) {
     const NAME: &str = "sn-1";
     for same_key in [true, false] {
-        for n in 1..=FRESH_CALLS {
+        let calls = PLATFORMS.iter().flat_map(|(platform, calls)| (1..=*calls).map(move |n| (platform, n)));
+        for (platform, n) in calls {
             for wakes_before_commit in [true, false] {
-                let context = format!("same key: {same_key}, asleep at call {n}, early: {wakes_before_commit}");
-                let world = World::new(registry(), device(NAME)).await;
+                let world = World::on(platform(), registry(), device(NAME)).await;
+                let own_ca = world.platform.prepares();
+                let context =
+                    format!("own CA: {own_ca}, same key: {same_key}, asleep at call {n}, early: {wakes_before_commit}");
                 let sleeping = csr(NAME);
                 let key = if same_key { sleeping.clone() } else { csr(NAME) };
                 let script = Script::fail(n, Fault::Hold);
