@@ -30,8 +30,8 @@ from trusted_user import add_user
 ACCOUNT = "000000000000"
 EVERYTHING = ["--rate-per-source", "1000000/s", "--rate-per-device", "1000000/s"]
 NOWHERE = "http://127.0.0.1:9"
-DEVICES = 80
-KILLS = 12
+DEVICES = 48
+KILLS = 8
 CALLERS = 4
 
 
