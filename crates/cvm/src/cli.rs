@@ -34,7 +34,7 @@ enum Verb {
     Ca(CaArguments),
     Claim(ClaimArguments),
     Device(DeviceArguments),
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     Status(StatusArguments),
     Template(TemplateArguments),
     Token(TokenArguments),
