@@ -252,7 +252,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         let request = request.parse(&self.refused_keys, &self.audit)?;
         let Requested { mut attempt, csr, private_key, parameters } = request;
         if self.platform.prepares() {
-            match self.look_and_prepare(&attempt, &csr, &parameters).await {
+            match Box::pin(self.look_and_prepare(&attempt, &csr, &parameters)).await {
                 ControlFlow::Continue(prepared) => attempt.prepared = prepared,
                 ControlFlow::Break(answer) => return answer,
             }
@@ -323,7 +323,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         let found = match found {
             None if self.platform.prepares() => {
                 *left = Leftover::Known(None);
-                Some(self.prepare_again(csr, attempt, &resources).await?)
+                Some(Box::pin(self.prepare_again(csr, attempt, &resources)).await?)
             }
             found => found,
         };

@@ -214,5 +214,5 @@ async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
 
 #[tokio::test]
 async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
-    scenario::vend::a_sleeper_harms_nobody(MemoryRegistry::default).await;
+    Box::pin(scenario::vend::a_sleeper_harms_nobody(MemoryRegistry::default)).await;
 }

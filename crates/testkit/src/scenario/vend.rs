@@ -66,7 +66,7 @@ async fn matrix<R: Registry>(
             for n in 1..=calls {
                 for m in 0.. {
                     let failures = Failures { platform, retry, fault, n, m };
-                    let failed_twice = two_failures(registry(), failures).await;
+                    let failed_twice = Box::pin(two_failures(registry(), failures)).await;
                     if m > 0 && !failed_twice {
                         break;
                     }
