@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_lc_rs::error::Unspecified;
 use cvm_provisioning::Timestamp;
@@ -15,17 +16,20 @@ impl SerialNumber {
     /// The longest serial number, in octets.
     pub const MAX_LENGTH: usize = 20;
 
-    /// The second in which it was made, in 31 bits, and 128 random ones: together as many as a positive number of 20
-    /// octets has. Those of one time stand side by side in an index, so that the latest pages of it are all that a
-    /// database writes, however many there are.
+    /// 31 bits that grow with the time and with each number, and 128 random ones: together as many as a positive number
+    /// of 20 octets has. Those that are made one after the other stand side by side in an index, so that a database
+    /// writes the latest page of it alone, however many there are.
     ///
-    /// Nobody is asked whether it is taken: of 2^24 that are made in one second, two are the same with a chance of 2^-81.
+    /// Nobody is asked whether it is taken: even of 2^40 that begin alike, two are the same with a chance of 2^-49.
     pub(crate) fn random(now: Timestamp) -> Result<Self, Unspecified> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
         let mut bytes = [0; Self::MAX_LENGTH];
-        let (second, random) = bytes.split_at_mut(4);
-        // The lowest of its bits are enough: what comes after 2038 begins at the front.
-        second.copy_from_slice(&u32::try_from(now.seconds() & 0x7fff_ffff).unwrap_or_default().to_be_bytes());
-        // All of them zero is as unlikely as any other number, and is none.
+        let (place, random) = bytes.split_at_mut(4);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let second = u32::try_from(now.seconds() & 0x7fff_ffff).unwrap_or_default();
+        // What comes after the last one begins at the front.
+        place.copy_from_slice(&(second.wrapping_add(made) & 0x7fff_ffff).to_be_bytes());
+        // All of them zero is as unlikely as any other number, and may be none.
         while random.iter().all(|byte| *byte == 0) {
             aws_lc_rs::rand::fill(random)?;
         }
@@ -116,8 +120,8 @@ mod tests {
         assert_eq!(serials.len(), 10_000);
         let (mut ored, mut anded) = ([0_u8; 16], [0xff_u8; 16]);
         for serial in &serials {
-            let (second, random) = serial.as_bytes().split_at(4);
-            assert_eq!(second, 1_800_000_000_u32.to_be_bytes());
+            let random = &serial.as_bytes()[4..];
+            assert!(serial.as_bytes().len() == 20 && serial.as_bytes()[0] < 0x80, "{serial}");
             ored.iter_mut().zip(random).for_each(|(all, byte)| *all |= byte);
             anded.iter_mut().zip(random).for_each(|(all, byte)| *all &= byte);
         }
@@ -135,7 +139,8 @@ mod tests {
     #[test]
     fn later_serial_numbers_stand_behind_earlier_ones() {
         let serial = |second| SerialNumber::random(Timestamp::from_seconds(second)).unwrap().to_string();
-        assert!(serial(1_800_000_000) < serial(1_800_000_001));
+        let made = [1_700_000_000, 1_700_000_000, 1_700_000_000, 1_700_000_001, 1_700_001_000].map(serial);
+        assert!(made.is_sorted(), "{made:?}");
     }
 
     #[test]

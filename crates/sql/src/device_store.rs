@@ -23,7 +23,7 @@ impl DeviceStore for SqlRegistry {
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
         let id = id.clone();
-        self.read(move |connection| find(connection, &id)).await
+        self.look(move |connection| find(connection, &id)).await
     }
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {

@@ -19,12 +19,12 @@ impl CertificateLedger for SqlRegistry {
 
     async fn entry(&self, id: &CertificateId) -> Result<Option<LedgerEntry>, RegistryError> {
         let id = *id;
-        self.read(move |connection| find(connection, &id, "")).await
+        self.look(move |connection| find(connection, &id, "")).await
     }
 
     async fn entry_of_serial(&self, issuer: &str, serial: &str) -> Result<Option<LedgerEntry>, RegistryError> {
         let (issuer, serial) = (issuer.to_owned(), serial.to_owned());
-        self.read(move |connection| {
+        self.look(move |connection| {
             let statement = "SELECT record FROM certificates WHERE issuer = ? AND serial = ?";
             let rows = connection.query(statement, &[(&issuer).into(), (&serial).into()])?;
             rows.first().map(|row| entry(row, &serial)).transpose()

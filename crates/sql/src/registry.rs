@@ -73,4 +73,17 @@ impl SqlRegistry {
         };
         Ok(submit(queue.ok_or(SqlError::Closed)?, work).await?)
     }
+
+    /// Does this, which is one statement that reads a row or two.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        if let Database::Sqlite(sqlite) = &*self.database
+            && let Some(found) = sqlite.look(&mut work)
+        {
+            return Ok(found?);
+        }
+        self.read(work).await
+    }
 }

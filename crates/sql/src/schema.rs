@@ -4,8 +4,12 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 3] =
-    [include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql"), include_str!("../schema/0003.sql")];
+const VERSIONS: [&str; 4] = [
+    include_str!("../schema/0001.sql"),
+    include_str!("../schema/0002.sql"),
+    include_str!("../schema/0003.sql"),
+    include_str!("../schema/0004.sql"),
+];
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -15,8 +19,12 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// The statement with what this database calls the names in capitals.
-    fn speak(self, statement: &str) -> String {
+    /// The statement with what this database calls the names in capitals, unless it is for another one.
+    fn speak(self, statement: &str) -> Option<String> {
+        let statement = match statement.strip_prefix("ON SQLITE ") {
+            Some(_) if self != Self::Sqlite => return None,
+            own => own.unwrap_or(statement),
+        };
         let words = match self {
             // Names of up to 256 characters are told apart by every one of their bytes.
             Self::MySql => [
@@ -39,13 +47,13 @@ impl Dialect {
             spoken = spoken.replace("BIGINT", "INTEGER");
         }
         // An index has those rows alone that have a value, where the database can do that.
-        match spoken.split_once(" PRESENT(") {
+        Some(match spoken.split_once(" PRESENT(") {
             Some((index, column)) if self == Self::Sqlite => {
                 format!("{index} WHERE {} IS NOT NULL", column.trim_end_matches(')'))
             }
             Some((index, _)) => index.to_owned(),
             None => spoken,
-        }
+        })
     }
 }
 
@@ -57,7 +65,7 @@ impl Dialect {
 pub(crate) fn migrate(connection: &mut impl Connection, dialect: Dialect) -> Result<(), OpenError> {
     let known = VERSIONS.len() as i64;
     let table = "CREATE TABLE IF NOT EXISTS meta (name NAME NOT NULL PRIMARY KEY, value BIGINT NOT NULL) OPTIONS";
-    connection.execute(&dialect.speak(table), &[])?;
+    connection.execute(&dialect.speak(table).unwrap_or_default(), &[])?;
     let version = noted(connection, "schema")?;
     let found = version.unwrap_or(0);
     if found > known {
@@ -70,10 +78,12 @@ pub(crate) fn migrate(connection: &mut impl Connection, dialect: Dialect) -> Res
     }
     for (version, statements) in (1..).zip(VERSIONS).skip(usize::try_from(found).unwrap_or(usize::MAX)) {
         for (number, statement) in (1..).zip(split(statements)).filter(|(number, _)| *number > done) {
-            let executed = connection.execute(&dialect.speak(&statement), &[]);
-            // It may have been cut off between the statement and its note.
-            if !(resumes && matches!(executed, Err(SqlError::Exists(_)))) {
-                executed?;
+            if let Some(statement) = dialect.speak(&statement) {
+                let executed = connection.execute(&statement, &[]);
+                // It may have been cut off between the statement and its note.
+                if !(resumes && matches!(executed, Err(SqlError::Exists(_)))) {
+                    executed?;
+                }
             }
             note(connection, version - 1, number)?;
             resumes = false;

@@ -34,6 +34,8 @@ const CACHE: i64 = -8 * 1024;
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
+    /// For a look at a row or two, which takes less time than to hand it to another thread.
+    at_hand: Mutex<rusqlite::Connection>,
     queues: Option<Queues>,
     threads: Vec<JoinHandle<()>>,
     /// Held until the last thread is at its end, by who may write.
@@ -76,7 +78,8 @@ impl Sqlite {
         let (writes, write_queue) = sync_channel(WAITING);
         let mut threads = vec![spawn("registry-writer", move || write(&writer, &write_queue))?];
         let reads = start_readers(&path, &mut threads)?;
-        Ok(Self { queues: Some(Queues { writes: Some(writes), reads }), threads, _lock: Some(lock) })
+        let queues = Some(Queues { writes: Some(writes), reads });
+        Ok(Self { at_hand: Mutex::new(open_reader(&path)?), queues, threads, _lock: Some(lock) })
     }
 
     /// Looks into the database in a folder, whoever has it open, and changes nothing.
@@ -85,7 +88,18 @@ impl Sqlite {
         fs::metadata(&path).map_err(|source| OpenError::Missing { path: path.clone(), source })?;
         let mut threads = Vec::new();
         let reads = start_readers(&path, &mut threads)?;
-        Ok(Self { queues: Some(Queues { writes: None, reads }), threads, _lock: None })
+        let queues = Some(Queues { writes: None, reads });
+        Ok(Self { at_hand: Mutex::new(open_reader(&path)?), queues, threads, _lock: None })
+    }
+
+    /// Does something that is one statement right here, unless somebody else is at it: one caller at most waits for the
+    /// disk in this way.
+    pub(crate) fn look<T>(
+        &self,
+        look: &mut impl FnMut(&mut dyn Connection) -> Result<T, SqlError>,
+    ) -> Option<Result<T, SqlError>> {
+        let connection = self.at_hand.try_lock().ok()?;
+        Some(look(&mut SqliteConnection(&connection)))
     }
 
     /// Where work goes that writes.
@@ -114,13 +128,18 @@ fn start_readers(path: &Path, threads: &mut Vec<JoinHandle<()>>) -> Result<SyncS
     let (reads, queue) = sync_channel(WAITING);
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..READERS {
-        let reader = open_file(path)?;
-        set_up(&reader, path)?;
-        reader.pragma_update(None, "query_only", true).map_err(open_error(path))?;
+        let reader = open_reader(path)?;
         let queue = Arc::clone(&queue);
         threads.push(spawn("registry-reader", move || read(&reader, &queue))?);
     }
     Ok(reads)
+}
+
+fn open_reader(path: &Path) -> Result<rusqlite::Connection, OpenError> {
+    let reader = open_file(path)?;
+    set_up(&reader, path)?;
+    reader.pragma_update(None, "query_only", true).map_err(open_error(path))?;
+    Ok(reader)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {

@@ -137,8 +137,8 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
     let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
     file.execute_batch(
         "DROP INDEX certificates_by_serial; ALTER TABLE certificates DROP COLUMN serial; \
-         DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends;
-         UPDATE meta SET value = 1 WHERE name = 'schema'",
+         DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
+         CREATE INDEX entries_by_chain ON entries (chain); UPDATE meta SET value = 1 WHERE name = 'schema'",
     )
     .unwrap();
     drop(file);
