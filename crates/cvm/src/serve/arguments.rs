@@ -108,7 +108,8 @@ Examples:
   cvm serve
   cvm serve --data /var/lib/cvm --listen 0.0.0.0:443 --name cvm.example.com
   cvm serve --broker broker.example.com:8883 --validity 90d
-  cvm serve --revocation-listen 0.0.0.0:80 --revocation-address http://pki.example.com
+  cvm serve --revocation-listen 0.0.0.0:80 \\
+      --revocation-address http://pki.example.com
   cvm serve --database mysql://cvm@db.example.com/cvm \\
       --database-password-file /etc/cvm/database.password
   cvm serve --config /etc/cvm/serve.toml --check";
