@@ -337,6 +337,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             beside.superseded = kept;
         }
 
+        let is_left = found.as_ref().is_some_and(|found| !device.has(&found.certificate));
         let issue = async {
             match found {
                 Some(credential) if self.platform.prepares() && !device.has(&credential.certificate) => {
@@ -357,23 +358,33 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         }
         thing?;
 
+        match self.attach(&credential, &resources).await {
+            // Who came between, with another key, has retired it, and died before anybody could know.
+            Err(PlatformError::Refused { .. }) if is_left && !self.platform.prepares() => {
+                self.platform.retire(&credential.thing, &credential.certificate_name).await?;
+                (*left, beside.remains) = (Leftover::Known(None), Remains::Unsettled);
+                let credential = self.issue(csr, attempt, &resources).await?;
+                *left = Leftover::Known(Some(credential.clone()));
+                self.attach(&credential, &resources).await?;
+                Ok(credential)
+            }
+            attached => Ok(attached.map(|()| credential)?),
+        }
+    }
+
+    /// Step 3: what gives the certificate its power.
+    async fn attach(&self, credential: &Credential, resources: &Resources) -> Result<(), PlatformError> {
+        let Credential { thing, certificate_name, .. } = credential;
+        let policies = resources.policy_names().map(|policy| self.platform.attach_policy(policy, certificate_name));
+        let groups = resources.thing.groups.iter().map(|group| self.platform.join_group(thing, group));
         let (thing, policies, groups) = join3(
-            self.platform.attach_thing(
-                &credential.thing,
-                &credential.certificate_name,
-                resources.certificate.principal_type,
-            ),
-            join_all(
-                resources
-                    .policy_names()
-                    .map(|policy| self.platform.attach_policy(policy, &credential.certificate_name)),
-            ),
-            join_all(resources.thing.groups.iter().map(|group| self.platform.join_group(&credential.thing, group))),
+            self.platform.attach_thing(thing, certificate_name, resources.certificate.principal_type),
+            join_all(policies),
+            join_all(groups),
         )
         .await;
         thing?;
-        policies.into_iter().chain(groups).collect::<Result<(), _>>()?;
-        Ok(credential)
+        policies.into_iter().chain(groups).collect()
     }
 
     /// Has a certificate made, and looks at it before anything is done with it.

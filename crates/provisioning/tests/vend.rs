@@ -17,6 +17,11 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
     Box::pin(scenario::vend::own_ca_fault_matrix(MemoryRegistry::default, &Fault::FAILURES)).await;
 }
 
+#[tokio::test]
+async fn threat_33_two_keys_that_fail_in_turn_end_with_one_certificate_that_works() {
+    Box::pin(scenario::vend::keys_in_turn(MemoryRegistry::default)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_07_fifty_callers_at_once_get_one_certificate() {
     scenario::vend::fifty_callers_with_one_key(MemoryRegistry::default()).await;

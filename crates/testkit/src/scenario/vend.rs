@@ -8,7 +8,7 @@ use cvm_provisioning::{
 
 use super::{PLATFORMS, Registry, World};
 use crate::fixture::{NOW, csr, device, request};
-use crate::{Fault, MemoryPlatform, Script};
+use crate::{Effect, Fault, MemoryPlatform, Script};
 
 impl<R: Registry> World<R> {
     /// What a device does that got no certificate: it asks again, after the time that it was told.
@@ -56,6 +56,23 @@ pub async fn own_ca_fault_matrix<R: Registry>(registry: impl Fn() -> R, faults: 
     matrix(registry, PLATFORMS[1], faults).await;
 }
 
+/// A vend that fails at every call in every way, one with another key that dies at every call, and then the first key
+/// again.
+pub async fn keys_in_turn<R: Registry>(registry: impl Fn() -> R) {
+    for (platform, calls) in PLATFORMS {
+        for fault in Fault::FAILURES {
+            for n in 1..=calls {
+                for m in 1.. {
+                    let failures = Failures { platform, retry: Retry::OtherKeyAndBack, fault, n, m };
+                    if !Box::pin(two_failures(registry(), failures)).await {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
 async fn matrix<R: Registry>(
     registry: impl Fn() -> R,
     (platform, calls): (fn() -> MemoryPlatform, usize),
@@ -101,7 +118,7 @@ async fn two_failures<R: Registry>(registry: R, Failures { platform, retry, faul
     let first_key = (retry != Retry::KeyMadeHere).then(|| csr(NAME));
     let second_key = match retry {
         Retry::KeyMadeHere => None,
-        Retry::OtherKey => Some(csr(NAME)),
+        Retry::OtherKey | Retry::OtherKeyAndBack => Some(csr(NAME)),
         Retry::SameKey => first_key.clone(),
     };
 
@@ -113,14 +130,14 @@ async fn two_failures<R: Registry>(registry: R, Failures { platform, retry, faul
     let mut now = NOW.after(Attempt::LEASE);
     let stored = world.stored(NAME).await;
     let committed = stored.credential.filter(|_| stored.state == State::Provisioned);
-    let key = match committed {
+    let mut key = match committed {
         // The crash came when the registry had the certificate: the key it is for has won.
         Some(credential) if !credential.key_made_here => &first_key,
         _ => &second_key,
     };
     let mut failed_twice = false;
     if m > 0 {
-        let script = Script::fail(m, fault);
+        let script = Script::fail(m, if retry == Retry::OtherKeyAndBack { Fault::Kill(Effect::After) } else { fault });
         let vend = world.vend(&script);
         let second = script.run(vend.vend(request(NAME, 2, key.as_ref(), now))).await;
         failed_twice = script.calls() >= m;
@@ -129,6 +146,9 @@ async fn two_failures<R: Registry>(registry: R, Failures { platform, retry, faul
             return failed_twice;
         }
         now = now.after(Duration::from_secs(1));
+        if retry == Retry::OtherKeyAndBack && world.stored(NAME).await.state != State::Provisioned {
+            (key, now) = (&first_key, now.after(Attempt::LEASE));
+        }
     }
     let vended = world.ask_until_answered(NAME, key.as_ref(), now).await;
     world.assert_provisioned(NAME, key.as_ref(), &vended, context).await;
@@ -140,6 +160,7 @@ async fn two_failures<R: Registry>(registry: R, Failures { platform, retry, faul
 enum Retry {
     KeyMadeHere,
     OtherKey,
+    OtherKeyAndBack,
     SameKey,
 }
 
