@@ -337,7 +337,6 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             beside.superseded = kept;
         }
 
-        let is_left = found.as_ref().is_some_and(|found| !device.has(&found.certificate));
         let issue = async {
             match found {
                 Some(credential) if self.platform.prepares() && !device.has(&credential.certificate) => {
@@ -358,18 +357,8 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         }
         thing?;
 
-        match self.attach(&credential, &resources).await {
-            // Who came between, with another key, has retired it, and died before anybody could know.
-            Err(PlatformError::Refused { .. }) if is_left && !self.platform.prepares() => {
-                self.platform.retire(&credential.thing, &credential.certificate_name).await?;
-                (*left, beside.remains) = (Leftover::Known(None), Remains::Unsettled);
-                let credential = self.issue(csr, attempt, &resources).await?;
-                *left = Leftover::Known(Some(credential.clone()));
-                self.attach(&credential, &resources).await?;
-                Ok(credential)
-            }
-            attached => Ok(attached.map(|()| credential)?),
-        }
+        self.attach(&credential, &resources).await?;
+        Ok(credential)
     }
 
     /// Step 3: what gives the certificate its power.
@@ -407,7 +396,8 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     ) -> Result<Option<Credential>, PlatformError> {
         let held = device.reservation.as_ref();
         let mut left: Vec<Credential> = held.and_then(|held| held.left.clone()).into_iter().collect();
-        let died = device.reservation.as_ref().is_some_and(|reservation| reservation.attempts > 1);
+        let died = held.is_some_and(|held| held.attempts > 1);
+        let mut attached = None;
         if let Some(unsettled) = device.unsettled.as_ref().filter(|_| died) {
             let there = self.platform.certificates_of(&resources.thing.name).await?;
             let unknown = there.iter().filter(|there| {
@@ -417,10 +407,16 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             });
             let unknown: Vec<_> = unknown.map(|there| Credential::new(&there.issued, attempt, resources)).collect();
             left.extend(unknown);
+            attached = Some(there.into_iter().map(|there| *there.issued.certificate.id()).collect::<Vec<_>>());
         }
+        // Who died may have had another key, and have retired what was left before anybody could know. A certificate of our
+        // own CA is registered again in any case.
+        let is_whole = |credential: &Credential| {
+            self.platform.prepares() || attached.as_ref().is_none_or(|all| all.contains(&credential.certificate))
+        };
         let mut usable = None;
         for credential in left {
-            if usable.is_none() && credential.continues(attempt, resources) {
+            if usable.is_none() && credential.continues(attempt, resources) && is_whole(&credential) {
                 usable = Some(Credential { configuration: resources.device_configuration.clone(), ..credential });
             } else {
                 self.platform.retire(&credential.thing, &credential.certificate_name).await?;
