@@ -2,13 +2,14 @@
 //! IoT; and the vend at once with a CA of our own, which looks, really signs and enrols, as the server does it.
 //!
 //!     cargo bench -p cvm-sql --bench vends                         # 100,000 devices
-//!     cargo bench -p cvm-sql --bench vends -- 1000000
+//!     cargo bench -p cvm-sql --bench vends -- 10000000
 //!
 //! It prints how many a second, how long one took, the most memory that the process had, and what the database has grown to.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails is seen at once")]
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ use self::own_ca::own_ca;
 mod own_ca;
 
 const DEVICES: usize = 100_000;
+/// Devices that are registered as operators do it, at most; further ones are copies of them.
+const REGISTERED: usize = 1_000_000;
 /// Vends of each way, at most.
 const VENDS: usize = 50_000;
 const CALLERS: usize = 64;
@@ -37,7 +40,7 @@ async fn main() {
     let devices = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(DEVICES).max(2);
     let folder = tempfile::tempdir().unwrap();
     let registry = SqlRegistry::in_folder(folder.path()).unwrap();
-    let filled = each(devices, {
+    let filled = each(devices.min(REGISTERED), {
         let registry = registry.clone();
         move |number| {
             let registry = registry.clone();
@@ -46,6 +49,7 @@ async fn main() {
     })
     .await;
     tell("register", &filled);
+    copy(&folder.path().join("registry.sqlite"), devices);
     // Devices from all over the registry, and others for each way.
     let vends = VENDS.min(devices / 2);
     let step = devices / vends;
@@ -100,6 +104,31 @@ fn peak_memory() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(peak.trim().to_owned())
+}
+
+/// Makes more devices of the first one, each with its entry in the trail, so that ten million take minutes.
+fn copy(database: &Path, devices: usize) {
+    let database = rusqlite::Connection::open(database).unwrap();
+    let first = name(0);
+    for begin in (REGISTERED..devices).step_by(REGISTERED) {
+        let end = (begin + REGISTERED).min(devices);
+        let names = format!(
+            "WITH RECURSIVE numbers (number) AS (SELECT {begin} UNION ALL SELECT number + 1 FROM numbers \
+             WHERE number + 1 < {end}), names (name) AS (SELECT printf('SN-%08d', number * 7919 % 100000000) FROM numbers)"
+        );
+        database
+            .execute_batch(&format!(
+                "PRAGMA cache_size = -1000000; BEGIN; \
+                 {names} INSERT INTO devices (id, version, state, enabled, updated_at, record) \
+                 SELECT name, version, state, enabled, updated_at, replace(record, '{first}', name) \
+                 FROM (SELECT name FROM names ORDER BY name), (SELECT * FROM devices WHERE id = '{first}'); \
+                 {names} INSERT INTO entries (chain, id, device, moment, document, hash) \
+                 SELECT chain, id, name, moment, replace(document, '{first}', name), hash \
+                 FROM (SELECT name FROM names ORDER BY name), (SELECT * FROM entries WHERE device = '{first}'); \
+                 COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"
+            ))
+            .unwrap();
+    }
 }
 
 fn name(number: usize) -> String {
