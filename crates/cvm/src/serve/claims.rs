@@ -5,8 +5,7 @@ use cvm_aws::{AwsIot, DynamoDbRegistry};
 use cvm_http::{Handout, Problem, claim_router};
 use cvm_provisioning::{LogAudit, TemplateName, TrustedUsers};
 
-use super::settings::{Origin, Settings};
-use super::{ServeError, now};
+use super::{ServeArguments, ServeError, now};
 
 /// What claims are made out for, and how many.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,17 +16,9 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// What `settings` say about them; everything that is wrong with that is told.
-    pub(super) fn of(settings: &Settings, of_stack: bool, tell: &mut impl FnMut(&str, String)) -> Option<Self> {
-        let arguments = &settings.arguments;
-        let Some(template) = arguments.claim_template.clone() else {
-            let quota = settings.table.get("claims-per-user-per-day");
-            if quota.is_some_and(|quota| quota.from != Origin::Default) {
-                let text = "without claim-template no claims are made out: give both, or leave it away";
-                tell("claims-per-user-per-day", text.to_owned());
-            }
-            return None;
-        };
+    /// What `arguments` say about them; everything that is wrong with that is told.
+    pub(super) fn of(arguments: &ServeArguments, of_stack: bool, tell: &mut impl FnMut(&str, String)) -> Option<Self> {
+        let template = arguments.claim_template.clone()?;
         if !of_stack {
             // AWS IoT takes a Lambda function for its hook, and nothing else.
             let text = "it goes with the platform aws and the database dynamodb:TABLE: about each device with a claim AWS \

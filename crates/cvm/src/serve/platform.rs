@@ -82,7 +82,7 @@ impl Platform<Database> {
                 "it goes with the database dynamodb:TABLE; others keep what happened themselves".to_owned(),
             );
         }
-        let claims = Claims::of(settings, table.is_some(), tell);
+        let claims = Claims::of(arguments, table.is_some(), tell);
         match arguments.platform {
             PlatformName::Own => {
                 if table.is_some() {
@@ -287,14 +287,13 @@ mod tests {
     fn what_makes_no_sense_with_a_platform_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let template = template_in(&folder, "t.json", TEMPLATE);
-        let nonsense: [(&[&str], &[&str]); 11] = [
+        let nonsense: [(&[&str], &[&str]); 10] = [
             (&[&template], &["template"]),
             (&["--broker-ca=/ca.pem"], &["broker-ca"]),
             (&["--database=dynamodb:devices"], &["database"]),
             (&["--audit-table=audit"], &["audit-table"]),
             (&["--claim-template=fleet"], &["claim-template"]),
             (&["--platform=aws", &template, "--claim-template=fleet"], &["claim-template"]),
-            (&["--claims-per-user-per-day=3"], &["claims-per-user-per-day"]),
             (&["--platform=aws", &template, "--validity=1d"], &["validity"]),
             (&["--platform=aws", &template, "--revocation-listen=127.0.0.1:0"], &["revocation-listen"]),
             (&["--platform=aws", &template, "--database=dynamodb:d"], &["database", "audit-table"]),
