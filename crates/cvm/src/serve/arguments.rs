@@ -118,7 +118,7 @@ pub(crate) struct ServeArguments {
     /// A network, or an address, of proxies whose X-Forwarded-For is believed; repeatable, or with commas between them
     #[arg(long, env = "CVM_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     pub(super) trusted_proxy: Vec<IpNet>,
-    /// The address of plain HTTP at which others find revocation lists and OCSP, such as http://pki.example.com; the
+    /// The address of plain HTTP at which others find revocation lists and OCSP, such as `http://pki.example.com`; the
     /// certificates of devices name it. It is where --revocation-listen listens, or a proxy before it
     #[arg(long, env = "CVM_REVOCATION_ADDRESS", value_name = "URL")]
     pub(super) revocation_address: Option<RevocationAddress>,
