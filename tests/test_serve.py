@@ -131,6 +131,13 @@ def test_what_is_asked_without_need_of_a_token(server: Server):
     assert (refused.status, refused.headers["content-type"]) == (403, "application/problem+json")
 
 
+def test_with_a_ca_of_its_own_there_are_no_claims(server: Server):
+    for token in ("", server.token):
+        nothing = server.ask("POST", "/v1/claims", {"deviceId": "sn-1"}, token=token)
+        assert (nothing.status, nothing.json["code"]) == (404, "not-found")
+        assert "--claim-template" in nothing.json["detail"]
+
+
 @dataclass
 class Broker:
     """Debian's mosquitto, which lets in who has a certificate of the server's CA that is in no revocation list."""

@@ -44,21 +44,32 @@ class Aws:
     environment: dict[str, str]
 
     @classmethod
-    def of(cls, local: LocalAws, folder: Path, policy: str, *tables: dict) -> "Aws":
+    def of(cls, local: LocalAws, folder: Path, policy: str, *tables: dict, claims: str = "none") -> "Aws":
         """The files that a server is told of, and credentials that allow what its documentation asks for."""
         (folder / "template.json").write_text(json.dumps(template(policy)))
         (folder / "broker-ca.pem").write_text(local.root_ca())
         iam = local.client("iam")
-        user = add_user(iam, "server", None)
+        user = add_user(iam, f"server-{folder.name}", None)
         told = (ROOT / "docs" / "serve-aws-policy.json").read_text()
-        allowed = json.loads(told.replace("REGION", local_aws.REGION).replace("ACCOUNT", ACCOUNT))
+        for placeholder, name in {"REGION": local_aws.REGION, "ACCOUNT": ACCOUNT, "CLAIM_TEMPLATE": claims}.items():
+            told = told.replace(placeholder, name)
+        allowed = json.loads(told)
         for statement in allowed["Statement"]:
             if statement["Sid"] == "Certificates":
                 statement["Resource"] = "*"  # MiniStack checks AttachPolicy on it, where AWS checks the certificate.
         allowed["Statement"] += tables
-        iam.put_user_policy(UserName="server", PolicyName="serve", PolicyDocument=json.dumps(allowed))
+        iam.put_user_policy(UserName=f"server-{folder.name}", PolicyName="serve", PolicyDocument=json.dumps(allowed))
         keys = {"AWS_ACCESS_KEY_ID": user.access_key, "AWS_SECRET_ACCESS_KEY": user.secret_key}
         return cls(local, folder, local.environment | keys)
+
+    @classmethod
+    def of_stack(cls, stack: Stack, folder: Path) -> tuple["Aws", list[str]]:
+        """One with a stack, and the options by which the server takes its registry."""
+        devices, audit = stack.outputs["TableName"], stack.outputs["AuditTableName"]
+        reads, writes = ["BatchGetItem", "DescribeTable", "GetItem", "Scan"], ["DeleteItem", "PutItem", "UpdateItem"]
+        rights = [allowed(devices, *reads, *writes), allowed(audit, "Query")]
+        aws = cls.of(stack.aws, folder, stack.outputs["DevicePolicyName"], *rights, claims=stack.outputs["FleetTemplateName"])
+        return aws, ["--database", f"dynamodb:{devices}", "--audit-table", audit]
 
     @property
     def options(self) -> list[object]:
@@ -353,11 +364,7 @@ def test_with_a_certificate_of_somebody_elses_there_is_no_ca_of_its_own(aws: Aws
 
 
 def test_in_the_table_of_a_stack_the_stack_follows_up(stack: Stack, tmp_path, device_id):
-    devices, audit = stack.outputs["TableName"], stack.outputs["AuditTableName"]
-    reads, writes = ["BatchGetItem", "DescribeTable", "GetItem", "Scan"], ["DeleteItem", "PutItem", "UpdateItem"]
-    rights = [allowed(devices, *reads, *writes), allowed(audit, "Query")]
-    of_stack = Aws.of(stack.aws, tmp_path, stack.outputs["DevicePolicyName"], *rights)
-    tables = ["--database", f"dynamodb:{devices}", "--audit-table", audit]
+    of_stack, tables = Aws.of_stack(stack, tmp_path)
     server = of_stack.serve(tmp_path, *tables)
     try:
         token = server.register(device_id)

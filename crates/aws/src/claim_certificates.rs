@@ -1,8 +1,8 @@
-//! The claim certificates that operators have AWS IoT make and revoke.
+//! The claim certificates that operators have AWS IoT make and revoke, and the templates that claims are for.
 
 use aws_sdk_iot::error::ProvideErrorMetadata;
 use aws_sdk_iot::types::CertificateStatus;
-use cvm_provisioning::{CertificateId, Csr, IssuedCertificate, PlatformError};
+use cvm_provisioning::{CertificateId, Csr, IssuedCertificate, PlatformError, TemplateName};
 
 use crate::error::platform_error;
 use crate::platform::{AwsIot, is_gone};
@@ -16,6 +16,17 @@ impl AwsIot {
     /// [`PlatformError`]; a certificate that was made all the same is inactive and without a policy.
     pub async fn issue_inactive(&self, csr: &Csr) -> Result<IssuedCertificate, PlatformError> {
         self.make(csr, false).await
+    }
+
+    /// Whether a provisioning template has a pre-provisioning hook. Without one AWS IoT lets in whatever shows a claim.
+    ///
+    /// # Errors
+    ///
+    /// [`PlatformError`], where there is no such template, too.
+    pub async fn has_hook(&self, template: &TemplateName) -> Result<bool, PlatformError> {
+        let answer = self.client.describe_provisioning_template().template_name(template.as_str()).send().await;
+        let found = answer.map_err(platform_error("show a provisioning template"))?;
+        Ok(found.pre_provisioning_hook.is_some())
     }
 
     /// Revokes a certificate for good; `false` where AWS IoT does not have it, as it is with the claims that it makes

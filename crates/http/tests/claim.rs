@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, Request, StatusCode};
 use axum::{Extension, Router};
 use cvm_http::{Handout, RootCa, claim_router};
@@ -75,6 +75,8 @@ async fn a_request_that_nobody_is_known_to_have_sent_is_refused() {
     let (router, audit) = app(None, &script).await;
     let mut forged = for_device("sn-1");
     forged.headers_mut().insert("x-user", "anna".parse().unwrap());
+    let challenged = router.clone().oneshot(for_device("sn-1")).await.unwrap();
+    assert_eq!(challenged.headers()[WWW_AUTHENTICATE], "Bearer");
     let (status, _, problem) = send(&router, forged).await;
     assert_eq!((status, &problem["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")));
     assert!(audit.take().concat().contains("unauthenticated"));

@@ -93,7 +93,8 @@ impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> TrustedUsers<R, P, A
         };
         let day = request.now.day();
         if !self.counted(request, day).await? {
-            let advice = "raise CLAIMS_PER_USER_PER_DAY if this user is to set up more devices";
+            let advice = "raise the claims per user and day (CLAIMS_PER_USER_PER_DAY, or claims-per-user-per-day of the \
+                          server) if this user is to set up more devices";
             self.record(request, Outcome::Refused { reason: "user-quota", advice });
             return Err(ClaimError::TooMany { until: Timestamp::from_seconds((day + 1) * Timestamp::DAY) });
         }

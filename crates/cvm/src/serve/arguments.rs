@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cvm_authority::RevocationAddress;
 use cvm_http::{Endpoint, EstLabel};
-use cvm_provisioning::KeyFingerprint;
+use cvm_provisioning::{KeyFingerprint, TemplateName};
 use ipnet::IpNet;
 
 use super::platform::{PlatformName, TemplateFile};
@@ -54,6 +54,19 @@ pub(crate) struct ServeArguments {
     /// With dynamodb:TABLE, the table with what happened, output AuditTableName of the stack
     #[arg(long, env = "CVM_AUDIT_TABLE", value_name = "TABLE")]
     pub(super) audit_table: Option<String>,
+    /// With dynamodb:TABLE, have claims made out at /v1/claims for this fleet provisioning template, output
+    /// FleetTemplateName of the stack
+    #[arg(long, env = "CVM_CLAIM_TEMPLATE", value_name = "NAME")]
+    pub(super) claim_template: Option<TemplateName>,
+    /// How many claims one operator may ask for in a day (UTC)
+    #[arg(
+        long,
+        env = "CVM_CLAIMS_PER_USER_PER_DAY",
+        value_name = "NUMBER",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub(super) claims_per_user_per_day: u64,
     /// Where it listens, as ADDRESS:PORT
     #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub(super) listen: SocketAddr,

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::client_certificates::Trust;
 use super::decisions::Decisions;
-use super::platform::{Aws, Place, Tables};
+use super::platform::{Aws, Place, Stack};
 use super::routes::{Doors, readiness};
 use super::tls::{Origin, ServerCertificate, ServerTls};
 use super::to_the_end::ToTheEnd;
@@ -55,9 +55,16 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
             }));
             doors(told, aws, endpoint, platform, registry.clone(), registry)?
         }
-        Place::DynamoDb(tables) => {
-            let (registry, trail) = stack(&clients, tables).await?;
-            doors(told, aws, endpoint, platform, registry, trail)?
+        Place::DynamoDb(Stack { devices, audit, claims }) => {
+            let (registry, trail) = tables(&clients, devices, audit).await?;
+            let claims = match claims {
+                Some(claims) => {
+                    let handout = Handout { endpoint: endpoint.clone(), root_ca: aws.root_ca.clone() };
+                    Some(claims.door(registry.clone(), platform.clone(), handout).await?)
+                }
+                None => None,
+            };
+            Doors { claims, ..doors(told, aws, endpoint, platform, registry, trail)? }
         }
     };
     Ok(Begun { doors, tls, authorities, work })
@@ -116,9 +123,10 @@ async fn enforce(decisions: Decisions<AwsIot>) {
 
 /// The registry of a stack, whose functions follow up what is written to it: they enforce, they keep what happened, and
 /// they settle what attempts left behind.
-async fn stack(
+async fn tables(
     clients: &Clients,
-    Tables { devices, audit }: Tables,
+    devices: String,
+    audit: String,
 ) -> Result<(DynamoDbRegistry, DynamoDbAuditTrail), ServeError> {
     let failed = |table: &str| {
         let table = table.to_owned();
@@ -158,6 +166,7 @@ where
     Ok(Doors {
         devices: device_router(Arc::new(ToTheEnd::new(vend)), handout, est, now),
         operators: registry_router(operators, Router::new(), now),
+        claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.
         authority: Router::new(),
         revocation: Router::new(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use cvm_authority::{CrlError, IssueError};
 use cvm_http::InvalidEndpoint;
-use cvm_provisioning::RegistryError;
+use cvm_provisioning::{PlatformError, RegistryError, TemplateName};
 use cvm_sql::OpenError;
 
 use super::settings::SettingsError;
@@ -23,6 +23,8 @@ pub(crate) enum ServeError {
     Aws(#[from] AwsError),
     #[error(transparent)]
     Ca(#[from] OwnCaError),
+    #[error("the provisioning template {template} cannot be looked at")]
+    ClaimTemplate { template: TemplateName, source: PlatformError },
     #[error("the revocation list was not made")]
     Crl(#[from] CrlError),
     #[error("{address:?} is what AWS IoT says, and no endpoint")]
@@ -33,6 +35,8 @@ pub(crate) enum ServeError {
     Issue(#[from] IssueError),
     #[error("{address} cannot be listened at")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("the provisioning template {template} has no pre-provisioning hook: a claim would let in every device")]
+    NoHook { template: TemplateName },
     #[error("there is no AWS region to work in")]
     NoRegion,
     #[error("the table {table} is no registry of a stack: it has no {lack}")]
@@ -71,7 +75,7 @@ impl ServeError {
             Self::File(_) | Self::Token { .. } => "file",
             Self::Listen { .. } => "listen",
             Self::Settings(_) => "usage",
-            Self::Endpoint { .. } | Self::NoRegion => "aws",
+            Self::ClaimTemplate { .. } | Self::Endpoint { .. } | Self::NoHook { .. } | Self::NoRegion => "aws",
             Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
             | Self::Open(_)
@@ -88,6 +92,17 @@ impl ServeError {
         match self {
             Self::Aws(error) => error.advice().to_owned(),
             Self::Ca(error) => error.advice(),
+            Self::ClaimTemplate { source: PlatformError::Unavailable { .. } | PlatformError::Throttled { .. }, .. } => {
+                "start it again when AWS IoT answers".to_owned()
+            }
+            Self::ClaimTemplate { .. } => {
+                "check --claim-template, AWS_REGION and the rights of your credentials; docs/serve.md lists them".to_owned()
+            }
+            Self::NoHook { .. } => {
+                "give the output FleetTemplateName of the stack that the table is of, whose hook asks its registry about \
+                 each device"
+                    .to_owned()
+            }
             Self::Endpoint { .. } => "give the endpoint with --broker".to_owned(),
             Self::File(error) => error.advice(),
             Self::Listen { address, .. } => {

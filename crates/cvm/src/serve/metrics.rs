@@ -165,6 +165,9 @@ pub(super) async fn count(State(metrics): State<Metrics>, request: Request, next
 
 /// The door that an address is of. What is behind it is the caller's to write.
 fn door(path: &str) -> &'static str {
+    if path == "/v1/claims" {
+        return "claim";
+    }
     match path.split('/').nth(1).unwrap_or_default() {
         "v1" => "vend",
         ".well-known" => "est",
@@ -197,5 +200,6 @@ mod tests {
             assert_eq!(door(path), "other", "{path}");
         }
         assert_eq!((door("/devices/sn-0001"), door("/v1/certificates")), ("registry", "vend"));
+        assert_eq!((door("/v1/claims"), door("/v1/claims/sn-0001")), ("claim", "vend"));
     }
 }

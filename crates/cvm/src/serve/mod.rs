@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 mod arguments;
 mod aws;
 mod check;
+mod claims;
 mod client_certificates;
 mod connections;
 mod database;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use cvm_http::{Operator, Problem};
-use cvm_provisioning::Actor;
+use cvm_provisioning::{Actor, TrustedUser};
 use tokio::sync::Notify;
 
 use super::rates::Buckets;
@@ -45,7 +45,9 @@ pub(super) async fn admit_operator(State(door): State<OperatorDoor>, mut request
     request.extensions_mut().remove::<Operator>();
     let Some(record) = door.bearer(&request) else {
         // Without an operator the registry says so itself, in its own form.
-        return with_challenge(next.run(request).await);
+        let mut response = next.run(request).await;
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
     };
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if !only_looks && record.role < Role::Operator {
@@ -61,21 +63,35 @@ pub(super) async fn admit_operator(State(door): State<OperatorDoor>, mut request
     response
 }
 
+/// In front of claims: an operator vouches for devices as the trusted user of the token's name, whichever token it is.
+pub(super) async fn admit_trusted_user(State(door): State<OperatorDoor>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().remove::<TrustedUser>();
+    let Some(record) = door.bearer(&request) else {
+        // Without a user the claims' door says so itself, and writes it down.
+        return next.run(request).await;
+    };
+    if record.role < Role::Operator {
+        return Problem::not_allowed("this token lets you look; ask for one with the role operator").into_response();
+    }
+    let Ok(user) = record.name.parse::<TrustedUser>() else {
+        let text = "claims are counted by the token's name, so it has to be of ASCII characters without blanks; ask for \
+                    a token with another name";
+        return Problem::not_allowed(text).into_response();
+    };
+    request.extensions_mut().insert(user);
+    next.run(request).await
+}
+
 /// In front of what admins alone may do. Who it is, is among the request's extensions.
 pub(super) async fn admit_admin(State(door): State<OperatorDoor>, mut request: Request, next: Next) -> Response {
     let Some(record) = door.bearer(&request) else {
-        return with_challenge(Problem::unauthenticated("send `Authorization: Bearer TOKEN`").into_response());
+        return Problem::unauthenticated("send `Authorization: Bearer TOKEN`").into_response();
     };
     if record.role < Role::Admin {
         return Problem::not_allowed("ask for a token with the role admin").into_response();
     }
     request.extensions_mut().insert(record);
     next.run(request).await
-}
-
-fn with_challenge(mut response: Response) -> Response {
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -75,6 +75,7 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
     let doors = Doors {
         devices: device_router(Arc::new(vend), handout, est, now),
         operators: registry_router(operators, Router::new(), now),
+        claims: None,
         revocation: published::router(revocations.published()).merge(ocsp::router(responder)),
         authority: authority_router(revocations),
         readiness: readiness(registry),

@@ -10,6 +10,7 @@ use cvm_http::{Endpoint, RootCa};
 use cvm_provisioning::{ProvisioningTemplate, TemplateName, Templates};
 use cvm_sql::{OpenError, SqlRegistry};
 
+use super::claims::Claims;
 use super::database::Database;
 use super::settings::{Origin, Settings};
 use crate::error::with_causes;
@@ -39,17 +40,19 @@ pub(super) enum Platform<D> {
 /// Where the registry of a platform is that is not ours.
 #[derive(Debug)]
 pub(super) enum Place<D> {
-    DynamoDb(Tables),
+    DynamoDb(Stack),
     Sql(D),
 }
 
-/// The tables of a stack.
+/// What is to be known of a stack whose registry this is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Tables {
-    /// The registry.
+pub(super) struct Stack {
+    /// The table of the registry.
     pub(super) devices: String,
-    /// What happened.
+    /// The table of what happened.
     pub(super) audit: String,
+    /// The claims that are made out, if any are.
+    pub(super) claims: Option<Claims>,
 }
 
 /// What is to be known beforehand about AWS IoT.
@@ -79,6 +82,7 @@ impl Platform<Database> {
                 "it goes with the database dynamodb:TABLE; others keep what happened themselves".to_owned(),
             );
         }
+        let claims = Claims::of(arguments, table.is_some(), tell);
         match arguments.platform {
             PlatformName::Own => {
                 if table.is_some() {
@@ -108,7 +112,7 @@ impl Platform<Database> {
                 let root_ca = root_ca(arguments.broker_ca.as_deref(), tell);
                 let templates = templates(&arguments.templates, tell);
                 let place = match table {
-                    Some(table) => tables(table, arguments.audit_table.as_deref(), tell).map(Place::DynamoDb),
+                    Some(table) => stack(table, arguments.audit_table.as_deref(), claims, tell).map(Place::DynamoDb),
                     None => database.map(Place::Sql),
                 };
                 let aws = Aws { broker, root_ca: root_ca?, templates: templates? };
@@ -120,7 +124,7 @@ impl Platform<Database> {
     /// Opens the registry, as far as that is ours to do.
     pub(super) fn open(self, folder: &Path) -> Result<Platform<SqlRegistry>, OpenError> {
         Ok(match self {
-            Self::Aws { aws, place: Place::DynamoDb(tables) } => Platform::Aws { aws, place: Place::DynamoDb(tables) },
+            Self::Aws { aws, place: Place::DynamoDb(stack) } => Platform::Aws { aws, place: Place::DynamoDb(stack) },
             Self::Aws { aws, place: Place::Sql(database) } => {
                 Platform::Aws { aws, place: Place::Sql(database.open(folder)?) }
             }
@@ -139,7 +143,12 @@ impl<D> Platform<D> {
     }
 }
 
-fn tables(devices: &str, audit: Option<&str>, tell: &mut impl FnMut(&str, String)) -> Option<Tables> {
+fn stack(
+    devices: &str,
+    audit: Option<&str>,
+    claims: Option<Claims>,
+    tell: &mut impl FnMut(&str, String),
+) -> Option<Stack> {
     let audit = audit.filter(|name| !name.is_empty());
     let mut is_name = |key, name: &str| {
         // DynamoDB developer guide, "Naming rules".
@@ -155,7 +164,7 @@ fn tables(devices: &str, audit: Option<&str>, tell: &mut impl FnMut(&str, String
         tell("audit-table", "it is missing: give the stack's output AuditTableName".to_owned());
         return None;
     };
-    are_names.iter().all(|is| *is).then(|| Tables { devices: devices.to_owned(), audit: audit.to_owned() })
+    are_names.iter().all(|is| *is).then(|| Stack { devices: devices.to_owned(), audit: audit.to_owned(), claims })
 }
 
 fn root_ca(path: Option<&Path>, tell: &mut impl FnMut(&str, String)) -> Option<RootCa> {
@@ -278,11 +287,13 @@ mod tests {
     fn what_makes_no_sense_with_a_platform_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let template = template_in(&folder, "t.json", TEMPLATE);
-        let nonsense: [(&[&str], &[&str]); 8] = [
+        let nonsense: [(&[&str], &[&str]); 10] = [
             (&[&template], &["template"]),
             (&["--broker-ca=/ca.pem"], &["broker-ca"]),
             (&["--database=dynamodb:devices"], &["database"]),
             (&["--audit-table=audit"], &["audit-table"]),
+            (&["--claim-template=fleet"], &["claim-template"]),
+            (&["--platform=aws", &template, "--claim-template=fleet"], &["claim-template"]),
             (&["--platform=aws", &template, "--validity=1d"], &["validity"]),
             (&["--platform=aws", &template, "--revocation-listen=127.0.0.1:0"], &["revocation-listen"]),
             (&["--platform=aws", &template, "--database=dynamodb:d"], &["database", "audit-table"]),
@@ -301,10 +312,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let template = template_in(&folder, "t.json", TEMPLATE);
         let flags = ["--platform=aws", &template, "--database=dynamodb:devices", "--audit-table=audit"];
-        let Platform::Aws { place: Place::DynamoDb(tables), .. } = checked(&flags).unwrap() else {
-            panic!("another place");
+        let stack = |flags: &[&str]| match checked(flags).unwrap() {
+            Platform::Aws { place: Place::DynamoDb(stack), .. } => stack,
+            other => panic!("another place: {other:?}"),
         };
-        assert_eq!(tables, Tables { devices: "devices".to_owned(), audit: "audit".to_owned() });
+        let without = Stack { devices: "devices".to_owned(), audit: "audit".to_owned(), claims: None };
+        assert_eq!(stack(&flags), without);
+        let claims = Claims { template: "fleet".parse().unwrap(), per_user_per_day: 100 };
+        let flags = [&flags[..], &["--claim-template=fleet"]].concat();
+        assert_eq!(stack(&flags), Stack { claims: Some(claims), ..without });
     }
 
     #[test]

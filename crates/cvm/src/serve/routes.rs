@@ -17,8 +17,9 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::OperatorTokens;
+use super::claims;
 use super::metrics::{Metrics, count};
-use super::operator_door::{OperatorDoor, admit_admin, admit_operator};
+use super::operator_door::{OperatorDoor, admit_admin, admit_operator, admit_trusted_user};
 use super::rates::Buckets;
 use super::source::{Source, TrustedProxies};
 use super::token_routes::token_routes;
@@ -34,6 +35,8 @@ pub(super) struct Doors {
     pub(super) devices: Router,
     /// What operators ask of the registry.
     pub(super) operators: Router,
+    /// What operators ask as trusted users, where claims are made out.
+    pub(super) claims: Option<Router>,
     /// What brokers ask of the CA, where that is ours.
     pub(super) authority: Router,
     /// What certificates name, where they are ours: it can be read without TLS, because it is signed.
@@ -60,10 +63,14 @@ pub(super) struct Limits {
 
 /// All of its addresses.
 pub(super) fn router(doors: Doors, services: Services) -> Router {
-    let Doors { devices, operators, authority, revocation, readiness } = doors;
+    let Doors { devices, operators, claims, authority, revocation, readiness } = doors;
     let Services { tokens, woken, limits, metrics } = services;
     let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
     let admins = token_routes(tokens).layer(from_fn_with_state(door.clone(), admit_admin));
+    let claims = match claims {
+        Some(claims) => claims.layer(from_fn_with_state(door.clone(), admit_trusted_user)),
+        None => claims::nowhere(),
+    };
     let operators = operators.layer(from_fn_with_state(door, admit_operator)).into_service::<axum::body::Body>();
     Router::new()
         .route("/livez", get(async || "ok\n"))
@@ -75,6 +82,7 @@ pub(super) fn router(doors: Doors, services: Services) -> Router {
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
         .route_service("/audit", operators)
+        .route_service("/v1/claims", claims.into_service::<axum::body::Body>())
         .fallback_service(devices)
         .bounded(limits, metrics)
 }
