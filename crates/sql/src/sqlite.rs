@@ -20,10 +20,6 @@ use crate::schema::{self, Dialect};
 const FILE: &str = "registry.sqlite";
 /// Changes that share one write to the disk, at most.
 const GROUP: usize = 256;
-/// How long the others who are about to write are waited for.
-const PAUSE: Duration = Duration::from_micros(300);
-/// How often, as long as some come.
-const PAUSES: usize = 8;
 /// Connections that read.
 const READERS: usize = 2;
 /// Statements that are kept prepared for each connection.
@@ -192,11 +188,9 @@ fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
 /// Takes what waits, does it in one transaction, and answers when that is on the disk. What comes in the meantime waits
 /// for the next one: the busier it is, the more share one write.
 fn write(connection: &rusqlite::Connection, queue: &Receiver<Box<dyn Work>>) {
-    let mut are_many = false;
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
-        gather(&mut group, queue, are_many);
-        are_many = group.len() > 1;
+        group.extend(queue.try_iter().take(GROUP - 1));
         let outcomes = all_or_each(connection, &mut group);
         let lost = outcomes.as_ref().err().map(ToString::to_string);
         let mut outcomes = outcomes.unwrap_or_default().into_iter();
@@ -205,23 +199,6 @@ fn write(connection: &rusqlite::Connection, queue: &Receiver<Box<dyn Work>>) {
                 None => outcomes.next().unwrap_or(Err(SqlError::Closed)),
                 Some(error) => Err(SqlError::Failed(error.clone().into())),
             });
-        }
-    }
-}
-
-/// Takes what waits, and where others are about to come, those as well: a disk may be so fast that hardly two would share a
-/// write otherwise, and a write costs more than what is in it. Whoever comes alone never waits.
-fn gather(group: &mut Vec<Box<dyn Work>>, queue: &Receiver<Box<dyn Work>>, are_many: bool) {
-    group.extend(queue.try_iter().take(GROUP - group.len()));
-    if !are_many && group.len() == 1 {
-        return;
-    }
-    for _ in 0..PAUSES {
-        let before = group.len();
-        thread::sleep(PAUSE);
-        group.extend(queue.try_iter().take(GROUP - before));
-        if group.len() == before || group.len() == GROUP {
-            return;
         }
     }
 }
