@@ -41,7 +41,7 @@ test: tools ## Check everything; this is the gate
 	cargo test --locked --manifest-path fuzz/Cargo.toml
 	$(MAKE) --no-print-directory lint
 	@# As the tests above have built them: "make package" builds what is deployed, and looks at its size.
-	$(MAKE) --no-print-directory package-host PROFILE=dev
+	$(MAKE) --no-print-directory package-host PROFILE=dev TARGETS="--bins --tests"
 	$(PYTHON) -m pytest
 
 .PHONY: lint
@@ -104,8 +104,8 @@ $(DENY):
 	  cargo install --quiet --locked --root .local/tools --version 0.20.2 cargo-deny
 
 # For this machine with plain cargo: a release is the functions alone, as it is deployed; a debug build is everything, as
-# "cargo build" and "cargo test" have it.
+# "cargo build" has it, or, with TARGETS, "cargo test": that has more features on, and would all be compiled again.
 .PHONY: package-host
 package-host: $(if $(filter release,$(PROFILE)),tools)
-	cargo build --locked --profile $(PROFILE) $(if $(filter dev,$(PROFILE)),--workspace,$(FUNCTIONS:%=--package %))
+	cargo build --locked --profile $(PROFILE) $(if $(filter dev,$(PROFILE)),--workspace $(TARGETS),$(FUNCTIONS:%=--package %))
 	@$(if $(filter release,$(PROFILE)),$(PYTHON),python3) scripts/zip_functions.py --profile $(PROFILE) $(FUNCTIONS)
