@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ca_key::CaKey;
 use cvm_authority::SharedAuthorities;
 use cvm_provisioning::{Certificate, Timestamp};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -13,6 +12,8 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+
+use crate::ca_key::CaKey;
 
 /// The certificates of one chain: the leaf, and more CAs above it than there ever are.
 const MAX_CHAIN: usize = 8;
