@@ -8,8 +8,9 @@ use x509_parser::pem::{Pem, parse_x509_pem};
 use x509_parser::prelude::FromDer;
 
 use crate::contents::{Contents, Validity, key_identifier};
+use crate::library_issuer::library_issuer;
 use crate::lint::{self, Defect, Signatory};
-use crate::sign::{Pass, capture, sign};
+use crate::sign::{LibraryIssuer, capture, sign};
 use crate::{Signer, SigningError, Unfit};
 
 /// A CA: its certificate, those above it, and the key that signs for it.
@@ -18,7 +19,10 @@ pub struct Authority<S> {
     above: Vec<Certificate>,
     /// What a device sends behind its own certificate.
     chain: String,
-    der: Vec<u8>,
+    /// What the library takes for it, but for its key.
+    issuer: CertificateParams,
+    /// Its key, as the library has it.
+    library_key: SubjectPublicKeyInfo,
     subject: Vec<u8>,
     key_identifier: Vec<u8>,
     /// How many CAs there may be below it, if that is bounded.
@@ -42,21 +46,21 @@ impl<S: Signer> Authority<S> {
         let block = block(&certificate)?;
         let parsed = block.parse_x509().map_err(|_| Unfit::Encoding)?;
         may_sign_certificates(&parsed)?;
-        if parsed.subject().iter().any(|part| part.iter().count() != 1) {
-            return Err(Unfit::Name);
-        }
+        let key_identifier =
+            subject_key_identifier(&parsed).unwrap_or_else(|| key_identifier(signer.public_key()).to_vec());
+        let may_sign_crls = parsed.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()));
         let authority = Self {
             chain: chain(&certificate, &above)?,
             above,
+            issuer: library_issuer(parsed.subject(), &key_identifier, may_sign_crls).ok_or(Unfit::Name)?,
+            library_key: SubjectPublicKeyInfo::from_der(signer.public_key().spki()).map_err(|_| Unfit::Encoding)?,
             subject: parsed.subject().as_raw().to_vec(),
-            key_identifier: subject_key_identifier(&parsed)
-                .unwrap_or_else(|| key_identifier(signer.public_key()).to_vec()),
+            key_identifier,
             path_length: parsed
                 .basic_constraints()
                 .map_err(|_| Unfit::Encoding)?
                 .and_then(|constraints| constraints.value.path_len_constraint),
-            may_sign_crls: parsed.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign())),
-            der: block.contents.clone(),
+            may_sign_crls,
             certificate,
             signer,
         };
@@ -136,9 +140,12 @@ impl<S: Signer> Authority<S> {
         }
     }
 
-    /// What the library takes for the CA in this pass.
-    pub(crate) fn issuer<'a>(&self, pass: &'a Pass<'a>) -> Result<Issuer<'static, &'a Pass<'a>>, rcgen::Error> {
-        Issuer::from_ca_cert_der(&self.der.as_slice().into(), pass)
+    /// Has the CA sign what `encode` encodes.
+    pub(crate) async fn sign<T>(
+        &self,
+        encode: impl Fn(&LibraryIssuer<'_>) -> Result<T, rcgen::Error>,
+    ) -> Result<T, SigningError> {
+        sign(&self.signer, &self.library_key, |pass| encode(&Issuer::from_params(&self.issuer, pass))).await
     }
 
     /// Signs a certificate for this key, and looks at the result before anybody gets it.
@@ -146,7 +153,7 @@ impl<S: Signer> Authority<S> {
         let mut params = contents.params()?;
         params.use_authority_key_identifier_extension = true;
         let subject_key = SubjectPublicKeyInfo::from_der(key.spki())?;
-        let signed = sign(&self.signer, |pass| params.signed_by(&subject_key, &self.issuer(pass)?)).await?;
+        let signed = self.sign(|issuer| params.signed_by(&subject_key, issuer)).await?;
         lint::certificate(signed.der(), contents, key, self.signatory())?;
         Ok(Certificate::from_der(signed.der()).map_err(|_| Defect::Encoding)?)
     }
@@ -154,8 +161,10 @@ impl<S: Signer> Authority<S> {
     /// The library reads a name and writes it again: two attributes of one kind become one, for example.
     fn repeats_its_name(&self) -> Result<(), Unfit> {
         let params = CertificateParams::default();
-        let to_be_signed =
-            capture(&self.signer, |pass| params.signed_by(pass, &self.issuer(pass)?)).map_err(|_| Unfit::Name)?;
+        let to_be_signed = capture(&self.signer, &self.library_key, |pass| {
+            params.signed_by(pass, &Issuer::from_params(&self.issuer, pass))
+        });
+        let to_be_signed = to_be_signed.map_err(|_| Unfit::Name)?;
         let (_, repeated) = TbsCertificate::from_der(&to_be_signed).map_err(|_| Unfit::NameBytes)?;
         if repeated.issuer.as_raw() != self.subject {
             return Err(Unfit::NameBytes);

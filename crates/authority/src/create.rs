@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use cvm_provisioning::{Certificate, PublicKey, Timestamp};
+use rcgen::SubjectPublicKeyInfo;
 
 use crate::contents::{Contents, Purpose, Validity};
 use crate::lint::{self, Signatory};
@@ -67,7 +68,8 @@ impl<S: Signer> Authority<S> {
     pub async fn create(profile: &AuthorityProfile, signer: S, now: Timestamp) -> Result<Self, CreateError> {
         let contents = profile.contents(now)?;
         let params = contents.params().map_err(SigningError::from)?;
-        let signed = sign(&signer, |pass| params.self_signed(pass)).await?;
+        let key = SubjectPublicKeyInfo::from_der(signer.public_key().spki()).map_err(SigningError::from)?;
+        let signed = sign(&signer, &key, |pass| params.self_signed(pass)).await?;
         let signatory = Signatory {
             algorithm: signer.algorithm(),
             key: signer.public_key(),

@@ -9,7 +9,6 @@ use x509_parser::x509::X509Version;
 use crate::contents::tlv;
 use crate::lint;
 use crate::moment::moment;
-use crate::sign::sign;
 use crate::{Authority, Defect, Profile, RevokedCertificate, SerialNumber, Signer, SigningError, Unfit};
 
 /// A revocation list, signed (RFC 5280 section 5).
@@ -79,7 +78,7 @@ impl<S: Signer> Authority<S> {
             revoked_certs: entries.values().map(in_library).collect(),
             key_identifier_method: KeyIdMethod::PreSpecified(self.key_identifier().to_vec()),
         };
-        let signed = sign(self.signer(), |pass| params.signed_by(&self.issuer(pass)?)).await?;
+        let signed = self.sign(|issuer| params.signed_by(issuer)).await?;
         self.lint_crl(signed.der(), &entries, number, [this_update, next_update]).map_err(SigningError::from)?;
         Ok(Crl {
             der: signed.der().to_vec(),

@@ -23,6 +23,7 @@ mod crl;
 mod issue;
 mod key_encryption;
 mod key_file;
+mod library_issuer;
 mod lint;
 mod local_signer;
 mod moment;

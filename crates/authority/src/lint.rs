@@ -151,7 +151,6 @@ mod tests {
     use super::*;
     use crate::contents::{Purpose, Validity};
     use crate::revocation_address::{Addresses, INFORMATION_ACCESS};
-    use crate::sign::sign;
     use crate::testing::p256;
     use crate::{Authority, AuthorityProfile, LocalSigner, Signer, Tier};
 
@@ -197,7 +196,7 @@ mod tests {
         change(&mut params);
         let key = key.public_key();
         let info = SubjectPublicKeyInfo::from_der(key.spki()).unwrap();
-        let signed = sign(authority.signer(), |pass| params.signed_by(&info, &authority.issuer(pass)?));
+        let signed = authority.sign(|issuer| params.signed_by(&info, issuer));
         certificate(signed.await.unwrap().der(), &contents, key, authority.signatory())
     }
 

@@ -7,24 +7,27 @@
 use std::cell::RefCell;
 
 use aws_lc_rs::error::Unspecified;
-use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
+use rcgen::{Issuer, PublicKeyData, SubjectPublicKeyInfo};
 
 use crate::{Defect, LocalSigner, Signer, SignerError};
 
-/// Has the signer sign what `encode` encodes.
+/// The CA that signs, in one pass.
+pub(crate) type LibraryIssuer<'a> = Issuer<'a, &'a Pass<'a>>;
+
+/// Has the signer, whose public key is `key`, sign what `encode` encodes.
 pub(crate) async fn sign<S: Signer, T>(
     signer: &S,
+    key: &SubjectPublicKeyInfo,
     encode: impl Fn(&Pass<'_>) -> Result<T, rcgen::Error>,
 ) -> Result<T, SigningError> {
-    let key = SubjectPublicKeyInfo::from_der(signer.public_key().spki())?;
-    let pass = |step| Pass { key: &key, algorithm: signer.algorithm().of_library(), step };
+    let pass = |step| Pass { key, algorithm: signer.algorithm().of_library(), step };
     if let Some(signer) = signer.in_memory() {
         return encode(&pass(Step::Sign(signer))).map_err(|error| match error {
             rcgen::Error::RingUnspecified => SigningError::Randomness(Unspecified),
             other => other.into(),
         });
     }
-    let to_be_signed = capture(signer, &encode)?;
+    let to_be_signed = capture(signer, key, &encode)?;
     let signature = signer.sign(&to_be_signed).await?;
     let place = pass(Step::Place { to_be_signed: &to_be_signed, signature: &signature });
     encode(&place).map_err(|error| match error {
@@ -36,11 +39,11 @@ pub(crate) async fn sign<S: Signer, T>(
 /// The bytes that the signer would have to sign.
 pub(crate) fn capture<S: Signer, T>(
     signer: &S,
+    key: &SubjectPublicKeyInfo,
     encode: impl Fn(&Pass<'_>) -> Result<T, rcgen::Error>,
 ) -> Result<Vec<u8>, rcgen::Error> {
-    let key = SubjectPublicKeyInfo::from_der(signer.public_key().spki())?;
     let to_be_signed = RefCell::default();
-    encode(&Pass { key: &key, algorithm: signer.algorithm().of_library(), step: Step::Capture(&to_be_signed) })?;
+    encode(&Pass { key, algorithm: signer.algorithm().of_library(), step: Step::Capture(&to_be_signed) })?;
     Ok(to_be_signed.into_inner())
 }
 
@@ -129,7 +132,8 @@ mod tests {
     async fn what_is_encoded_with_the_signature_is_what_was_signed() {
         let signer = Recorded::new(p256());
         let passes = RefCell::new(Vec::new());
-        let signature = sign(&signer, |pass| {
+        let key = SubjectPublicKeyInfo::from_der(signer.public_key().spki()).unwrap();
+        let signature = sign(&signer, &key, |pass| {
             let signature = pass.sign(b"to be signed")?;
             passes.borrow_mut().push(signature.clone());
             Ok(signature)
@@ -144,7 +148,8 @@ mod tests {
     async fn what_changes_after_it_was_signed_is_not_handed_out() {
         let times = Cell::new(0_u8);
         let signer = Recorded::new(p256());
-        let signed = sign(&signer, |pass| pass.sign(&[times.replace(times.get() + 1)])).await;
+        let key = SubjectPublicKeyInfo::from_der(signer.public_key().spki()).unwrap();
+        let signed = sign(&signer, &key, |pass| pass.sign(&[times.replace(times.get() + 1)])).await;
         assert!(matches!(signed, Err(SigningError::Changed)));
         assert_eq!(signer.signed(), [[0]]);
     }

@@ -1,5 +1,9 @@
 //! SQLite: one connection writes, and many changes share one write to the disk; others read beside it.
 
+mod checkpoint;
+mod connection;
+mod write;
+
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
@@ -8,18 +12,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{ErrorCode, MAIN_DB, OpenFlags, ToSql, params_from_iter};
+use rusqlite::{ErrorCode, MAIN_DB, OpenFlags};
 
-use crate::connection::{Cell, Connection, Row, Value};
+use self::checkpoint::{Checkpoints, Pace};
+use self::connection::{SqliteConnection, prepared};
+use crate::connection::Connection;
 use crate::error::{OpenError, SqlError};
 use crate::queue::{WAITING, Work};
 use crate::schema::{self, Dialect};
 
 /// The database in its folder.
 const FILE: &str = "registry.sqlite";
-/// Changes that share one write to the disk, at most.
-const GROUP: usize = 256;
 /// Connections that read.
 const READERS: usize = 2;
 /// Statements that are kept prepared for each connection.
@@ -72,7 +75,9 @@ impl Sqlite {
         set_up(&writer, &path)?;
         migrate(&writer, &path)?;
         let (writes, write_queue) = sync_channel(WAITING);
-        let mut threads = vec![spawn("registry-writer", move || write(&writer, &write_queue))?];
+        let (checkpoints, checkpoint_thread) = Checkpoints::start(&path, &writer, Pace::USUAL)?;
+        let write = move || write::write(&writer, &write_queue, checkpoints);
+        let mut threads = vec![spawn("registry-writer", write)?, checkpoint_thread];
         let reads = start_readers(&path, &mut threads)?;
         let queues = Some(Queues { writes: Some(writes), reads });
         Ok(Self { at_hand: Mutex::new(open_reader(&path)?), queues, threads, _lock: Some(lock) })
@@ -185,46 +190,6 @@ fn open_error(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
     }
 }
 
-/// Takes what waits, does it in one transaction, and answers when that is on the disk. What comes in the meantime waits
-/// for the next one: the busier it is, the more share one write.
-fn write(connection: &rusqlite::Connection, queue: &Receiver<Box<dyn Work>>) {
-    while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
-        group.extend(queue.try_iter().take(GROUP - 1));
-        let outcomes = all_or_each(connection, &mut group);
-        let lost = outcomes.as_ref().err().map(ToString::to_string);
-        let mut outcomes = outcomes.unwrap_or_default().into_iter();
-        for work in group {
-            work.answer(match &lost {
-                None => outcomes.next().unwrap_or(Err(SqlError::Closed)),
-                Some(error) => Err(SqlError::Failed(error.clone().into())),
-            });
-        }
-    }
-}
-
-/// Does all of it in one transaction. Where something of it fails, nothing of that is kept, and each is done apart from
-/// the others. The outer error is of the database itself.
-fn all_or_each(
-    connection: &rusqlite::Connection,
-    group: &mut [Box<dyn Work>],
-) -> Result<Vec<Result<(), SqlError>>, SqlError> {
-    let all = in_transaction(connection, |connection| {
-        group.iter_mut().try_for_each(|work| work.run(&mut SqliteConnection(connection)))
-    });
-    if all.is_ok() {
-        return Ok(group.iter().map(|_| Ok(())).collect());
-    }
-    let mut outcomes = Vec::with_capacity(group.len());
-    in_transaction(connection, |connection| {
-        for work in group {
-            outcomes.push(in_savepoint(connection, |connection| work.run(connection))?);
-        }
-        Ok(())
-    })?;
-    Ok(outcomes)
-}
-
 fn read(connection: &rusqlite::Connection, queue: &Mutex<Receiver<Box<dyn Work>>>) {
     loop {
         let work = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -236,133 +201,5 @@ fn read(connection: &rusqlite::Connection, queue: &Mutex<Receiver<Box<dyn Work>>
             outcome
         })();
         work.answer(outcome);
-    }
-}
-
-fn in_transaction(
-    connection: &rusqlite::Connection,
-    work: impl FnOnce(&rusqlite::Connection) -> Result<(), SqlError>,
-) -> Result<(), SqlError> {
-    prepared(connection, "BEGIN IMMEDIATE")?;
-    let done = work(connection).and_then(|()| prepared(connection, "COMMIT"));
-    if done.is_err() && !connection.is_autocommit() {
-        // Where this fails too, the next BEGIN says so.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    done
-}
-
-/// What fails takes back its own changes and leaves those of the others. The outer error is of the database itself.
-fn in_savepoint(
-    connection: &rusqlite::Connection,
-    work: impl FnOnce(&mut SqliteConnection<'_>) -> Result<(), SqlError>,
-) -> Result<Result<(), SqlError>, SqlError> {
-    prepared(connection, "SAVEPOINT work")?;
-    let outcome = work(&mut SqliteConnection(connection));
-    if outcome.is_err() {
-        prepared(connection, "ROLLBACK TO work")?;
-    }
-    prepared(connection, "RELEASE work")?;
-    Ok(outcome)
-}
-
-fn prepared(connection: &rusqlite::Connection, statement: &str) -> Result<(), SqlError> {
-    connection.prepare_cached(statement).and_then(|mut statement| statement.execute([])).map_err(sql_error).map(drop)
-}
-
-struct SqliteConnection<'a>(&'a rusqlite::Connection);
-
-impl ToSql for Value<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Null => ValueRef::Null,
-            Self::Integer(number) => ValueRef::Integer(*number),
-            Self::Text(text) => ValueRef::Text(text.as_bytes()),
-        }))
-    }
-}
-
-impl Connection for SqliteConnection<'_> {
-    fn query(&mut self, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
-        let mut statement = self.0.prepare_cached(statement).map_err(sql_error)?;
-        let columns = statement.column_count();
-        let mut found = statement.query(params_from_iter(values)).map_err(sql_error)?;
-        let mut rows = Vec::new();
-        while let Some(row) = found.next().map_err(sql_error)? {
-            let cells = (0..columns).map(|column| {
-                Ok(match row.get_ref(column).map_err(sql_error)? {
-                    ValueRef::Null => Cell::Null,
-                    ValueRef::Integer(number) => Cell::Integer(number),
-                    ValueRef::Text(text) => {
-                        let text = str::from_utf8(text).map_err(|_| SqlError::Column { column })?;
-                        Cell::Text(text.to_owned())
-                    }
-                    _ => return Err(SqlError::Column { column }),
-                })
-            });
-            rows.push(Row(cells.collect::<Result<_, SqlError>>()?));
-        }
-        Ok(rows)
-    }
-
-    fn execute(&mut self, statement: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
-        let mut statement = self.0.prepare_cached(statement).map_err(sql_error)?;
-        let rows = statement.execute(params_from_iter(values)).map_err(sql_error)?;
-        Ok(rows as u64)
-    }
-
-    fn for_update(&self) -> &'static str {
-        // Only one connection writes.
-        ""
-    }
-
-    fn chain(&self) -> i64 {
-        0
-    }
-}
-
-fn sql_error(error: rusqlite::Error) -> SqlError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqlError::Contended(error.into()),
-        _ => SqlError::Failed(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Writes its name, and then fails if it is told to.
-    struct Note(&'static str, Result<(), ()>);
-
-    impl Work for Note {
-        fn run(&mut self, connection: &mut dyn Connection) -> Result<(), SqlError> {
-            connection.execute("INSERT INTO notes (name) VALUES (?)", &[self.0.into()])?;
-            self.1.map_err(|()| SqlError::Closed)
-        }
-
-        fn answer(self: Box<Self>, _outcome: Result<(), SqlError>) {}
-    }
-
-    #[test]
-    fn what_fails_takes_back_what_is_its_own_and_nothing_of_those_beside_it() {
-        let connection = rusqlite::Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE notes (name TEXT NOT NULL UNIQUE)").unwrap();
-        let group = |notes: [(&'static str, Result<(), ()>); 3]| {
-            let mut group = notes.map(|(name, end)| Box::new(Note(name, end)) as Box<dyn Work>);
-            let outcomes = all_or_each(&connection, &mut group).unwrap();
-            outcomes.iter().map(Result::is_ok).collect::<Vec<_>>()
-        };
-        let notes = || {
-            let mut found = SqliteConnection(&connection).query("SELECT name FROM notes ORDER BY name", &[]).unwrap();
-            found.drain(..).map(|row| row.text(0).unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(group([("a", Ok(())), ("b", Err(())), ("c", Ok(()))]), [true, false, true]);
-        assert_eq!(notes(), ["a", "c"]);
-        // So does what the database itself refuses.
-        assert_eq!(group([("d", Ok(())), ("a", Ok(())), ("e", Ok(()))]), [true, false, true]);
-        assert_eq!(notes(), ["a", "c", "d", "e"]);
-        assert_eq!(group([("f", Ok(())), ("g", Ok(())), ("h", Ok(()))]), [true; 3]);
-        assert_eq!(notes().len(), 7);
     }
 }
