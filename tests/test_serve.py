@@ -78,6 +78,23 @@ def test_a_second_server_on_one_folder_does_not_start(server: Server):
     assert second.returncode == 1 and "another server" in second.stderr, second.stderr
 
 
+def test_a_registry_is_not_served_without_the_ca_of_its_certificates(server: Server, tmp_path):
+    assert server.end() == 0
+    authority, kept = server.data / "ca", server.data / "kept"
+    authority.rename(kept)
+    command = [CVM, "serve", "--data", server.data, "--listen", "127.0.0.1:0"]
+    without = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert without.returncode == 1 and "put the folder ca/ of that CA" in without.stderr, without.stderr
+    assert not authority.exists(), "another CA was begun"
+    kept.rename(authority)
+    again = start(server.data, tmp_path)
+    try:
+        assert again.end() == 0, again.log.read_text()
+    finally:
+        again.process.kill()
+        again.process.wait()
+
+
 def test_a_token_lets_its_owner_do_what_its_role_says(server: Server):
     def token(*arguments: object) -> dict:
         command = [CVM, "token", *arguments, "--data", server.data, "--output", "json"]

@@ -35,6 +35,9 @@ pub(crate) enum SqlError {
     /// The connection had ended before anything was asked of it: a new one may do it.
     #[error("the connection to the database has ended")]
     Lost(#[source] Box<dyn Error + Send + Sync>),
+    /// The database says nothing, and whether it has done it is not known.
+    #[error("the database does not answer")]
+    Silent(#[source] Box<dyn Error + Send + Sync>),
     /// Too much waits to be done.
     #[error("too much waits for the database")]
     Overloaded,
@@ -52,6 +55,7 @@ impl From<SqlError> for RegistryError {
             | SqlError::Exists(_)
             | SqlError::Failed(_)
             | SqlError::Lost(_)
+            | SqlError::Silent(_)
             | SqlError::Closed => Self::Unavailable { source: error.into() },
         }
     }

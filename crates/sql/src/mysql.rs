@@ -3,10 +3,12 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, IsolationLevel, Opts, Transaction, TxOpts};
+use mysql_async::{Conn, IsolationLevel, Opts, OptsBuilder, Transaction, TxOpts};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use crate::connection::{Cell, Connection, Row, Value};
 use crate::error::{OpenError, SqlError};
@@ -17,6 +19,13 @@ use crate::schema::{self, Dialect};
 const CONNECTIONS: usize = 8;
 /// Tries of a transaction that others are in the way of.
 const TRIES: usize = 8;
+/// The longest that the answer to a statement is waited for. A database whose machine has vanished says nothing at all.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The longest that a statement that makes the schema is waited for: an index of millions of devices takes its time.
+const LONGEST_OF_SCHEMA: Duration = Duration::from_secs(60 * 60);
+/// A lock is waited for less long than an answer, so that it is known what was in the way (MySQL reference manual,
+/// "innodb_lock_wait_timeout").
+const LOCK_WAIT: &str = "SET SESSION innodb_lock_wait_timeout = 5";
 
 /// Error codes of a transaction that others were in the way of: a key that was not there when it was looked for, a lock
 /// that was waited for too long, a deadlock (MySQL reference manual, "Server error message reference").
@@ -47,12 +56,14 @@ impl MySql {
 
     fn open_here(opts: &Opts) -> Result<Self, OpenError> {
         let failed = |source: std::io::Error| OpenError::Database { source: source.into() };
+        let opts = Opts::from(OptsBuilder::from_opts(opts.clone()).init(vec![LOCK_WAIT]));
         let (work, queue) = sync_channel(WAITING);
         let queue = Arc::new(Mutex::new(queue));
         let mut sessions = Vec::new();
         for _ in 0..CONNECTIONS {
             let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-            sessions.push(Session { runtime, opts: opts.clone(), connection: None });
+            let waiter = Waiter { runtime, longest: LONGEST };
+            sessions.push(Session { waiter, opts: opts.clone(), connection: None });
         }
         sessions[0].migrate()?;
         for session in sessions {
@@ -66,7 +77,7 @@ impl MySql {
 
 /// A connection, as far as there is one.
 struct Session {
-    runtime: Runtime,
+    waiter: Waiter,
     opts: Opts,
     connection: Option<Chained>,
 }
@@ -79,20 +90,42 @@ struct Chained {
 }
 
 impl Chained {
-    fn connect(runtime: &Runtime, opts: &Opts) -> Result<Self, mysql_async::Error> {
+    fn connect(waiter: &Waiter, opts: &Opts) -> Result<Self, NoAnswer> {
         let mut chain = [0; 8];
         let filled = aws_lc_rs::rand::fill(&mut chain);
         filled.map_err(|_| mysql_async::Error::Other("the system has no randomness to give".into()))?;
-        let connection = runtime.block_on(Conn::new(opts.clone()))?;
+        let connection = waiter.wait(Conn::new(opts.clone()))?;
         Ok(Self { connection, chain: i64::from_be_bytes(chain) })
     }
 
-    fn begin<'a>(&'a mut self, runtime: &'a Runtime) -> Result<Open<'a>, mysql_async::Error> {
+    fn begin<'a>(&'a mut self, waiter: &'a Waiter) -> Result<Open<'a>, NoAnswer> {
         let mut options = TxOpts::default();
         options.with_isolation_level(IsolationLevel::ReadCommitted);
-        let transaction = runtime.block_on(self.connection.start_transaction(options))?;
-        Ok(Open { runtime, transaction, chain: self.chain })
+        let transaction = waiter.wait(self.connection.start_transaction(options))?;
+        Ok(Open { waiter, transaction, chain: self.chain })
     }
+}
+
+/// Waits for answers, each for so long.
+struct Waiter {
+    runtime: Runtime,
+    longest: Duration,
+}
+
+impl Waiter {
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, NoAnswer> {
+        let answered = self.runtime.block_on(async { timeout(self.longest, answer).await });
+        Ok(answered.map_err(|_| NoAnswer::Silence(self.longest))??)
+    }
+}
+
+/// Why there is no answer, or none that helps.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error(transparent)]
+    Error(#[from] mysql_async::Error),
+    #[error("the database said nothing for {} seconds", .0.as_secs())]
+    Silence(Duration),
 }
 
 impl Session {
@@ -113,7 +146,7 @@ impl Session {
                 // Nothing was asked of it yet, and the next one is new.
                 Err(SqlError::Lost(_)) => self.connection = None,
                 // It may be one that does not work any more: the next work gets a new one.
-                Err(error @ SqlError::Failed(_)) => {
+                Err(error @ (SqlError::Failed(_) | SqlError::Silent(_))) => {
                     self.connection = None;
                     return Err(error);
                 }
@@ -123,17 +156,20 @@ impl Session {
     }
 
     fn try_to(&mut self, work: &mut dyn Work) -> Result<(), SqlError> {
-        let Self { runtime, opts, connection } = self;
+        let Self { waiter, opts, connection } = self;
         let mut open = match connection {
-            Some(earlier) => earlier.begin(runtime).map_err(|error| SqlError::Lost(error.into()))?,
-            none => {
-                none.insert(Chained::connect(runtime, opts).map_err(sql_error)?).begin(runtime).map_err(sql_error)?
-            }
+            Some(earlier) => earlier.begin(waiter).map_err(|error| match error {
+                NoAnswer::Error(error) => SqlError::Lost(error.into()),
+                silence @ NoAnswer::Silence(_) => silence.into(),
+            })?,
+            none => none.insert(Chained::connect(waiter, opts)?).begin(waiter)?,
         };
         match work.run(&mut open) {
-            Ok(()) => runtime.block_on(open.transaction.commit()).map_err(sql_error),
+            Ok(()) => Ok(waiter.wait(open.transaction.commit())?),
+            // The connection is given up, and the database takes the transaction back when it sees that.
+            Err(silent @ SqlError::Silent(_)) => Err(silent),
             Err(error) => {
-                runtime.block_on(open.transaction.rollback()).map_err(sql_error)?;
+                waiter.wait(open.transaction.rollback())?;
                 Err(error)
             }
         }
@@ -141,22 +177,29 @@ impl Session {
 
     /// Brings the schema up to date; of several servers that start at once, one does.
     fn migrate(&mut self) -> Result<(), OpenError> {
-        let Self { runtime, opts, connection } = self;
-        let connected = Chained::connect(runtime, opts).map_err(|error| connect_error(opts, error))?;
-        let mut open = connection.insert(connected).begin(runtime).map_err(sql_error)?;
-        let locked = open.query("SELECT COALESCE(GET_LOCK('cvm-schema', 60), 0)", &[])?;
-        if locked.first().map(|row| row.integer(0)).transpose()? != Some(1) {
-            return Err(OpenError::Migrating);
-        }
-        // Where this fails the connection is given up, and the lock with it.
-        schema::migrate(&mut open, Dialect::MySql)?;
-        open.query("SELECT RELEASE_LOCK('cvm-schema')", &[])?;
-        runtime.block_on(open.transaction.commit()).map_err(|error| sql_error(error).into())
+        let Self { waiter, opts, connection } = self;
+        let connected = Chained::connect(waiter, opts).map_err(|error| connect_error(opts, error))?;
+        waiter.longest = LONGEST_OF_SCHEMA;
+        let made = make_schema(waiter, connection.insert(connected));
+        waiter.longest = LONGEST;
+        made
     }
 }
 
+fn make_schema(waiter: &Waiter, connection: &mut Chained) -> Result<(), OpenError> {
+    let mut open = connection.begin(waiter).map_err(SqlError::from)?;
+    let locked = open.query("SELECT COALESCE(GET_LOCK('cvm-schema', 60), 0)", &[])?;
+    if locked.first().map(|row| row.integer(0)).transpose()? != Some(1) {
+        return Err(OpenError::Migrating);
+    }
+    // Where this fails the connection is given up, and the lock with it.
+    schema::migrate(&mut open, Dialect::MySql)?;
+    open.query("SELECT RELEASE_LOCK('cvm-schema')", &[])?;
+    Ok(waiter.wait(open.transaction.commit()).map_err(SqlError::from)?)
+}
+
 struct Open<'a> {
-    runtime: &'a Runtime,
+    waiter: &'a Waiter,
     transaction: Transaction<'a>,
     chain: i64,
 }
@@ -175,8 +218,7 @@ fn parameters(values: &[Value<'_>]) -> mysql_async::Params {
 
 impl Connection for Open<'_> {
     fn query(&mut self, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
-        let rows: Vec<mysql_async::Row> =
-            self.runtime.block_on(self.transaction.exec(statement, parameters(values))).map_err(sql_error)?;
+        let rows: Vec<mysql_async::Row> = self.waiter.wait(self.transaction.exec(statement, parameters(values)))?;
         let row = |row: mysql_async::Row| {
             let cells = row.unwrap().into_iter().enumerate().map(|(column, value)| {
                 Ok(match value {
@@ -197,8 +239,7 @@ impl Connection for Open<'_> {
     }
 
     fn execute(&mut self, statement: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
-        let done = self.runtime.block_on(self.transaction.exec_drop(statement, parameters(values)));
-        done.map_err(sql_error)?;
+        self.waiter.wait(self.transaction.exec_drop(statement, parameters(values)))?;
         Ok(self.transaction.affected_rows())
     }
 
@@ -211,24 +252,33 @@ impl Connection for Open<'_> {
     }
 }
 
-fn sql_error(error: mysql_async::Error) -> SqlError {
-    match &error {
-        mysql_async::Error::Server(server) if CONTENDED.contains(&server.code) => SqlError::Contended(error.into()),
-        mysql_async::Error::Server(server) if EXISTS.contains(&server.code) => SqlError::Exists(error.into()),
-        _ => SqlError::Failed(error.into()),
+impl From<NoAnswer> for SqlError {
+    fn from(error: NoAnswer) -> Self {
+        match &error {
+            NoAnswer::Error(mysql_async::Error::Server(server)) if CONTENDED.contains(&server.code) => {
+                Self::Contended(error.into())
+            }
+            NoAnswer::Error(mysql_async::Error::Server(server)) if EXISTS.contains(&server.code) => {
+                Self::Exists(error.into())
+            }
+            NoAnswer::Error(_) => Self::Failed(error.into()),
+            NoAnswer::Silence(_) => Self::Silent(error.into()),
+        }
     }
 }
 
 /// Why there is no first connection, and what helps.
-fn connect_error(opts: &Opts, error: mysql_async::Error) -> OpenError {
+fn connect_error(opts: &Opts, error: NoAnswer) -> OpenError {
     match &error {
-        mysql_async::Error::Server(server) if DENIED.contains(&server.code) => {
+        NoAnswer::Error(mysql_async::Error::Server(server)) if DENIED.contains(&server.code) => {
             OpenError::Denied { user: opts.user().unwrap_or_default().to_owned(), source: error.into() }
         }
-        mysql_async::Error::Server(server) if server.code == NO_DATABASE => {
+        NoAnswer::Error(mysql_async::Error::Server(server)) if server.code == NO_DATABASE => {
             OpenError::NoDatabase { database: opts.db_name().unwrap_or_default().to_owned(), source: error.into() }
         }
-        mysql_async::Error::Server(_) | mysql_async::Error::Url(_) => OpenError::Database { source: error.into() },
+        NoAnswer::Error(mysql_async::Error::Server(_) | mysql_async::Error::Url(_)) => {
+            OpenError::Database { source: error.into() }
+        }
         _ => OpenError::Unreachable {
             host: opts.ip_or_hostname().to_owned(),
             port: opts.tcp_port(),

@@ -29,3 +29,27 @@ impl Cursors for SqlRegistry {
         .await
     }
 }
+
+impl SqlRegistry {
+    /// Writes down a place that is none yet, and returns the one that there is: of several servers that begin at once, the
+    /// first one's.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn begin_at(&self, name: &str, place: &str) -> Result<String, RegistryError> {
+        let (name, place) = (name.to_owned(), place.to_owned());
+        self.write(move |connection| {
+            let end = connection.for_update();
+            let found =
+                connection.query(&format!("SELECT place FROM places WHERE name = ?{end}"), &[(&name).into()])?;
+            if let Some(row) = found.first() {
+                return row.text(0).map(str::to_owned);
+            }
+            let values = [(&name).into(), (&place).into()];
+            connection.execute("INSERT INTO places (name, place) VALUES (?, ?)", &values)?;
+            Ok(place.clone())
+        })
+        .await
+    }
+}

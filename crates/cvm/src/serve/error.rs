@@ -45,6 +45,11 @@ pub(crate) enum ServeError {
     NoToken { id: String },
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(
+        "the registry is of the CA whose root has the key {expected}, and the folder of the CA has {}",
+        found.as_ref().map_or_else(|| "none".to_owned(), |found| format!("that of {found}"))
+    )]
+    OtherAuthority { expected: String, found: Option<String> },
     #[error("the registry is of the platform `{found}`, and cannot be that of `{wanted}`")]
     OtherPlatform { found: String, wanted: String },
     #[error("the CA's certificate cannot be used")]
@@ -79,6 +84,7 @@ impl ServeError {
             Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
             | Self::Open(_)
+            | Self::OtherAuthority { .. }
             | Self::OtherPlatform { .. }
             | Self::Registry(_)
             | Self::Table { .. } => "registry",
@@ -112,6 +118,11 @@ impl ServeError {
             Self::NoRegistry { .. } => {
                 "give the output TableName of a stack, whose functions enforce what operators decide; without a stack, \
                  give a database of your own"
+                    .to_owned()
+            }
+            Self::OtherAuthority { .. } => {
+                "put the folder ca/ of that CA into that of --data, from a copy or from a server that has it; or begin \
+                 anew with another --data or --database"
                     .to_owned()
             }
             Self::OtherPlatform { .. } => {

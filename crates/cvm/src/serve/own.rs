@@ -42,7 +42,10 @@ const TEMPLATE: &str = r#"{
 pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun, ServeError> {
     let Told { arguments, certificate, refused_keys, woken } = told;
     owner::claim(&registry, "own").await?;
-    let authority = OwnAuthority::open(CaFolder::of_data(&arguments.data), arguments.passphrase.clone(), now()).await?;
+    let folder = CaFolder::of_data(&arguments.data);
+    owner::expect_authority(&registry, folder.root()?.as_ref()).await?;
+    let authority = OwnAuthority::open(folder, arguments.passphrase.clone(), now()).await?;
+    owner::claim_authority(&registry, authority.root.certificate()).await?;
     let authorities = authority.authorities.clone();
     let tls = ServerTls::new(certificate.of(&authorities), Trust::Chain(authorities.clone()), now()).await?;
 

@@ -1,7 +1,7 @@
-//! Which platform a database is of. Devices of another one would be taken for gone there, and what was decided about them
-//! for done.
+//! Which platform and which CA a database is of. Devices of another platform would be taken for gone there, and what was
+//! decided about them for done; of another CA's certificates nothing could be revoked.
 
-use cvm_provisioning::Cursors as _;
+use cvm_provisioning::{Certificate, Cursors as _};
 use cvm_sql::SqlRegistry;
 
 use super::ServeError;
@@ -9,6 +9,8 @@ use super::enforcement::LIST_NUMBER;
 
 /// The place in the registry that has the platform.
 const PLATFORM: &str = "platform";
+/// The place in the registry that has the key of the CA's root.
+const AUTHORITY: &str = "authority";
 
 /// Writes down that the registry is of this platform, and refuses one that is of another.
 pub(super) async fn claim(registry: &SqlRegistry, platform: &str) -> Result<(), ServeError> {
@@ -23,9 +25,65 @@ pub(super) async fn claim(registry: &SqlRegistry, platform: &str) -> Result<(), 
     }
 }
 
+/// Refuses a registry that is of another CA than the one of this root, before one is made where there is none.
+pub(super) async fn expect_authority(registry: &SqlRegistry, root: Option<&Certificate>) -> Result<(), ServeError> {
+    match registry.place(AUTHORITY).await? {
+        Some(of) => is_of(&of, root),
+        None => Ok(()),
+    }
+}
+
+/// Writes down that the registry is of the CA of this root, unless another server was there before.
+pub(super) async fn claim_authority(registry: &SqlRegistry, root: &Certificate) -> Result<(), ServeError> {
+    is_of(&registry.begin_at(AUTHORITY, &root.key().to_string()).await?, Some(root))
+}
+
+fn is_of(of: &str, root: Option<&Certificate>) -> Result<(), ServeError> {
+    match root {
+        Some(root) if root.key().to_string() == of => Ok(()),
+        root => {
+            Err(ServeError::OtherAuthority { expected: of.to_owned(), found: root.map(|root| root.key().to_string()) })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use cvm_authority::{Authority, AuthorityProfile, Curve, LocalSigner, Tier};
+    use cvm_provisioning::Timestamp;
+
     use super::*;
+
+    async fn root() -> Certificate {
+        let profile = AuthorityProfile {
+            name: "root".parse().unwrap(),
+            organization: None,
+            tier: Tier::Root,
+            validity: std::time::Duration::from_secs(3600),
+        };
+        let signer = LocalSigner::generate(Curve::P256).unwrap();
+        let root = Authority::create(&profile, signer, Timestamp::from_seconds(1_800_000_000)).await.unwrap();
+        root.certificate().clone()
+    }
+
+    #[tokio::test]
+    async fn a_registry_is_of_one_ca_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        let (first, other) = (root().await, root().await);
+        // It is of nobody's CA yet, and so one may be made.
+        expect_authority(&registry, None).await.unwrap();
+        for _ in 0..2 {
+            claim_authority(&registry, &first).await.unwrap();
+            expect_authority(&registry, Some(&first)).await.unwrap();
+        }
+        for other in [None, Some(&other)] {
+            let refused = expect_authority(&registry, other).await;
+            assert!(matches!(refused, Err(ServeError::OtherAuthority { .. })), "{other:?}");
+        }
+        // One that began at the same moment, and is late.
+        assert!(matches!(claim_authority(&registry, &other).await, Err(ServeError::OtherAuthority { .. })));
+    }
 
     #[tokio::test]
     async fn a_registry_is_of_one_platform_for_good() {

@@ -98,6 +98,23 @@ impl MariaDb {
         }
     }
 
+    /// Has it take what it is asked and say nothing, as a machine does that has vanished from the network.
+    pub(crate) fn silence(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Has it answer again.
+    pub(crate) fn wake(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        if let Some(Own { process, .. }) = &self.own {
+            let process = process.lock().unwrap().id().to_string();
+            assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
+        }
+    }
+
     /// Runs it again, and returns when it answers.
     pub(crate) fn run(&self) {
         if let Some(Own { folder, port, process }) = &self.own {

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cvm_provisioning::{
-    CertificateId, CertificateLedger as _, Csr, DeviceStore as _, RefusedKeys, Standing, VendAtOnce, VendError,
-    Vending as _,
+    CertificateId, CertificateLedger as _, Csr, DeviceStore as _, RefusedKeys, RegistryError, Standing, VendAtOnce,
+    VendError, Vending as _,
 };
 use cvm_sql::{SqlRegistry, Verified};
 use cvm_testkit::MemoryAudit;
 use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
+use futures_util::future::join_all;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::mariadb::MariaDb;
@@ -75,6 +76,24 @@ async fn threat_33_a_database_that_is_killed_under_load_has_every_certificate_th
     let trail = registry.verify_trail().await.unwrap();
     // Every device was registered and then provisioned.
     assert!(matches!(trail, Verified::Whole { entries, .. } if entries >= 2 * devices), "{trail:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_says_nothing_is_waited_for_only_so_long() {
+    /// Several times the longest that an answer is waited for.
+    const TOO_LONG: Duration = Duration::from_secs(60);
+    let Some(server) = MariaDb::alone() else {
+        return println!("skipped: CVM_TEST_MYSQL names a server, and others may need that");
+    };
+    let registry = server.registry(0);
+    assert!(registry.add(&device("sn-1"), &origin()).await.unwrap());
+    server.silence();
+    // More than there are connections: one that was given up does not take the others with it.
+    let asked = join_all((0..20).map(|_| async { registry.find(&id("sn-1")).await }));
+    let answers = tokio::time::timeout(TOO_LONG, asked).await.expect("each was answered");
+    assert!(answers.iter().all(|answer| matches!(answer, Err(RegistryError::Unavailable { .. }))), "{answers:?}");
+    server.wake();
+    assert!(registry.find(&id("sn-1")).await.unwrap().is_some());
 }
 
 struct World {
