@@ -239,7 +239,7 @@ def test_a_viewer_looks_and_nobody_else_comes_in(server: Server):
             assert server.ask(method, path, {} if method == "POST" else None, token=token).status == 401
 
 
-def test_threat_54_no_job_leads_out_of_its_folder(server: Server, tmp_path):
+def test_threat_59_no_job_leads_out_of_its_folder(server: Server, tmp_path):
     secret = tmp_path / "secret.csv"
     secret.write_text("serial\nsn-secret\n")
 

@@ -82,7 +82,7 @@ async fn the_files_of_a_folder_keep_the_contract_for_nobody_else_to_read() {
 }
 
 #[tokio::test]
-async fn threat_54_no_path_leads_out_of_the_folder() {
+async fn threat_59_no_path_leads_out_of_the_folder() {
     let world = World::new();
     fs::write(world.folder.path().join("secret"), "secret").unwrap();
     let absolute = world.folder.path().join("secret").display().to_string();
@@ -130,7 +130,7 @@ async fn threat_54_no_path_leads_out_of_the_folder() {
 }
 
 #[tokio::test]
-async fn threat_54_links_are_refused_wherever_they_lead() {
+async fn threat_59_links_are_refused_wherever_they_lead() {
     let world = World::new();
     let outside = world.folder.path().join("outside");
     fs::create_dir(&outside).unwrap();

@@ -7,7 +7,8 @@ use crate::SqlRegistry;
 use crate::connection::{Row, Value};
 use crate::error::SqlError;
 
-/// The jobs beside a registry, for those who have this folder with their files.
+/// The jobs beside a registry, for those who have this folder with their files. Nobody is called when one is written: a
+/// worker looks for those that are [open](Self::open).
 #[derive(Clone, Debug)]
 pub struct SqlJobs {
     registry: SqlRegistry,

@@ -46,7 +46,8 @@ impl FolderObjects {
     /// When the folder cannot be read and written.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let own = Directory::open(&path)?.made(OWN)?;
-        own.remove_older(FORGOTTEN, ID)?;
+        // What cannot be removed is in nobody's way.
+        let _ = own.remove_older(FORGOTTEN, ID);
         let id = match read_id(&own) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let made = random()?;

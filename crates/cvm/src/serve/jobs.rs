@@ -165,7 +165,10 @@ impl JobWorker {
             Err(error) => return log(&error, "the jobs cannot be read; it is tried again"),
         };
         self.seen.retain(|id, _| open.iter().any(|job| job.id == *id));
-        for job in open.iter().filter(|job| !is_taken(&mut self.seen, job, self.lease)).collect::<Vec<_>>() {
+        for job in &open {
+            if is_taken(&mut self.seen, job, self.lease, Instant::now()) {
+                continue;
+            }
             if *told_to_end.borrow() {
                 return;
             }
@@ -190,15 +193,15 @@ impl JobWorker {
 }
 
 /// Whether another server may be at this job: it has written it a short while ago, by our own clock.
-fn is_taken(seen: &mut HashMap<JobId, (u64, Instant)>, job: &Job, lease: Duration) -> bool {
+fn is_taken(seen: &mut HashMap<JobId, (u64, Instant)>, job: &Job, lease: Duration, now: Instant) -> bool {
     if job.started_at.is_none() {
         return false;
     }
-    let (version, since) = seen.entry(job.id).or_insert_with(|| (job.version, Instant::now()));
+    let (version, since) = seen.entry(job.id).or_insert((job.version, now));
     if *version != job.version {
-        (*version, *since) = (job.version, Instant::now());
+        (*version, *since) = (job.version, now);
     }
-    since.elapsed() < lease
+    now.duration_since(*since) < lease
 }
 
 impl Working {
@@ -218,4 +221,35 @@ impl Working {
 
 fn log(error: &(dyn Error + 'static), message: &'static str) {
     tracing::error!(error, "{message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_bulk::{ExportFormat, ExportRequest, ExportStanding, Work};
+    use cvm_provisioning::{Actor, AttemptId, DeviceFilter};
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_another_servers_for_as_long_as_that_writes_it() {
+        let request = ExportRequest {
+            output: Folder::of_server().object("devices.txt").unwrap(),
+            format: ExportFormat::Json,
+            digests: false,
+            filter: DeviceFilter::default(),
+        };
+        let work = Work::Export { request, standing: ExportStanding::default() };
+        let mut job = Job::new(AttemptId::new(1).into(), work, Actor::new("anna").unwrap(), now());
+        let (mut seen, begin) = (HashMap::new(), Instant::now());
+        let mut is_taken = |job: &Job, seconds| is_taken(&mut seen, job, LEASE, begin + Duration::from_secs(seconds));
+        assert!(!is_taken(&job, 0), "nobody has begun with it");
+        job.started_at = Some(now());
+        assert!(is_taken(&job, 0) && is_taken(&job, 29) && !is_taken(&job, 30));
+        job.version += 1;
+        assert!(is_taken(&job, 30) && is_taken(&job, 59) && !is_taken(&job, 60));
+        assert!(
+            !super::is_taken(&mut HashMap::new(), &job, Duration::ZERO, begin),
+            "a server that is alone waits for none"
+        );
+    }
 }
