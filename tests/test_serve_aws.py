@@ -176,6 +176,24 @@ def test_a_device_gets_a_certificate_of_aws_iot_and_connects_with_it(aws: Aws, s
     assert trail == ["provisioned", "reserved", "created"]
 
 
+def test_an_import_is_a_job_here_too(aws: Aws, server: Server, device_id):
+    jobs = server.data / "jobs"
+    (jobs / "serials.csv").write_text(f"serial\n{device_id}\n")
+    made = server.ask("POST", "/jobs/create", {"type": "import", "inputBlobName": "serials.csv"}).json
+    asked = f"/jobs/{made['jobId']}"
+    until(lambda: server.ask("GET", asked).json["status"] == "completed", "an end of the job")
+    [line] = (jobs / made["jobId"] / "tokens-000000000.jsonl").read_text().splitlines()
+    token = server.folder / "token"
+    token.write_text(json.loads(line)["token"])
+    token.chmod(0o600)
+    server.vend(device_id, token)
+    [certificate] = aws.attached(device_id)
+    # What a file deletes loses its power there.
+    (jobs / "devices.txt").write_text(json.dumps({"id": device_id, "importMode": "delete"}))
+    assert server.ask("POST", "/jobs/create", {"type": "import"}).status == 200
+    until(lambda: aws.certificates().get(certificate) != "ACTIVE", "a certificate without power")
+
+
 def test_nothing_is_said_in_the_name_of_somebody_elses_ca(aws: Aws, server: Server):
     assert server.ask("GET", "/readyz", token="").body == b"ok\n"
     for path in ["/ca.pem", "/crl.pem", "/ocsp/MAA="]:
@@ -382,6 +400,9 @@ def test_in_the_table_of_a_stack_the_stack_follows_up(stack: Stack, tmp_path, de
         until(lambda: "disabled" in {entry["action"] for entry in server.ask("GET", trail).json}, "an entry of the trail")
         assert server.ask("GET", "/readyz", token="").status == 200
         assert not (server.data / "registry").exists(), "all of it is in the tables"
+        jobs = server.ask("GET", "/jobs")
+        assert jobs.status == 404 and "RegistryUrl" in jobs.json["Message"], jobs.body
+        assert not (server.data / "jobs").exists()
     finally:
         server.end(signal.SIGKILL)
 

@@ -1,7 +1,9 @@
 """Several servers on one MySQL (Debian: mariadb-server), which is what one has behind a load balancer."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -81,6 +83,45 @@ def test_servers_on_one_database_are_one(database, tmp_path):
             assert server.end() == 0
     finally:
         for server in (one, two):
+            server.process.kill()
+            server.process.wait()
+
+
+def test_a_job_is_gone_on_with_by_another_server_when_its_own_is_killed(database, tmp_path):
+    folders, jobs = [tmp_path / "one", tmp_path / "two"], tmp_path / "jobs"
+    for folder in folders:
+        folder.mkdir()
+    shared = [*database, "--job-folder", jobs, "--rate-per-source", "1000000/s"]
+    one = start(folders[0] / "data", folders[0], *shared)
+    for folder in ["ca", "operators"]:
+        shutil.copytree(one.data / folder, folders[1] / "data" / folder)
+    two = start(folders[1] / "data", folders[1], *shared)
+    # Whose folder is another one leaves the job alone.
+    three = start(folders[1] / "other", folders[1], *database)
+    two.token = one.token
+    devices = [f"sn-{number:05}" for number in range(10_000)]
+    try:
+        (jobs / "serials.csv").write_text("serial\n" + "\n".join(devices))
+        made = one.ask("POST", "/jobs/create", {"type": "import", "inputBlobName": "serials.csv"}).json
+        read = lambda: two.ask("GET", f"/jobs/{made['jobId']}").json
+        until(lambda: read()["progress"] > 0, "a first portion", seconds=60)
+        one.end(signal.SIGKILL)
+        assert read()["status"] == "running"
+        until(lambda: read()["status"] != "running", "an end of the job", seconds=180)
+        job = read()
+        assert (job["status"], job["cvm"]["lines"]["created"]) == ("completed", 10_000), job
+        kept = [file.read_text().splitlines() for file in (jobs / made["jobId"]).glob("tokens-*.jsonl")]
+        tokens = {line["deviceId"]: line["token"] for lines in kept for line in map(json.loads, lines)}
+        assert (sorted(tokens), sum(map(len, kept))) == (devices, 10_000)
+        trail = two.ask("GET", "/audit?device=sn-02048").json
+        assert [entry["action"] for entry in trail] == ["created"]
+        token = two.folder / "token"
+        token.write_text(tokens["sn-09999"])
+        token.chmod(0o600)
+        two.vend("sn-09999", token)
+        assert list((three.data / "jobs").iterdir()) == [three.data / "jobs" / ".cvm"]
+    finally:
+        for server in (one, two, three):
             server.process.kill()
             server.process.wait()
 

@@ -5,6 +5,7 @@
 //! [`Job`]s, whose files are [`Objects`] and whose standing is in a [`JobStore`].
 
 mod export;
+mod files;
 mod import;
 mod job;
 mod objects;
@@ -14,6 +15,7 @@ mod tokens;
 mod worker;
 
 pub use export::{ExportFormat, InvalidExportFormat};
+pub use files::FolderObjects;
 pub use import::{FailedLine, Import, ImportError, ImportFiles, ImportStanding, Summary};
 pub use job::{ExportRequest, ExportStanding, ImportRequest, InvalidJobId, Job, JobId, JobStatus, Upload, Work};
 pub use objects::{Folder, InvalidLocation, ObjectPath};

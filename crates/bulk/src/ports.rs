@@ -91,9 +91,9 @@ pub enum ObjectError {
     #[error("there is no such object")]
     NotFound,
     /// It will not be done if it is asked for again.
-    #[error("the service refuses it")]
+    #[error("it was refused")]
     Refused {
-        /// What the service said.
+        /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
     /// It is larger than there is room for.
@@ -105,7 +105,7 @@ pub enum ObjectError {
         room: u64,
     },
     /// It may be done if it is asked for again.
-    #[error("the service did not answer, or not in time")]
+    #[error("it cannot be done now")]
     Unavailable {
         /// What went wrong.
         source: Box<dyn Error + Send + Sync>,

@@ -174,6 +174,11 @@ async fn the_store_in_memory_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn the_objects_in_memory_keep_the_contract() {
+    contract::objects(&MemoryObjects::default(), &folder()).await;
+}
+
+#[tokio::test]
 async fn an_import_says_what_became_of_its_lines() {
     let world = World::importing(ImportMode::Create).await;
     let job = world.finish("").await;

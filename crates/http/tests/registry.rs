@@ -7,7 +7,7 @@ use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Extension, Router};
 use cvm_bulk::{JobStatus, JobStore as _, Work};
-use cvm_http::{Jobs, Operator, Registry, registry_router};
+use cvm_http::{Jobs, Operator, Registry, jobs_elsewhere, registry_router};
 use cvm_provisioning::{
     Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State,
 };
@@ -15,6 +15,11 @@ use cvm_testkit::fixture::{NOW, device, id, later, origin};
 use cvm_testkit::{Fault, Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+
+/// Jobs as a stack has them.
+fn desk(store: MemoryJobs) -> Jobs<MemoryJobs> {
+    Jobs { store, files: "s3://fleet".parse().unwrap(), output: "s3://fleet/jobs".parse().unwrap() }
+}
 
 /// The API over a registry in memory, as an operator has it.
 struct Api {
@@ -45,12 +50,16 @@ impl Answer {
 
 impl Api {
     fn new(script: &Script) -> Self {
+        Self::with(script, desk)
+    }
+
+    fn with(script: &Script, desk: fn(MemoryJobs) -> Jobs<MemoryJobs>) -> Self {
         let (registry, trail) = (MemoryRegistry::default(), MemoryTrail::default());
         let faulty = Faulty { inner: registry.clone(), script: script.clone() };
         let served = Registry { operations: Operations { registry: faulty }, trail: trail.clone() };
         let operator = Operator(Actor::new("anna").unwrap());
         let jobs = MemoryJobs::default();
-        let desk = Jobs { store: jobs.clone(), bucket: "fleet".to_owned() };
+        let desk = desk(jobs.clone());
         let router = registry_router(served, desk.routes(), || NOW).layer(Extension(operator));
         Self { registry, trail, jobs, router }
     }
@@ -190,7 +199,7 @@ async fn nobody_but_an_operator_is_let_in() {
     let served =
         Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
     let request = Request::get("/devices").header("x-operator", "anna").body(Body::empty()).unwrap();
-    let jobs = Jobs { store: MemoryJobs::default(), bucket: "fleet".to_owned() };
+    let jobs = desk(MemoryJobs::default());
     let response = registry_router(served, jobs.routes(), || NOW).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
@@ -405,6 +414,66 @@ async fn a_job_reads_and_writes_the_bucket_of_the_jobs_and_no_other() {
         assert_eq!((answer.status, answer.header("iothub-errorcode")), (400, code), "{body}");
     }
     assert_eq!(api.jobs.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_job_of_a_server_reads_and_writes_its_folder_and_nothing_else() {
+    let here = |jobs: MemoryJobs| Jobs { store: jobs, files: ".".parse().unwrap(), output: ".".parse().unwrap() };
+    let api = Api::with(&Script::default(), here);
+    let import = json!({"type": "import", "inputBlobContainerUri": "monday", "inputBlobName": "serials.csv"});
+    let made = api.post("/jobs/create", import).await;
+    made.is("Job");
+    let place = |job: &Answer, name: &str| job.body[name].as_str().unwrap().to_owned();
+    let id = place(&made, "jobId");
+    assert_eq!(place(&made, "outputBlobContainerUri"), format!("./{id}/"));
+    assert_eq!(
+        (place(&made, "inputBlobContainerUri"), place(&made, "inputBlobName")),
+        (".".into(), "monday/serials.csv".into())
+    );
+    let again = json!({
+        "type": "import", "inputBlobContainerUri": place(&made, "inputBlobContainerUri"),
+        "inputBlobName": place(&made, "inputBlobName"), "outputBlobContainerUri": place(&made, "outputBlobContainerUri"),
+    });
+    assert_eq!(api.post("/jobs/create", again).await.status, 200, "what is told can be asked for");
+    let export = api.post("/jobs/create", json!({"type": "export"})).await;
+    let id = place(&export, "jobId");
+    assert_eq!(
+        (place(&export, "outputBlobContainerUri"), place(&export, "outputBlobName")),
+        (".".into(), format!("{id}/devices.txt"))
+    );
+    for container in
+        ["", "/", "/etc", "../monday", "./..", "monday/../..", "s3://fleet", "file:///etc", ".cvm", "a\u{0}"]
+    {
+        for kind in ["import", "export"] {
+            let body = json!({"type": kind, "inputBlobContainerUri": container, "outputBlobContainerUri": container});
+            let refused = api.post("/jobs/create", body).await;
+            let code = (refused.status, refused.header("iothub-errorcode"));
+            assert_eq!(code, (400, "BlobContainerValidationError"), "{container}");
+        }
+    }
+    for name in ["", "/etc/passwd", "../a", "a/../../b", ".cvm/id", "a//b", "a\nb"] {
+        for body in
+            [json!({"type": "import", "inputBlobName": name}), json!({"type": "export", "outputBlobName": name})]
+        {
+            assert_eq!(api.post("/jobs/create", body).await.status, 400, "{name}");
+        }
+    }
+    assert_eq!(api.jobs.list().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn where_there_are_no_jobs_it_is_said_where_they_are() {
+    let served =
+        Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
+    let operator = Extension(Operator(Actor::new("anna").unwrap()));
+    let router = registry_router(served, jobs_elsewhere("ask the stack"), || NOW).layer(operator);
+    for (method, uri) in [("GET", "/jobs"), ("POST", "/jobs/create"), ("DELETE", "/jobs/0")] {
+        let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{uri}");
+        let body = to_bytes(response.into_body(), 1_000).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains("ask the stack"), "{uri}");
+    }
 }
 
 #[tokio::test]

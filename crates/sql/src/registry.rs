@@ -50,6 +50,11 @@ impl SqlRegistry {
         Ok(Self { database: Arc::new(Database::MySql(MySql::open(address)?)) })
     }
 
+    /// Whether other servers may have it open, too.
+    pub fn is_shared(&self) -> bool {
+        matches!(*self.database, Database::MySql(_))
+    }
+
     /// Does this in one transaction that writes, and returns when it is on the disk.
     pub(crate) async fn write<T: Send + 'static>(
         &self,

@@ -4,11 +4,12 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 4] = [
+const VERSIONS: [&str; 5] = [
     include_str!("../schema/0001.sql"),
     include_str!("../schema/0002.sql"),
     include_str!("../schema/0003.sql"),
     include_str!("../schema/0004.sql"),
+    include_str!("../schema/0005.sql"),
 ];
 
 /// Which database it is.

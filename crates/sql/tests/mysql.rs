@@ -8,7 +8,7 @@
 use std::net::TcpListener;
 
 use cvm_provisioning::DeviceStore as _;
-use cvm_sql::{OpenError, SqlRegistry};
+use cvm_sql::{OpenError, SqlJobs, SqlRegistry};
 use cvm_testkit::fixture::{device, origin};
 use cvm_testkit::{Effect, Fault, contract, scenario};
 
@@ -29,6 +29,7 @@ async fn the_audit_trail_on_mysql_keeps_the_contract() {
     let server = MariaDb::start();
     contract::audit_trail(&server.registry(1)).await;
     contract::ledger(&server.registry(1)).await;
+    contract::job_store(&SqlJobs::new(server.registry(1), "folder")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

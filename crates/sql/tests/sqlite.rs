@@ -2,11 +2,12 @@
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
+use cvm_bulk::{ExportFormat, ExportRequest, ExportStanding, Folder, Job, JobStatus, JobStore as _, Work};
 use cvm_provisioning::{
-    AuditQuery, AuditTrail as _, CertificateId, CertificateLedger as _, DeviceStore as _, LedgerEntry, Standing,
-    ThingName,
+    Actor, AttemptId, AuditQuery, AuditTrail as _, CertificateId, CertificateLedger as _, DeviceFilter,
+    DeviceStore as _, LedgerEntry, Standing, ThingName,
 };
-use cvm_sql::{OpenError, SqlRegistry, Verified};
+use cvm_sql::{OpenError, SqlJobs, SqlRegistry, Verified};
 use cvm_testkit::fixture::{NOW, device, later, origin};
 use cvm_testkit::{Fault, contract, scenario};
 use tempfile::TempDir;
@@ -26,6 +27,46 @@ async fn the_registry_on_sqlite_keeps_the_contract() {
 #[tokio::test]
 async fn the_ledger_on_sqlite_keeps_the_contract() {
     contract::ledger(&registry().1).await;
+}
+
+#[tokio::test]
+async fn the_jobs_on_sqlite_keep_the_contract() {
+    contract::job_store(&SqlJobs::new(registry().1, "folder")).await;
+}
+
+#[tokio::test]
+async fn a_job_is_gone_on_with_where_its_files_are_and_forgotten_a_month_after_its_end() {
+    let (_folder, registry) = registry();
+    let (here, there) = (SqlJobs::new(registry.clone(), "here"), SqlJobs::new(registry, "there"));
+    let output = "devices".parse::<Folder>().unwrap();
+    let made = |number, now| {
+        let request = ExportRequest {
+            output: output.object("all.txt").unwrap(),
+            format: ExportFormat::Csv,
+            digests: false,
+            filter: DeviceFilter::default(),
+        };
+        let work = Work::Export { request, standing: ExportStanding::default() };
+        Job::new(AttemptId::new(number).into(), work, Actor::new("anna").unwrap(), now)
+    };
+    let (late, early) = (made(1, later(5)), made(2, NOW));
+    for job in [&late, &early] {
+        here.create(job).await.unwrap();
+    }
+    assert_eq!(here.open().await.unwrap(), [early.clone(), late.clone()], "the oldest first");
+    assert_eq!(there.open().await.unwrap(), []);
+    assert_eq!(there.find(late.id).await.unwrap(), Some(late.clone()), "everybody can look");
+    let mut ended = early.clone();
+    ended.version = 2;
+    ended.end(JobStatus::Cancelled, later(9));
+    assert!(there.replace(&ended, 1).await.unwrap(), "and end it");
+    assert_eq!(here.open().await.unwrap(), [late]);
+    let month = Job::KEPT.as_secs();
+    there.create(&made(3, later(9 + month))).await.unwrap();
+    assert_eq!(here.find(ended.id).await.unwrap(), Some(ended.clone()));
+    there.create(&made(4, later(10 + month))).await.unwrap();
+    assert_eq!(here.find(ended.id).await.unwrap(), None);
+    assert_eq!(here.list().await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -138,7 +179,7 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
     file.execute_batch(
         "DROP INDEX certificates_by_serial; ALTER TABLE certificates DROP COLUMN serial; \
          DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
-         CREATE INDEX entries_by_chain ON entries (chain); UPDATE meta SET value = 1 WHERE name = 'schema'",
+         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; UPDATE meta SET value = 1 WHERE name = 'schema'",
     )
     .unwrap();
     drop(file);

@@ -43,7 +43,8 @@ impl S3Objects {
     }
 
     async fn put_if(&self, object: &ObjectPath, bytes: Vec<u8>, new: Option<&str>) -> Result<bool, ObjectError> {
-        let put = self.client.put_object().bucket(&object.bucket).key(&object.key).body(ByteStream::from(bytes));
+        let put =
+            self.client.put_object().set_bucket(object.bucket.clone()).key(&object.key).body(ByteStream::from(bytes));
         match put.set_if_none_match(new.map(str::to_owned)).send().await {
             Ok(_) => Ok(true),
             Err(error) if code(&error) == Some("PreconditionFailed") => Ok(false),
@@ -54,7 +55,7 @@ impl S3Objects {
 
 impl Objects for S3Objects {
     async fn fetch(&self, object: &ObjectPath, etag: Option<&str>, file: &mut File) -> Result<Fetched, ObjectError> {
-        let get = self.client.get_object().bucket(&object.bucket).key(&object.key);
+        let get = self.client.get_object().set_bucket(object.bucket.clone()).key(&object.key);
         let got = get.set_if_match(etag.map(str::to_owned)).send().await.map_err(object_error)?;
         let length = got.content_length.and_then(|length| length.try_into().ok()).unwrap_or_default();
         if length > ROOM {
@@ -70,7 +71,7 @@ impl Objects for S3Objects {
     }
 
     async fn get(&self, object: &ObjectPath) -> Result<Option<Vec<u8>>, ObjectError> {
-        let get = self.client.get_object().bucket(&object.bucket).key(&object.key);
+        let get = self.client.get_object().set_bucket(object.bucket.clone()).key(&object.key);
         let got = match get.send().await.map_err(object_error) {
             Ok(got) => got,
             Err(ObjectError::NotFound) => return Ok(None),
@@ -93,7 +94,7 @@ impl Objects for S3Objects {
     }
 
     async fn begin(&self, object: &ObjectPath, job: JobId) -> Result<String, ObjectError> {
-        let begin = self.client.create_multipart_upload().bucket(&object.bucket).key(&object.key);
+        let begin = self.client.create_multipart_upload().set_bucket(object.bucket.clone()).key(&object.key);
         let begun = begin.metadata(JOB, job.to_string()).send().await.map_err(object_error)?;
         begun.upload_id.ok_or_else(|| ObjectError::Refused { source: "the upload has no id".into() })
     }
@@ -105,7 +106,7 @@ impl Objects for S3Objects {
         number: usize,
         bytes: Vec<u8>,
     ) -> Result<String, ObjectError> {
-        let part = self.client.upload_part().bucket(&object.bucket).key(&object.key).upload_id(upload);
+        let part = self.client.upload_part().set_bucket(object.bucket.clone()).key(&object.key).upload_id(upload);
         let part = part.part_number(part_number(number)?).body(ByteStream::from(bytes));
         let put = part.send().await.map_err(object_error)?;
         put.e_tag.ok_or_else(|| ObjectError::Refused { source: "the part has no entity tag".into() })
@@ -126,7 +127,7 @@ impl Objects for S3Objects {
         let complete = self
             .client
             .complete_multipart_upload()
-            .bucket(&object.bucket)
+            .set_bucket(object.bucket.clone())
             .key(&object.key)
             .upload_id(upload)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build());
@@ -135,14 +136,15 @@ impl Objects for S3Objects {
             return Err(object_error(error));
         }
         // It is complete already, and the answer was lost; or it was given up, and nothing is there.
-        let head = self.client.head_object().bucket(&object.bucket).key(&object.key);
+        let head = self.client.head_object().set_bucket(object.bucket.clone()).key(&object.key);
         let there = head.send().await.map_err(object_error)?;
         let made_by = there.metadata.as_ref().and_then(|metadata| metadata.get(JOB));
         if made_by == Some(&job.to_string()) { Ok(()) } else { Err(object_error(error)) }
     }
 
     async fn abort(&self, object: &ObjectPath, upload: &str) -> Result<(), ObjectError> {
-        let abort = self.client.abort_multipart_upload().bucket(&object.bucket).key(&object.key).upload_id(upload);
+        let abort =
+            self.client.abort_multipart_upload().set_bucket(object.bucket.clone()).key(&object.key).upload_id(upload);
         match abort.send().await {
             Err(error) if code(&error) != Some("NoSuchUpload") => Err(object_error(error)),
             _ => Ok(()),

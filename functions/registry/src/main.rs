@@ -25,7 +25,9 @@ async fn main() -> Result<(), lambda_http::Error> {
         // It is only read here, so that nothing has to be known of how long it is kept.
         trail: DynamoDbAuditTrail::new(dynamodb.clone(), configuration.audit_table, Duration::ZERO),
     };
-    let jobs = Jobs { store: DynamoDbJobs::new(dynamodb, configuration.job_table), bucket: configuration.job_bucket };
+    let files = configuration.job_bucket;
+    let store = DynamoDbJobs::new(dynamodb, configuration.job_table);
+    let jobs = Jobs { store, output: files.folder("jobs"), files };
     let router = registry_router(registry, jobs.routes(), || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_operator(request)))).await
 }

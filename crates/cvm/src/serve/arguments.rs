@@ -18,7 +18,7 @@ use crate::own_ca::PassphraseArguments;
 ///
 /// All that it has is in one folder: the registry, the CA and its keys, and who may operate it. On the first start they
 /// are made, and a token for operators is shown, once. Devices ask at /v1/certificates or with EST, operators at /devices,
-/// /statistics and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
+/// /jobs, /statistics and /audit; brokers trust /ca.pem and fetch the revocation list at /crl.pem.
 ///
 /// With `--platform aws` certificates and things are those of AWS IoT, and what operators decide is enforced there.
 ///
@@ -51,6 +51,10 @@ pub(crate) struct ServeArguments {
     /// instead
     #[arg(long, env = "CVM_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     pub(super) database_password_file: Option<PathBuf>,
+    /// The folder with the files that imports read and exports write, `jobs` in the folder of --data where nothing is said;
+    /// servers that share a database share it, too
+    #[arg(long, env = "CVM_JOB_FOLDER", value_name = "DIR")]
+    pub(super) job_folder: Option<PathBuf>,
     /// With dynamodb:TABLE, the table with what happened, output AuditTableName of the stack
     #[arg(long, env = "CVM_AUDIT_TABLE", value_name = "TABLE")]
     pub(super) audit_table: Option<String>,

@@ -165,7 +165,7 @@ where
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail };
     Ok(Doors {
         devices: device_router(Arc::new(ToTheEnd::new(vend)), handout, est, now),
-        operators: registry_router(operators, Router::new(), now),
+        operators: registry_router(operators, told.jobs, now),
         claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.
         authority: Router::new(),

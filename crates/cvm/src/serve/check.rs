@@ -1,5 +1,7 @@
 //! Whether what the server is told fits together: found out before anything is opened, and all of it at once.
 
+use std::path::Path;
+
 use cvm_authority::ServerName;
 use cvm_provisioning::RefusedKeys;
 use zeroize::Zeroizing;
@@ -7,13 +9,14 @@ use zeroize::Zeroizing;
 use super::arguments::ServeArguments;
 use super::connections::Bounds;
 use super::database::Database;
-use super::now;
 use super::platform::{DYNAMODB, Platform};
 use super::settings::{Settings, SettingsError, Wrong};
 use super::tls::ServerCertificate;
 use super::tls_files::TlsFiles;
+use super::{OPERATORS, REGISTRY, now};
 use crate::error::with_causes;
 use crate::file;
+use crate::own_ca::CaFolder;
 
 /// The variable of the database's password. It is no option, so that nobody reads it in a list of processes.
 const DATABASE_PASSWORD: &str = "CVM_DATABASE_PASSWORD";
@@ -47,6 +50,7 @@ impl Checked {
                 None => taken.push((key, address)),
             }
         }
+        job_folder(arguments, &mut tell);
         let refused_keys = arguments.refused_keys.iter().copied().collect();
         match platform.filter(|_| wrong.is_empty()) {
             Some(platform) => Ok(Self { certificate, bounds, platform, refused_keys }),
@@ -113,6 +117,24 @@ fn database(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> 
             tell("database", error.to_string());
             None
         }
+    }
+}
+
+/// Whoever may ask for jobs reads and writes in that folder.
+fn job_folder(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) {
+    let Some(folder) = &arguments.job_folder else { return };
+    if arguments.database.starts_with(DYNAMODB) {
+        tell("job-folder", "the jobs are those of the stack, in its bucket: leave it away".to_owned());
+    }
+    let resolved = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
+    let (data, resolved) = (resolved(&arguments.data), resolved(folder));
+    let secret = [data.join(REGISTRY), data.join(OPERATORS), CaFolder::of_data(&data).path().to_owned()];
+    if data.starts_with(&resolved) || secret.iter().any(|secret| resolved.starts_with(secret)) {
+        let text = "operators read and write in it, and the server's keys are there: give a folder of its own";
+        tell("job-folder", text.to_owned());
+    }
+    if folder.metadata().is_ok_and(|found| !found.is_dir()) {
+        tell("job-folder", format!("{} is no folder", folder.display()));
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) enum ServeError {
     File(#[from] FileError),
     #[error("the certificate of the server was not made")]
     Issue(#[from] IssueError),
+    #[error("the folder of jobs {path} cannot be used", path = path.display())]
+    JobFolder { path: PathBuf, source: io::Error },
     #[error("{address} cannot be listened at")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the provisioning template {template} has no pre-provisioning hook: a claim would let in every device")]
@@ -68,6 +70,8 @@ pub(crate) enum ServeError {
     Tls { source: Box<dyn Error + Send + Sync> },
     #[error(transparent)]
     TlsFiles(#[from] TlsFilesError),
+    #[error("the worker of jobs cannot be started")]
+    Worker { source: io::Error },
 }
 
 impl ServeError {
@@ -77,8 +81,9 @@ impl ServeError {
             Self::Aws(error) => error.code(),
             Self::Ca(error) => error.code(),
             Self::Crl(_) | Self::Issue(_) | Self::OwnCa { .. } => "ca",
-            Self::File(_) | Self::Token { .. } => "file",
+            Self::File(_) | Self::JobFolder { .. } | Self::Token { .. } => "file",
             Self::Listen { .. } => "listen",
+            Self::Worker { .. } => "worker",
             Self::Settings(_) => "usage",
             Self::ClaimTemplate { .. } | Self::Endpoint { .. } | Self::NoHook { .. } | Self::NoRegion => "aws",
             Self::NoToken { .. } => "not-found",
@@ -111,6 +116,10 @@ impl ServeError {
             }
             Self::Endpoint { .. } => "give the endpoint with --broker".to_owned(),
             Self::File(error) => error.advice(),
+            Self::JobFolder { .. } => {
+                "see that it belongs to whoever runs this and that its disk has room, or give another --job-folder"
+                    .to_owned()
+            }
             Self::Listen { address, .. } => {
                 format!("end what listens at {address}, or give another --listen")
             }

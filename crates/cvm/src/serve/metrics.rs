@@ -171,7 +171,7 @@ fn door(path: &str) -> &'static str {
     match path.split('/').nth(1).unwrap_or_default() {
         "v1" => "vend",
         ".well-known" => "est",
-        "devices" | "statistics" | "audit" | "tokens" => "registry",
+        "devices" | "statistics" | "audit" | "jobs" | "tokens" => "registry",
         "ca" | "ca.pem" | "crl" | "crl.pem" | "ocsp" => "ca",
         "livez" | "readyz" => "health",
         _ => "other",

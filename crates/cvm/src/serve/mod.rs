@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use axum::Router;
 use cvm_authority::SharedAuthorities;
 use cvm_provisioning::{RefusedKeys, Timestamp};
 use cvm_sql::SqlRegistry;
@@ -23,6 +24,7 @@ mod database;
 mod decisions;
 mod enforcement;
 mod error;
+mod jobs;
 mod listener;
 mod log;
 mod metrics;
@@ -51,6 +53,7 @@ pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 use self::check::Checked;
 use self::connections::{Bounds, Connections};
 use self::database::Database;
+use self::jobs::{JobWorker, Working};
 use self::listener::Listener;
 use self::metrics::{Metrics, Observed};
 use self::platform::{Platform, PlatformName};
@@ -85,9 +88,12 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
     file::private_folder(&arguments.data).map_err(ServeError::from)?;
     // Before there is a runtime: a database that cannot be opened ends those of its own.
     let platform = platform.open(&arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
-    let told = Told { arguments, certificate, refused_keys, woken: Arc::default() };
+    let woken = Arc::<Notify>::default();
+    let opened = platform.database().map(|registry| jobs::open(arguments, registry, &woken)).transpose()?;
+    let (jobs, worker) = opened.map_or_else(|| (jobs::of_the_stack(), None), |(routes, worker)| (routes, Some(worker)));
+    let told = Told { arguments, certificate, refused_keys, woken, jobs };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(serve(told, bounds, platform, output)))
+    runtime.block_on(Box::pin(serve(told, bounds, platform, worker, output)))
 }
 
 /// What every platform is told.
@@ -97,6 +103,8 @@ struct Told<'a> {
     refused_keys: RefusedKeys,
     /// Told when an operator may have decided something.
     woken: Arc<Notify>,
+    /// Where operators ask for imports and exports.
+    jobs: Router,
 }
 
 /// A platform that can be served.
@@ -113,6 +121,7 @@ async fn serve(
     told: Told<'_>,
     bounds: Bounds,
     platform: Platform<SqlRegistry>,
+    worker: Option<JobWorker>,
     output: &Output,
 ) -> Result<(), CommandError> {
     let ServeArguments { data, listen, .. } = told.arguments;
@@ -156,11 +165,20 @@ async fn serve(
         let listener = Listener::plain(bound, plain_connections, metrics.clone());
         work.spawn(listener.serve(plain_router(&doors, &services), std::future::pending()));
     }
+    // Not before it is known that the registry is this platform's.
+    let worker = worker.map(JobWorker::start).transpose().map_err(|source| ServeError::Worker { source })?;
     let first_token = tokens.first("first", now())?;
     // Before anybody can know that it runs, and end it.
     let end = told_to_end()?;
     welcome(output, arguments, address, first_token.as_deref())?;
-    listener.serve(router(doors, services), end.received()).await;
+    let ending = async {
+        end.received().await;
+        worker.iter().for_each(Working::end);
+    };
+    listener.serve(router(doors, services), ending).await;
+    if let Some(worker) = worker {
+        worker.ended().await;
+    }
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
     work.shutdown().await;
     Ok(())

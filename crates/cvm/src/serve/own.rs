@@ -40,7 +40,7 @@ const TEMPLATE: &str = r#"{
 
 /// Opens the CA, made where it is not there, and enforces what was decided before the server ended.
 pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun, ServeError> {
-    let Told { arguments, certificate, refused_keys, woken } = told;
+    let Told { arguments, certificate, refused_keys, woken, jobs } = told;
     owner::claim(&registry, "own").await?;
     let folder = CaFolder::of_data(&arguments.data);
     owner::expect_authority(&registry, folder.root()?.as_ref()).await?;
@@ -77,7 +77,7 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() };
     let doors = Doors {
         devices: device_router(Arc::new(vend), handout, est, now),
-        operators: registry_router(operators, Router::new(), now),
+        operators: registry_router(operators, jobs, now),
         claims: None,
         revocation: published::router(revocations.published()).merge(ocsp::router(responder)),
         authority: authority_router(revocations),

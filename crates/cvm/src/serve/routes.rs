@@ -81,6 +81,8 @@ pub(super) fn router(doors: Doors, services: Services) -> Router {
         .route_service("/devices", operators.clone())
         .route_service("/devices/{*path}", operators.clone())
         .route_service("/statistics/{*path}", operators.clone())
+        .route_service("/jobs", operators.clone())
+        .route_service("/jobs/{*path}", operators.clone())
         .route_service("/audit", operators)
         .route_service("/v1/claims", claims.into_service::<axum::body::Body>())
         .fallback_service(devices)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use cvm_bulk::{
     ExportFormat, ExportRequest, ExportStanding, Folder, ImportRequest, ImportStanding, InvalidLocation, Job, JobId,
@@ -25,8 +25,10 @@ use super::failure::{Code, Failure};
 pub struct Jobs<J> {
     /// Where they are kept.
     pub store: J,
-    /// The one bucket that their files are in.
-    pub bucket: String,
+    /// The one bucket, or the folder of a server, that their files are in.
+    pub files: Folder,
+    /// The folder in it that they write to where nothing is said, each into one of its own.
+    pub output: Folder,
 }
 
 /// The most jobs that are not at their end.
@@ -149,6 +151,12 @@ impl<J: JobStore + 'static> Jobs<J> {
     }
 }
 
+/// The routes of jobs where there are none, and what is said there.
+pub fn jobs_elsewhere(instead: &'static str) -> Router {
+    let nowhere = any(async move || Failure::new(Code::GenericNotFound, instead));
+    Router::new().route("/jobs", nowhere.clone()).route("/jobs/{*path}", nowhere)
+}
+
 impl<J: JobStore> Jobs<J> {
     pub(super) async fn create(State(jobs): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         call.takes(&[])?;
@@ -211,23 +219,14 @@ impl<J: JobStore> Jobs<J> {
         match request.r#type {
             Kind::Import => {
                 let input = request.input_blob_container_uri.as_deref().map(|uri| self.folder(uri)).transpose()?;
-                let input = match input {
-                    Some(folder) => folder,
-                    None => self.root()?,
-                };
+                let input = input.unwrap_or_else(|| self.files.clone());
                 let input = input.object(request.input_blob_name.as_deref().unwrap_or(USUAL_NAME)).map_err(name)?;
-                let output = match output_folder {
-                    Some(folder) => folder,
-                    None => self.root()?.folder("jobs"),
-                };
+                let output = output_folder.unwrap_or_else(|| self.output.clone());
                 let request = options::<ImportOptions>(request.cvm)?.request(input, output)?;
                 Ok(Work::Import { request, standing: ImportStanding::default(), etag: None, begun: false })
             }
             Kind::Export => {
-                let folder = match output_folder {
-                    Some(folder) => folder,
-                    None => self.root()?.folder("jobs").folder(id),
-                };
+                let folder = output_folder.unwrap_or_else(|| self.output.folder(id));
                 let output = folder.object(request.output_blob_name.as_deref().unwrap_or(USUAL_NAME)).map_err(name)?;
                 let options = options::<ExportOptions>(request.cvm)?;
                 let digests = !request.exclude_keys_in_export.unwrap_or(false);
@@ -237,20 +236,12 @@ impl<J: JobStore> Jobs<J> {
         }
     }
 
-    fn root(&self) -> Result<Folder, Failure> {
-        format!("s3://{}", self.bucket).parse().map_err(|error: InvalidLocation| {
-            let cause: &dyn std::error::Error = &error;
-            tracing::error!(error = cause, "the bucket of the jobs has a name that is none");
-            Failure::new(Code::ServerError, "report it with the x-request-id if it stays")
-        })
-    }
-
-    /// The folder that a request names, which has to be in our bucket: another one is not ours to read and write for
+    /// The folder that a request names, which has to be beside ours: another bucket is not ours to read and write for
     /// whoever asks.
     fn folder(&self, uri: &str) -> Result<Folder, Failure> {
-        let folder = uri.parse::<Folder>().ok().filter(|folder| folder.bucket() == self.bucket);
+        let folder = uri.parse::<Folder>().ok().filter(|folder| folder.is_beside(&self.files));
         folder.ok_or_else(|| {
-            let text = format!("the files of jobs are at s3://{bucket} or in a folder there", bucket = self.bucket);
+            let text = format!("the files of jobs are at {} or in a folder there", self.files);
             Failure::new(Code::BlobContainerValidationError, text)
         })
     }
@@ -297,7 +288,6 @@ impl ExportOptions {
 impl JobDocument {
     fn of(job: &Job) -> Self {
         let text = |moment: Timestamp| moment.to_string();
-        let container = |object: &ObjectPath| format!("s3://{}", object.bucket);
         let mut document = Self {
             job_id: job.id,
             r#type: Kind::Export,
@@ -322,13 +312,13 @@ impl JobDocument {
         match &job.work {
             Work::Import { request, standing, .. } => {
                 document.r#type = Kind::Import;
-                document.input_blob_container_uri = Some(container(&request.input));
+                document.input_blob_container_uri = Some(request.input.container());
                 document.input_blob_name = Some(request.input.key.clone());
                 document.output_blob_container_uri = request.output.folder(job.id).to_string();
                 document.cvm.lines = Some(standing.summary.clone());
             }
             Work::Export { request, standing } => {
-                document.output_blob_container_uri = container(&request.output);
+                document.output_blob_container_uri = request.output.container();
                 document.output_blob_name = Some(request.output.key.clone());
                 document.exclude_keys_in_export = !request.digests;
                 document.cvm.devices = Some(standing.devices);

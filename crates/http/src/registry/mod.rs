@@ -28,7 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use self::call::MAX_BODY;
 pub use self::door::Operator;
 use self::failure::{Code, Failure};
-pub use self::jobs::Jobs;
+pub use self::jobs::{Jobs, jobs_elsewhere};
 use crate::Clock;
 
 /// What operators' tools work on.
@@ -40,8 +40,8 @@ pub struct Registry<R, T> {
     pub trail: T,
 }
 
-/// The router of the registry, and of the jobs that work on it ([`Jobs::routes`]), where there are any. Who asks is an [`Operator`] among the extensions of the request, put there by whoever has
-/// checked it; a request without one is refused.
+/// The router of the registry, and of the jobs that work on it: [`Jobs::routes`], or [`jobs_elsewhere`]. Who asks is an
+/// [`Operator`] among the extensions of the request, put there by whoever has checked it; a request without one is refused.
 pub fn registry_router<R, T>(registry: Registry<R, T>, jobs: Router, clock: Clock) -> Router
 where
     R: DeviceStore + Presences + 'static,

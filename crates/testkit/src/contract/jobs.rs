@@ -1,8 +1,10 @@
-//! The contract of the store of jobs.
+//! The contract of the store of jobs, and that of the place where their files are.
+
+use std::io::{Read as _, Seek as _};
 
 use cvm_bulk::{
-    ExportRequest, ExportStanding, Folder, ImportRequest, ImportStanding, Job, JobId, JobStatus, JobStore, Summary,
-    Upload, Work,
+    ExportRequest, ExportStanding, Folder, ImportRequest, ImportStanding, Job, JobId, JobStatus, JobStore, ObjectError,
+    Objects, Summary, Upload, Work,
 };
 use cvm_interchange::{DefaultProof, Defaults, Format, Options};
 use cvm_provisioning::{Actor, AttemptId, CertificateId, DeviceFilter, ImportMode, State};
@@ -36,6 +38,62 @@ pub async fn job_store<J: JobStore>(jobs: &J) {
     let mut all = jobs.list().await.expect("the store answers");
     all.sort_by_key(|job| job.id);
     assert_eq!(all, [cancelled, export]);
+}
+
+/// Runs the contract of the place where files are over an empty folder of it.
+pub async fn objects<O: Objects>(objects: &O, folder: &Folder) {
+    let object = |name: &str| folder.object(name).expect("a name");
+    let there = async |name: &str| objects.get(&object(name)).await.expect("the place answers");
+    let id = JobId::from(AttemptId::new(7));
+
+    let text = object("monday/a.txt");
+    let mut file = tempfile::tempfile().expect("a file");
+    assert!(matches!(objects.fetch(&text, None, &mut file).await, Err(ObjectError::NotFound)));
+    assert_eq!(there("monday/a.txt").await, None);
+    assert!(objects.put_new(&text, b"one".to_vec()).await.expect("it is put"));
+    assert!(!objects.put_new(&text, b"two".to_vec()).await.expect("it is not put"), "something is there");
+    assert_eq!(there("monday/a.txt").await.as_deref(), Some(&b"one"[..]));
+    let fetched = objects.fetch(&text, None, &mut file).await.expect("it is fetched");
+    file.rewind().expect("a file");
+    let mut read = String::new();
+    file.read_to_string(&mut read).expect("a file");
+    assert_eq!((fetched.length, read.as_str()), (3, "one"));
+    let again = objects.fetch(&text, Some(&fetched.etag), &mut file).await.expect("it is the same");
+    assert_eq!(again, fetched);
+    objects.put(&text, b"two".to_vec()).await.expect("it is put");
+    assert_eq!(there("monday/a.txt").await.as_deref(), Some(&b"two"[..]));
+    let changed = objects.fetch(&text, Some(&fetched.etag), &mut file).await;
+    assert!(matches!(changed, Err(ObjectError::Changed)), "{changed:?}");
+
+    // S3 takes no smaller part but the last one.
+    let first = vec![b'1'; 5 * 1024 * 1024];
+    let large = object("tuesday/large.txt");
+    let upload = objects.begin(&large, id).await.expect("it is begun");
+    let part = async |number, bytes: &[u8]| {
+        objects.part(&large, &upload, number, bytes.to_vec()).await.expect("the part is written")
+    };
+    part(1, &vec![b'0'; 5 * 1024 * 1024]).await;
+    let tags = [part(1, &first).await, part(2, b"end").await];
+    assert_eq!(there("tuesday/large.txt").await, None, "it is there when it is complete");
+    for _ in 0..2 {
+        objects.complete(&large, &upload, &tags, id).await.expect("again is the same as once");
+        assert_eq!(there("tuesday/large.txt").await, Some([&first[..], b"end"].concat()));
+    }
+    let empty = object("empty.txt");
+    let upload = objects.begin(&empty, id).await.expect("it is begun");
+    let tag = objects.part(&empty, &upload, 1, Vec::new()).await.expect("the part is written");
+    objects.complete(&empty, &upload, &[tag], id).await.expect("it is complete");
+    assert_eq!(there("empty.txt").await.as_deref(), Some(&b""[..]));
+
+    let none = object("wednesday/none.txt");
+    let upload = objects.begin(&none, id).await.expect("it is begun");
+    let tag = objects.part(&none, &upload, 1, first).await.expect("the part is written");
+    for _ in 0..2 {
+        objects.abort(&none, &upload).await.expect("again is the same as once");
+    }
+    assert!(objects.part(&none, &upload, 2, b"end".to_vec()).await.is_err(), "it was given up");
+    assert!(objects.complete(&none, &upload, &[tag], id).await.is_err(), "it was given up");
+    assert_eq!(there("wednesday/none.txt").await, None);
 }
 
 fn job(number: u128, work: Work) -> Job {

@@ -16,7 +16,7 @@ mod reconciliation;
 mod reservations;
 mod trail;
 
-pub use self::jobs::job_store;
+pub use self::jobs::{job_store, objects};
 pub use self::ledger::ledger;
 pub use self::reservations::{fifty_reservations_at_once, one_reservation_by_many_servers};
 pub use self::trail::audit_trail;
