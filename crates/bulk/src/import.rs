@@ -130,8 +130,8 @@ pub trait ImportRegistry {
     /// Why it does not do its part, so that the import cannot go on.
     type Error: std::error::Error;
 
-    /// Whether this device is there.
-    fn is_there(&self, device: &DeviceId) -> impl Future<Output = Result<bool, Self::Error>>;
+    /// Which of these devices are there.
+    fn there(&self, devices: Vec<DeviceId>) -> impl Future<Output = Result<BTreeSet<DeviceId>, Self::Error>>;
 
     /// Does what these lines ask for, each by itself, and tells of each what became of it. Where they may have been
     /// done `again`, one whose device is as it says already is no error.
@@ -202,8 +202,13 @@ impl<R: DeviceStore> Import<'_, R> {
 impl<R: DeviceStore> ImportRegistry for Import<'_, R> {
     type Error = RegistryError;
 
-    async fn is_there(&self, device: &DeviceId) -> Result<bool, RegistryError> {
-        patiently(async || self.operations.registry.find(device).await).await.map(|found| found.is_some())
+    async fn there(&self, devices: Vec<DeviceId>) -> Result<BTreeSet<DeviceId>, RegistryError> {
+        let looks = devices.into_iter().map(|id| async move {
+            let found = patiently(async || self.operations.registry.find(&id).await).await?;
+            Ok(found.map(|device| device.id))
+        });
+        let found: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
+        found.into_iter().filter_map(Result::transpose).collect()
     }
 
     async fn write(
@@ -270,9 +275,7 @@ async fn write_all<W: ImportRegistry, F: ImportFiles>(
     files: &mut F,
     summary: &mut Summary,
 ) -> Result<(), ImportError<F::Error, W::Error>> {
-    let looks = lines.iter_mut().map(|line| leave_proof(registry, line));
-    let looked: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
-    looked.into_iter().collect::<Result<Vec<_>, _>>().map_err(ImportError::Registry)?;
+    leave_proofs(registry, &mut lines).await.map_err(ImportError::Registry)?;
     let mut has_token = BTreeSet::new();
     if let Some(kept) = kept {
         has_token.extend(lines.iter_mut().filter_map(|line| kept.give(line).then_some(line.line)));
@@ -296,9 +299,17 @@ async fn write_all<W: ImportRegistry, F: ImportFiles>(
 }
 
 /// A device that is there keeps the proof that it has, and has no use for a token.
-async fn leave_proof<W: ImportRegistry>(registry: &W, line: &mut ImportLine) -> Result<(), W::Error> {
-    let updates = matches!(line.entry.mode, ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag);
-    if updates && line.proof_if_new && line.device.is_none() && registry.is_there(&line.entry.id).await? {
+async fn leave_proofs<W: ImportRegistry>(registry: &W, lines: &mut [ImportLine]) -> Result<(), W::Error> {
+    let is_left = |line: &ImportLine| {
+        let updates = matches!(line.entry.mode, ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag);
+        updates && line.proof_if_new && line.device.is_none()
+    };
+    let asked: Vec<_> = lines.iter().filter(|line| is_left(line)).map(|line| line.entry.id.clone()).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let there = registry.there(asked).await?;
+    for line in lines.iter_mut().filter(|line| is_left(line) && there.contains(&line.entry.id)) {
         line.entry.settings.attestation = None;
         line.keys = Keys::default();
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cvm_provisioning::{
-    Attestation, Credential, Device, DeviceId, ETag, KeyFingerprint, LastRefusal, Presence, Reservation,
+    Attestation, CertificateId, Credential, Device, DeviceId, ETag, KeyFingerprint, LastRefusal, Presence, Reservation,
     TrustedUserClaim, WrongProofs,
 };
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ pub struct ClaimTold {
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is that of the credential")]
 pub struct CertificateTold {
-    pub certificate_id: String,
+    pub certificate_id: CertificateId,
     pub certificate_arn: String,
     pub key: KeyFingerprint,
     pub key_made_here: bool,
@@ -196,7 +196,7 @@ impl From<&TrustedUserClaim> for ClaimTold {
 impl From<&Credential> for CertificateTold {
     fn from(credential: &Credential) -> Self {
         Self {
-            certificate_id: credential.certificate.to_string(),
+            certificate_id: credential.certificate,
             certificate_arn: credential.certificate_name.clone(),
             key: credential.key,
             key_made_here: credential.key_made_here,
