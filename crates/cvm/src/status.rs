@@ -6,9 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use cvm_aws::{Clients, DynamoDbRegistry};
 use cvm_interchange::DeviceDocument;
-use cvm_provisioning::{
-    AuditQuery, CertificateIndex as _, DeviceFilter, NoticeKind, Presences as _, State, Timestamp,
-};
+use cvm_provisioning::{AuditQuery, CertificateIndex as _, DeviceFilter, NoticeKind, Presences as _, State, Timestamp};
 use serde::Serialize;
 
 use crate::arguments::TimeToLive;

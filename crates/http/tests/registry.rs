@@ -9,7 +9,8 @@ use axum::{Extension, Router};
 use cvm_bulk::{JobStatus, JobStore as _, Work};
 use cvm_http::{Jobs, Operator, Registry, registry_router};
 use cvm_provisioning::{
-    Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State, WrongProofs,
+    Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State,
+    WrongProofs,
 };
 use cvm_testkit::fixture::{NOW, device, id, later, origin};
 use cvm_testkit::{Fault, Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
@@ -369,6 +370,20 @@ async fn a_person_decides_about_a_device_in_quarantine() {
     assert_eq!(api.post("/devices/sn-1/approve", json!({"keepCertificate": true})).await.status, 409);
     assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.body["cvm"]["state"], "registered");
     assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.status, 409);
+}
+
+#[tokio::test]
+async fn a_device_that_is_refused_again_is_refused_anew() {
+    let api = Api::new(&Script::default());
+    assert!(api.registry.add(&device("sn-1"), &origin()).await.unwrap());
+    for version in 2..4 {
+        let disabled = api.post("/devices/sn-1/disable", json!({"reason": "lost"})).await;
+        disabled.is("Device");
+        assert_eq!((&disabled.body["status"], &disabled.body["cvm"]["version"]), (&json!("disabled"), &json!(version)));
+    }
+    for wrong in [json!({}), json!({"reason": ""}), json!({"reason": "a\nb"}), json!({"reason": "a", "why": "b"})] {
+        assert_eq!(api.post("/devices/sn-1/disable", wrong).await.status, 400);
+    }
 }
 
 #[tokio::test]

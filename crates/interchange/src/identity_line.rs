@@ -10,7 +10,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttestationDocument, Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys, Restore,
+    AttestationDocument, Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys,
+    Restore,
 };
 
 /// The object as it is written. Fields that are not known are left alone: other tools add some.
@@ -100,7 +101,10 @@ impl IdentityLine {
             module_id: module.map(|id| id.to_string()),
             e_tag: etag.as_ref().map(ToString::to_string),
             import_mode: Some(mode.name().to_owned()),
-            status: settings.status.as_ref().map(|status| if status.enabled { "enabled" } else { "disabled" }.to_owned()),
+            status: settings
+                .status
+                .as_ref()
+                .map(|status| if status.enabled { "enabled" } else { "disabled" }.to_owned()),
             // An empty one takes away the reason that is there.
             status_reason: settings
                 .status
@@ -308,7 +312,11 @@ mod tests {
     fn what_is_asked_for_survives_its_line() {
         let settings = Settings {
             status: Some(StatusSetting { enabled: false, reason: None }),
-            attestation: Some(Attestation::Token { digest: token().digest(), second: None, expires_at: Some(later(9)) }),
+            attestation: Some(Attestation::Token {
+                digest: token().digest(),
+                second: None,
+                expires_at: Some(later(9)),
+            }),
             template: Some(None),
             group: Some("berlin".parse().ok()),
             parameters: Some([("Site".to_owned(), "a".to_owned())].into()),

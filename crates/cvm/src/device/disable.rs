@@ -35,7 +35,8 @@ pub(super) async fn run(
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is disabled: it gets no certificate from now on"))?;
     if let Some(certificate) = live_certificate(&device, now()) {
-        output.note(format_args!("the service is putting its certificate {} out of power", certificate.certificate_id))?;
+        output
+            .note(format_args!("the service is putting its certificate {} out of power", certificate.certificate_id))?;
     }
     Ok(())
 }

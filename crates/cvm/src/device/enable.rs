@@ -32,7 +32,8 @@ pub(super) async fn run(
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is enabled and {}; its wrong proofs are forgotten", device.cvm.state))?;
     if let Some(certificate) = live_certificate(&device, now()).filter(|_| was_disabled) {
-        output.note(format_args!("the service is putting its certificate {} into power", certificate.certificate_id))?;
+        output
+            .note(format_args!("the service is putting its certificate {} into power", certificate.certificate_id))?;
     }
     Ok(())
 }

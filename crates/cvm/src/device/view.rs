@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cvm_interchange::{AttestationDocument, CertificateTold, DeviceDocument, Moment, RefusalTold, ReservationTold, WrongProofsTold};
+use cvm_interchange::{
+    AttestationDocument, CertificateTold, DeviceDocument, Moment, RefusalTold, ReservationTold, WrongProofsTold,
+};
 use cvm_provisioning::{KeyFingerprint, KeyOrigin, State, Timestamp};
 use serde::Serialize;
 

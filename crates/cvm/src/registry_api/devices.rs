@@ -2,9 +2,7 @@
 
 use cvm_bulk::ExportFormat;
 use cvm_interchange::{DeviceDocument, IdentityLine, spreadsheet_row};
-use cvm_provisioning::{
-    DeviceFilter, DeviceId, ImportEntry, ImportMode, Settings, State, Verdict,
-};
+use cvm_provisioning::{DeviceFilter, DeviceId, ImportEntry, ImportMode, Settings, State, Verdict};
 use reqwest::header::{HeaderName, IF_MATCH};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
@@ -73,9 +71,8 @@ impl DeviceRegistry for RegistryApi<'_> {
                 (post("approve").json(body.to_string()), Repeat::Unsafe, Changing::Approve)
             }
             Change::Disable(reason) => {
-                let put = self.request(Method::PUT, &of_device(id, None)).header(ANY.0, ANY.1);
-                let body = json!({ "status": "disabled", "statusReason": reason.to_string() });
-                (put.json(body.to_string()), Repeat::Safe, Changing::Other)
+                let body = json!({ "reason": reason.to_string() });
+                (post("disable").json(body.to_string()), Repeat::Safe, Changing::Other)
             }
             Change::Enable => (post("enable"), Repeat::Safe, Changing::Other),
             Change::Renew => (post("renew"), Repeat::Unsafe, Changing::Renew),

@@ -75,7 +75,8 @@ impl ApiError {
                 401 => "unauthenticated",
                 403 => "not-allowed",
                 412 => "changed-since",
-                429 | 503 => "throttled",
+                429 => "throttled",
+                408 | 502..=504 => "no-answer",
                 _ => "refused",
             },
         }

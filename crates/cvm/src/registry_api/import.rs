@@ -21,6 +21,15 @@ const MAX_BYTES: usize = 500 * 1024;
 /// Requests at once: each is worked off one entry after the other.
 const CONCURRENCY: usize = 8;
 
+/// How entries are meant.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    /// They may have been done before.
+    again: bool,
+    /// They are lines of an export.
+    restore: bool,
+}
+
 /// What became of an entry.
 type Done = Result<Imported, BulkError>;
 
@@ -39,23 +48,19 @@ impl ImportRegistry for RegistryApi<'_> {
         });
         let looks: Vec<_> = looks.collect();
         let entries: Vec<_> = looks.iter().map(written).collect::<Result<_, _>>()?;
-        let mut there = BTreeSet::new();
-        let mut portions = stream::iter(portions(&entries))
-            .map(async |portion| Ok::<_, ApiError>((portion.clone(), self.send(&entries[portion], false, false).await?)))
-            .buffer_unordered(CONCURRENCY);
-        while let Some(portion) = portions.next().await {
-            let (range, done) = portion?;
-            for (ImportEntry { id, .. }, done) in looks[range].iter().zip(done) {
-                match done.map_err(|error| error.error_code) {
-                    Err(code) if code == "DeviceNotFound" => {}
-                    Err(code) if code == "PreconditionFailed" => {
-                        there.insert(id.clone());
-                    }
-                    _ => return Err(ApiError::not_understood(format_args!("it does not say whether {id} is there"))),
-                }
+        let (mut there, mut is_clear) = (BTreeSet::new(), true);
+        self.send_all(&entries, Manner::default(), CONCURRENCY, |entry, done| match done {
+            Err(error) if error.error_code == "DeviceNotFound" => {}
+            Err(error) if error.error_code == "PreconditionFailed" => {
+                there.insert(looks[entry].id.clone());
             }
+            _ => is_clear = false,
+        })
+        .await?;
+        match is_clear {
+            true => Ok(there),
+            false => Err(ApiError::not_understood("it does not say which devices are there")),
         }
-        Ok(there)
     }
 
     async fn write(
@@ -72,16 +77,9 @@ impl ImportRegistry for RegistryApi<'_> {
         let entries: Vec<_> = entries.collect::<Result<_, _>>()?;
         // A module's line may come right after that of its device, and has to be done after it.
         let concurrency = if lines.iter().any(|line| line.entry.module.is_some()) { 1 } else { CONCURRENCY };
-        let mut portions = stream::iter(portions(&entries))
-            .map(async |portion| Ok::<_, ApiError>((portion.clone(), self.send(&entries[portion], again, restore).await?)))
-            .buffer_unordered(concurrency);
-        while let Some(portion) = portions.next().await {
-            let (range, done) = portion?;
-            for (line, done) in lines[range].iter().zip(done) {
-                told(line, done.map_err(|error| refused(&error)));
-            }
-        }
-        Ok(())
+        let manner = Manner { again, restore };
+        let told = |entry: usize, done: Done| told(&lines[entry], done.map_err(|error| refused(&error)));
+        self.send_all(&entries, manner, concurrency, told).await
     }
 }
 
@@ -89,7 +87,7 @@ impl RegistryApi<'_> {
     /// Registers a device.
     pub(super) async fn create(&self, entry: &ImportEntry) -> Result<(), DeviceError> {
         let entries = [written(entry)?];
-        match self.send(&entries, false, false).await?.pop() {
+        match self.send(&entries, Manner::default()).await?.pop() {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) if error.error_code == "DeviceAlreadyExists" => {
                 Err(AddError::Exists { id: entry.id.clone() }.into())
@@ -99,9 +97,30 @@ impl RegistryApi<'_> {
         }
     }
 
+    /// Sends these entries, some portions of them at once, and tells of each whether it is done.
+    async fn send_all(
+        &self,
+        entries: &[String],
+        manner: Manner,
+        concurrency: usize,
+        mut told: impl FnMut(usize, Done),
+    ) -> Result<(), ApiError> {
+        let sent = portions(entries).into_iter().map(async |portion| {
+            let done = self.send(&entries[portion.clone()], manner).await?;
+            Ok::<_, ApiError>((portion, done))
+        });
+        let mut sent = stream::iter(sent).buffer_unordered(concurrency);
+        while let Some(portion) = sent.next().await {
+            let (entries, done) = portion?;
+            entries.zip(done).for_each(|(entry, done)| told(entry, done));
+        }
+        Ok(())
+    }
+
     /// Sends these entries until the server says of each whether it is done. What it has no time for is sent again, as
     /// are all where the answer is lost: they may have been done then.
-    async fn send(&self, entries: &[String], mut again: bool, restore: bool) -> Result<Vec<Done>, ApiError> {
+    async fn send(&self, entries: &[String], manner: Manner) -> Result<Vec<Done>, ApiError> {
+        let Manner { mut again, restore } = manner;
         let mut done: BTreeMap<usize, Done> = BTreeMap::new();
         let mut left: Vec<usize> = (0..entries.len()).collect();
         let mut patience = Patience::new(Patience::LONG);
@@ -155,12 +174,8 @@ fn told(answer: Answer, entries: usize) -> Result<Vec<Done>, ApiError> {
         }
     };
     let mut errors = answer.errors.into_iter();
-    let told: Option<Vec<Done>> = answer
-        .cvm
-        .entries
-        .into_iter()
-        .map(|entry| entry.map(Ok).or_else(|| errors.next().map(Err)))
-        .collect();
+    let told: Option<Vec<Done>> =
+        answer.cvm.entries.into_iter().map(|entry| entry.map(Ok).or_else(|| errors.next().map(Err))).collect();
     let told = told.filter(|told| told.len() == entries && errors.next().is_none());
     told.ok_or_else(|| ApiError::not_understood("it does not say what became of each entry"))
 }
@@ -205,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_together_is_as_much_as_the_server_takes() {
-        assert_eq!(portions(&[]), []);
+        assert!(portions(&[]).is_empty());
         let short = vec!["{}".to_owned(); 250];
         assert_eq!(portions(&short), [0..100, 100..200, 200..250]);
         let long = "x".repeat(MAX_BYTES / 2);

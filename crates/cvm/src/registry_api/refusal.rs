@@ -40,7 +40,8 @@ impl Refusal {
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(short);
         let (code, words) = match serde_json::from_slice(body) {
-            Ok(Body::Failure { message }) => match message.strip_prefix("ErrorCode:").and_then(|it| it.split_once(';')) {
+            Ok(Body::Failure { message }) => match message.strip_prefix("ErrorCode:").and_then(|it| it.split_once(';'))
+            {
                 Some((code, words)) => (Some(code.to_owned()), words.to_owned()),
                 None => (None, message),
             },
@@ -51,9 +52,10 @@ impl Refusal {
         Self { status, code: code.as_deref().map(short), words: short(&words), request_id }
     }
 
-    /// Whether the same request can have another answer a little later (RFC 6585 section 4, RFC 9110 section 15.6.4).
+    /// Whether the same request can have another answer a little later: RFC 9110 sections 15.5.9 and 15.6.3 to 15.6.5, RFC
+    /// 6585 section 4.
     pub(super) const fn is_for_now(&self) -> bool {
-        matches!(self.status, 429 | 503)
+        matches!(self.status, 408 | 429 | 502..=504)
     }
 
     /// The same as a table would have it said, where there is such a thing.
@@ -83,7 +85,7 @@ impl Refusal {
                     .to_owned()
             }
             (409 | 412, _) => "look at the device with `cvm device show`, then run this again".to_owned(),
-            (429 | 503, _) => "run this again in a minute; what was done is not done twice".to_owned(),
+            (408 | 429 | 502..=504, _) => "run this again in a minute; what was done is not done twice".to_owned(),
             (500.., _) => {
                 let id = self.request_id.as_deref().unwrap_or("of this request");
                 format!("the server's log says why, beside the request id {id}")

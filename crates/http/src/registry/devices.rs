@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use cvm_interchange::{DeviceDocument, Keys};
-use cvm_provisioning::{Device, DeviceStore, OperationError, Presences, Verdict};
+use cvm_provisioning::{Device, DeviceStore, OperationError, Presences, ReasonText, Verdict};
 use serde::Deserialize;
 
 use super::Registry;
@@ -32,6 +32,13 @@ struct Body {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Approval {
     keep_certificate: bool,
+}
+
+/// That a device is refused from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Disabling {
+    reason: String,
 }
 
 impl<R: DeviceStore + Presences, T> Registry<R, T> {
@@ -94,6 +101,17 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         let Approval { keep_certificate } = call.json()?;
         let verdict = if keep_certificate { Verdict::KeepCertificate } else { Verdict::AdmitNextKey };
         registry.decide(&call, |device| Ok(device.approve(verdict, call.now)?)).await
+    }
+
+    pub(super) async fn disable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
+        let Disabling { reason } = call.json()?;
+        let reason: ReasonText = reason.parse().map_err(|error| Failure::argument(format!("reason: {error}")))?;
+        registry
+            .decide(&call, |device| {
+                device.disable(Some(reason.clone()), call.now);
+                Ok(())
+            })
+            .await
     }
 
     pub(super) async fn enable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {

@@ -60,6 +60,7 @@ where
             device.delete(Registry::<R, T>::delete_device).post(Registry::<R, T>::ask_for_devices),
         )
         .route("/devices/{device}/approve", post(Registry::<R, T>::approve))
+        .route("/devices/{device}/disable", post(Registry::<R, T>::disable))
         .route("/devices/{device}/enable", post(Registry::<R, T>::enable))
         .route("/devices/{device}/renew", post(Registry::<R, T>::renew))
         .route("/devices/{device}/modules", get(Registry::<R, T>::list_modules))

@@ -80,7 +80,9 @@ Examples:
   cvm device import serials.csv --proof claim --group berlin
   cvm device import list.csv --column device=SN --ignore-unknown-columns
   cvm device import devices.txt --tokens tokens.jsonl
-  cvm device import devices.jsonl --restore";
+  cvm device import devices.jsonl --restore
+  cvm device import serials.csv --tokens tokens.jsonl \\
+      --server https://cvm.example.com --operator-token-file anna.token";
 
 /// Lines that are worked on before it is written down.
 const BATCH: usize = 1_024;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use cvm_provisioning::{
-    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, Origin, Page, RegistryError,
-    TokenDigest, Tombstone,
+    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, Origin, Page,
+    RegistryError, TokenDigest, Tombstone,
 };
 use cvm_testkit::MemoryRegistry;
 use futures_util::FutureExt as _;
