@@ -106,7 +106,7 @@ impl<'a> RegistryApi<'a> {
                     again |= answer.status != StatusCode::TOO_MANY_REQUESTS;
                     self.wait(pause, &format!("{} {}", refusal.status, refusal.words)).await?;
                 }
-                Err(error @ ApiError::NoAnswer { .. }) if repeat == Repeat::Safe && self.answered.get() => {
+                Err(error) if repeat == Repeat::Safe && self.is_lost(&error) => {
                     let Some(pause) = patience.next(None) else { return Err(error) };
                     again = true;
                     self.wait(pause, "the answer was lost").await?;
@@ -114,6 +114,12 @@ impl<'a> RegistryApi<'a> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether an answer was lost, or a server that has answered is gone for a while: nobody waits for one that was never
+    /// there.
+    fn is_lost(&self, error: &ApiError) -> bool {
+        matches!(error, ApiError::NoAnswer { source, .. } if self.answered.get() || !source.is_connect())
     }
 
     async fn ask_once(&self, Ask { method, url, headers, body }: Ask) -> Result<Answer, ApiError> {
