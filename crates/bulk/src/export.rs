@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use cvm_interchange::{IdentityLine, SPREADSHEET_HEADER, spreadsheet_row};
+use cvm_interchange::{DeviceDocument, IdentityLine, Keys, SPREADSHEET_HEADER, spreadsheet_row};
 use cvm_provisioning::Device;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,10 @@ impl ExportFormat {
     /// When it cannot be written.
     pub fn write(self, device: &Device, digests: bool, sink: &mut impl Write) -> io::Result<()> {
         match self {
-            Self::Csv => sink.write_all(spreadsheet_row(device).as_bytes()),
+            Self::Csv => {
+                let document = DeviceDocument::new(device, None, &Keys::default());
+                sink.write_all(spreadsheet_row(&document).as_bytes())
+            }
             Self::Json => {
                 serde_json::to_writer(&mut *sink, &IdentityLine::of(device, digests))?;
                 sink.write_all(b"\n")

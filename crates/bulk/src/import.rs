@@ -94,8 +94,8 @@ impl FailedLine {
         Self { line, device_id: device, code: problem.code(), message: problem.to_string() }
     }
 
-    fn refused(line: &ImportLine, error: &OperationError) -> Self {
-        Self { line: line.line, device_id: Some(line.entry.id.clone()), code: error.code(), message: error.to_string() }
+    fn refused(line: &ImportLine, Refused { code, message }: Refused) -> Self {
+        Self { line: line.line, device_id: Some(line.entry.id.clone()), code, message }
     }
 }
 
@@ -111,9 +111,9 @@ pub trait ImportFiles {
     fn fail(&mut self, line: FailedLine) -> Result<(), Self::Error>;
 }
 
-/// Why an import cannot go on.
+/// Why an import cannot go on: its files' errors are `E`, its registry's are `R`.
 #[derive(Debug, thiserror::Error)]
-pub enum ImportError<E> {
+pub enum ImportError<E, R: std::error::Error = RegistryError> {
     /// The file cannot be read any further.
     #[error(transparent)]
     File(LineError),
@@ -122,18 +122,48 @@ pub enum ImportError<E> {
     Files(E),
     /// The registry did not do its part.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(R),
+}
+
+/// The registry that an import is written to, wherever it is.
+pub trait ImportRegistry {
+    /// Why it does not do its part, so that the import cannot go on.
+    type Error: std::error::Error;
+
+    /// Which of these devices are there.
+    fn there(&self, devices: Vec<DeviceId>) -> impl Future<Output = Result<BTreeSet<DeviceId>, Self::Error>>;
+
+    /// Does what these lines ask for, each by itself, and tells of each what became of it. Where they may have been
+    /// done `again`, one whose device is as it says already is no error.
+    fn write(
+        &self,
+        lines: &[ImportLine],
+        again: bool,
+        told: impl FnMut(&ImportLine, Result<Imported, Refused>),
+    ) -> impl Future<Output = Result<(), Self::Error>>;
+}
+
+/// Why a line was not done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// The stable word for the reason.
+    pub code: &'static str,
+    /// The reason.
+    pub message: String,
+}
+
+impl From<OperationError> for Refused {
+    fn from(error: OperationError) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
 }
 
 impl<R: DeviceStore> Import<'_, R> {
-    /// Works off the next lines, `batch` at most, and says whether there were any.
-    ///
-    /// Of a batch that was cut off, some lines may be done already: `kept` are the tokens that they may have. Done again
-    /// like this, each device is written once and has the token that was kept for it.
+    /// Works off the next lines; see [`advance`].
     ///
     /// # Errors
     ///
-    /// [`ImportError`]; the batch is to be done again then, with what was kept for it.
+    /// Those of [`advance`].
     pub async fn advance<F: ImportFiles>(
         &self,
         reader: &mut ImportReader<impl BufRead>,
@@ -142,124 +172,146 @@ impl<R: DeviceStore> Import<'_, R> {
         files: &mut F,
         standing: &mut ImportStanding,
     ) -> Result<bool, ImportError<F::Error>> {
-        let begun = standing.records;
-        let mut lines = Vec::new();
-        for read in reader.by_ref().take(batch) {
-            standing.records += 1;
-            match read {
-                Ok(line) => lines.push(line),
-                Err(error) if error.problem.is_of_the_file() => return Err(ImportError::File(error)),
-                Err(error) => {
-                    standing.summary.failed += 1;
-                    files.fail(FailedLine::unusable(error)).map_err(ImportError::Files)?;
-                }
-            }
-        }
-        standing.summary.twins += lines.iter().filter(|line| line.twin).count() as u64;
-        match self.dry_run {
-            true => standing.summary.checked += lines.len() as u64,
-            false => self.write_all(lines, kept, files, &mut standing.summary).await?,
-        }
-        Ok(standing.records > begun)
+        let registry = (!self.dry_run).then_some(self);
+        advance(registry, reader, batch, kept, files, standing).await
     }
 
-    async fn write_all<F: ImportFiles>(
-        &self,
-        mut lines: Vec<ImportLine>,
-        kept: Option<&KeptTokens>,
-        files: &mut F,
-        summary: &mut Summary,
-    ) -> Result<(), ImportError<F::Error>> {
-        let looks = lines.iter_mut().map(|line| self.leave_proof(line));
-        let looked: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
-        looked.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut has_token = BTreeSet::new();
-        if let Some(kept) = kept {
-            has_token.extend(lines.iter_mut().filter_map(|line| kept.give(line).then_some(line.line)));
-        }
-        let tokens = token_lines(lines.iter().filter(|line| !has_token.contains(&line.line)));
-        if !tokens.is_empty() {
-            files.keep_tokens(&tokens).await.map_err(ImportError::Files)?;
-        }
-        let writes = lines.iter().map(|line| async move {
-            let written = match self.write(line).await {
-                Err(error) if kept.is_some() => self.was_done(line).await.ok_or(error),
-                written => written,
-            };
-            (line, written)
-        });
-        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
-        while let Some((line, result)) = written.next().await {
-            match result {
-                Ok(imported) => summary.count(imported),
-                Err(OperationError::Registry(error)) if !matches!(error, RegistryError::Corrupt { .. }) => {
-                    return Err(error.into());
-                }
-                Err(error) => {
-                    summary.failed += 1;
-                    files.fail(FailedLine::refused(line, &error)).map_err(ImportError::Files)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A device that is there keeps the proof that it has, and has no use for a token.
-    async fn leave_proof(&self, line: &mut ImportLine) -> Result<(), RegistryError> {
-        let updates = matches!(line.entry.mode, ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag);
-        if !updates || !line.proof_if_new || line.device.is_some() {
-            return Ok(());
-        }
-        let id = line.entry.id.clone();
-        if patiently(async || self.operations.registry.find(&id).await).await?.is_some() {
-            line.entry.settings.attestation = None;
-            line.keys = Keys::default();
-        }
-        Ok(())
-    }
-
-    async fn write(&self, line: &ImportLine) -> Result<Imported, OperationError> {
+    async fn write_line(&self, line: &ImportLine, again: bool) -> Result<Imported, OperationError> {
         let Self { operations, by, clock, .. } = self;
         let mut waited = Backoff::new();
-        loop {
+        let written = loop {
             let result = match &line.device {
                 None => operations.import(&line.entry, by, clock()).await,
-                Some(device) => match operations.registry.add(device, by).await {
-                    Ok(true) => Ok(Imported::Created),
-                    Ok(false) if operations.registry.find(&device.id).await?.as_ref() == Some(&**device) => {
-                        Ok(Imported::Unchanged)
-                    }
-                    Ok(false) => Err(OperationError::Exists),
-                    Err(error) => Err(error.into()),
-                },
+                Some(device) => operations.restore(device, by).await,
             };
             match result {
                 Err(OperationError::Registry(RegistryError::Throttled { .. })) if waited.pause().await => {}
-                result => return result,
+                result => break result,
             }
+        };
+        match written {
+            Err(error) if again && line.device.is_none() => {
+                let done = patiently(async || operations.was_done(&line.entry, clock()).await).await;
+                done.ok().flatten().ok_or(error)
+            }
+            written => written,
         }
+    }
+}
+
+impl<R: DeviceStore> ImportRegistry for Import<'_, R> {
+    type Error = RegistryError;
+
+    async fn there(&self, devices: Vec<DeviceId>) -> Result<BTreeSet<DeviceId>, RegistryError> {
+        let looks = devices.into_iter().map(|id| async move {
+            let found = patiently(async || self.operations.registry.find(&id).await).await?;
+            Ok(found.map(|device| device.id))
+        });
+        let found: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
+        found.into_iter().filter_map(Result::transpose).collect()
     }
 
-    /// What was done with this line before the import was cut off, if the registry is as if it had been done.
-    async fn was_done(&self, line: &ImportLine) -> Option<Imported> {
-        let found = patiently(async || self.operations.registry.find(&line.entry.id).await).await.ok()?;
-        let deletes = matches!(line.entry.mode, ImportMode::Delete | ImportMode::DeleteIfMatchETag);
-        match (&line.entry.module, found) {
-            (None, None) => deletes.then_some(Imported::Deleted),
-            (Some((module, _)), Some(device)) if deletes => {
-                (!device.modules.contains_key(module)).then_some(Imported::Deleted)
+    async fn write(
+        &self,
+        lines: &[ImportLine],
+        again: bool,
+        mut told: impl FnMut(&ImportLine, Result<Imported, Refused>),
+    ) -> Result<(), RegistryError> {
+        let writes = lines.iter().map(|line| async move { (line, self.write_line(line, again).await) });
+        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
+        while let Some((line, result)) = written.next().await {
+            match result {
+                Err(OperationError::Registry(error)) if !matches!(error, RegistryError::Corrupt { .. }) => {
+                    return Err(error);
+                }
+                result => told(line, result.map_err(Refused::from)),
             }
-            (Some((module, settings)), Some(device)) => {
-                let there = device.modules.get(module)?;
-                let same = settings.attestation.as_ref().is_none_or(|attestation| *attestation == there.attestation);
-                same.then_some(Imported::Created)
+        }
+        Ok(())
+    }
+}
+
+/// Works off the next lines, `batch` at most, and says whether there were any. Without a registry they are checked only.
+///
+/// Of a batch that was cut off, some lines may be done already: `kept` are the tokens that they may have. Done again
+/// like this, each device is written once and has the token that was kept for it.
+///
+/// # Errors
+///
+/// [`ImportError`]; the batch is to be done again then, with what was kept for it.
+pub async fn advance<W: ImportRegistry, F: ImportFiles>(
+    registry: Option<&W>,
+    reader: &mut ImportReader<impl BufRead>,
+    batch: usize,
+    kept: Option<&KeptTokens>,
+    files: &mut F,
+    standing: &mut ImportStanding,
+) -> Result<bool, ImportError<F::Error, W::Error>> {
+    let begun = standing.records;
+    let mut lines = Vec::new();
+    for read in reader.by_ref().take(batch) {
+        standing.records += 1;
+        match read {
+            Ok(line) => lines.push(line),
+            Err(error) if error.problem.is_of_the_file() => return Err(ImportError::File(error)),
+            Err(error) => {
+                standing.summary.failed += 1;
+                files.fail(FailedLine::unusable(error)).map_err(ImportError::Files)?;
             }
-            (None, Some(device)) if !deletes => {
-                let mut set = device.clone();
-                line.entry.settings.clone().apply(&mut set, (self.clock)()).ok()?;
-                (set == device).then_some(Imported::Created)
-            }
-            _ => None,
         }
     }
+    standing.summary.twins += lines.iter().filter(|line| line.twin).count() as u64;
+    match registry {
+        None => standing.summary.checked += lines.len() as u64,
+        Some(registry) => write_all(registry, lines, kept, files, &mut standing.summary).await?,
+    }
+    Ok(standing.records > begun)
+}
+
+async fn write_all<W: ImportRegistry, F: ImportFiles>(
+    registry: &W,
+    mut lines: Vec<ImportLine>,
+    kept: Option<&KeptTokens>,
+    files: &mut F,
+    summary: &mut Summary,
+) -> Result<(), ImportError<F::Error, W::Error>> {
+    leave_proofs(registry, &mut lines).await.map_err(ImportError::Registry)?;
+    let mut has_token = BTreeSet::new();
+    if let Some(kept) = kept {
+        has_token.extend(lines.iter_mut().filter_map(|line| kept.give(line).then_some(line.line)));
+    }
+    let tokens = token_lines(lines.iter().filter(|line| !has_token.contains(&line.line)));
+    if !tokens.is_empty() {
+        files.keep_tokens(&tokens).await.map_err(ImportError::Files)?;
+    }
+    let mut unwritten = Ok(());
+    let written = registry.write(&lines, kept.is_some(), |line, result| match result {
+        Ok(imported) => summary.count(imported),
+        Err(refused) => {
+            summary.failed += 1;
+            if unwritten.is_ok() {
+                unwritten = files.fail(FailedLine::refused(line, refused));
+            }
+        }
+    });
+    written.await.map_err(ImportError::Registry)?;
+    unwritten.map_err(ImportError::Files)
+}
+
+/// A device that is there keeps the proof that it has, and has no use for a token.
+async fn leave_proofs<W: ImportRegistry>(registry: &W, lines: &mut [ImportLine]) -> Result<(), W::Error> {
+    let is_left = |line: &ImportLine| {
+        let updates = matches!(line.entry.mode, ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag);
+        updates && line.proof_if_new && line.device.is_none()
+    };
+    let asked: Vec<_> = lines.iter().filter(|line| is_left(line)).map(|line| line.entry.id.clone()).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let there = registry.there(asked).await?;
+    for line in lines.iter_mut().filter(|line| is_left(line) && there.contains(&line.entry.id)) {
+        line.entry.settings.attestation = None;
+        line.keys = Keys::default();
+    }
+    Ok(())
 }

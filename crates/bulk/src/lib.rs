@@ -16,7 +16,9 @@ mod worker;
 
 pub use export::{ExportFormat, InvalidExportFormat};
 pub use files::FolderObjects;
-pub use import::{FailedLine, Import, ImportError, ImportFiles, ImportStanding, Summary};
+pub use import::{
+    FailedLine, Import, ImportError, ImportFiles, ImportRegistry, ImportStanding, Refused, Summary, advance,
+};
 pub use job::{ExportRequest, ExportStanding, ImportRequest, InvalidJobId, Job, JobId, JobStatus, Upload, Work};
 pub use objects::{Folder, InvalidLocation, ObjectPath};
 pub use ports::{Fetched, JobStore, ObjectError, Objects};

@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbAuditTrail};
 use cvm_interchange::AuditDocument;
-use cvm_provisioning::{AuditEntry, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
+use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
 use cvm_sql::{BrokenChain, OpenError, SqlRegistry, Verified};
 
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::output::{Output, printable};
 use crate::registry::{self, now};
+use crate::registry_api::{ApiError, RegistryApi, ServerArguments};
 use crate::table::Table;
 
 /// Show what happened to a device, or to all devices, the latest first
@@ -28,6 +29,8 @@ pub(crate) struct AuditArguments {
     trail: TrailArguments,
     #[command(flatten)]
     folder: FolderArguments,
+    #[command(flatten)]
+    server: ServerArguments,
     /// The device's id; without it, all devices
     device: Option<DeviceId>,
     /// Only what happened within this time; for all devices 24h unless told otherwise
@@ -74,6 +77,8 @@ Examples:
   export CVM_AUDIT_TABLE=cvm-audit
   cvm audit sn-0001
   cvm audit sn-0001 --data /var/lib/cvm
+  cvm audit sn-0001 --server https://cvm.example.com \\
+      --operator-token-file anna.token
   cvm audit --within 1h
   cvm audit --within 7d --limit 1000 --output json | jq 'select(.reason)'";
 
@@ -86,11 +91,35 @@ pub(crate) struct TrailArguments {
 }
 
 impl TrailArguments {
+    /// Makes sure that nothing is named here where the trail is somewhere else.
+    pub(crate) fn is_not_named(&self) -> Result<(), AuditError> {
+        let named = self.audit_table.as_ref().is_some_and(|table| !table.is_empty());
+        if named { Err(AuditError::Several) } else { Ok(()) }
+    }
+
     /// The trail in this table.
     pub(crate) fn open(self, clients: &Clients) -> Result<DynamoDbAuditTrail, AuditError> {
         let table = self.audit_table.filter(|table| !table.is_empty()).ok_or(AuditError::NoTable)?;
         // Nothing is written here, so how long it would be kept does not matter.
         Ok(DynamoDbAuditTrail::new(clients.dynamodb.clone(), table, Duration::ZERO))
+    }
+}
+
+/// The audit trail as it is read, wherever it is kept.
+pub(crate) trait Trail {
+    /// At most `limit` entries, the latest first.
+    async fn page(&self, query: &AuditQuery, after: Option<&str>, limit: u16) -> Result<AuditPage, AuditError>;
+}
+
+impl<T: AuditTrail> Trail for T {
+    async fn page(&self, query: &AuditQuery, after: Option<&str>, limit: u16) -> Result<AuditPage, AuditError> {
+        Ok(self.entries(query, after, limit).await?)
+    }
+}
+
+impl Trail for RegistryApi<'_> {
+    async fn page(&self, query: &AuditQuery, after: Option<&str>, limit: u16) -> Result<AuditPage, AuditError> {
+        Ok(self.audit(query, after, limit).await?)
     }
 }
 
@@ -106,15 +135,20 @@ pub(crate) enum AuditError {
     Open(#[from] OpenError),
     #[error("the audit trail cannot be read")]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Server(#[from] ApiError),
+    #[error("several audit trails are named, and only one of them can be meant")]
+    Several,
 }
 
 impl AuditError {
     /// The stable word for it in JSON.
-    pub(crate) const fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
-            Self::NoTable => "usage",
+            Self::NoTable | Self::Several => "usage",
             Self::Open(_) | Self::Registry(_) => "registry",
+            Self::Server(error) => error.code(),
         }
     }
 
@@ -126,9 +160,26 @@ impl AuditError {
             }
             Self::Open(_) => "check that --data is the folder of `cvm serve`".to_owned(),
             Self::NoTable => {
-                "give --audit-table, or `export CVM_AUDIT_TABLE=` the stack's output AuditTableName".to_owned()
+                "give --audit-table, or `export CVM_AUDIT_TABLE=` the stack's output AuditTableName; with `cvm serve`, \
+                 give --server and --operator-token-file, or on its machine --data"
+                    .to_owned()
             }
             Self::Registry(error) => registry::advice(error).to_owned(),
+            Self::Server(error) => error.advice(),
+            Self::Several => {
+                "leave all but one out: --audit-table (`unset CVM_AUDIT_TABLE`), --data (`unset CVM_DATA`), --server \
+                 (`unset CVM_SERVER`)"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// Whether the command could never have worked.
+    pub(crate) const fn is_usage(&self) -> bool {
+        match self {
+            Self::NoTable | Self::Several => true,
+            Self::Server(error) => error.is_usage(),
+            _ => false,
         }
     }
 }
@@ -137,6 +188,13 @@ impl AuditError {
 pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<(), CommandError> {
     if let Some(AuditVerb::Verify(VerifyArguments { folder })) = &arguments.verb {
         return verify(&folder.open()?.ok_or(AuditError::NoTable)?, output).await;
+    }
+    if let Some(server) = arguments.server.open(output).map_err(AuditError::from)? {
+        arguments.trail.is_not_named()?;
+        return match arguments.folder.data {
+            Some(_) => Err(AuditError::Several.into()),
+            None => Box::pin(show(arguments, &server, output)).await,
+        };
     }
     match arguments.folder.open()? {
         Some(own) => show(arguments, &own, output).await,
@@ -166,7 +224,7 @@ async fn verify(trail: &SqlRegistry, output: &Output) -> Result<(), CommandError
     }
 }
 
-async fn show(arguments: AuditArguments, trail: &impl AuditTrail, output: &Output) -> Result<(), CommandError> {
+async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) -> Result<(), CommandError> {
     let now = now();
     let since = match (arguments.within, &arguments.device) {
         (Some(time), _) => now.before(time.duration()),
@@ -177,9 +235,9 @@ async fn show(arguments: AuditArguments, trail: &impl AuditTrail, output: &Outpu
     let query = AuditQuery { device: arguments.device, since, until: now.after(Duration::from_secs(60)) };
     let mut table = Table::new(["TIME", "DEVICE", "WHAT", "WHY", "DOOR", "WHO", "KEY"]);
     let mut listed = 0;
-    let mut after = None;
+    let mut after: Option<String> = None;
     while listed < arguments.limit {
-        let page = trail.entries(&query, after.as_deref(), PAGE).await.map_err(AuditError::Registry)?;
+        let page = trail.page(&query, after.as_deref(), PAGE).await?;
         let entries = &page.entries[..page.entries.len().min(arguments.limit - listed)];
         let rows: Vec<_> = entries.iter().map(row).collect();
         table.fit(&rows);

@@ -63,7 +63,7 @@ impl CommandError {
     /// 2 for a command that could never have worked, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
         let usage = match self {
-            Self::Audit(error) => matches!(error, AuditError::NoTable),
+            Self::Audit(error) => error.is_usage(),
             Self::Ca(error) => error.is_usage(),
             Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod address;
 mod arguments;
 mod audit;
 mod aws;
@@ -14,12 +15,14 @@ mod device;
 mod error;
 mod facts;
 mod file;
+mod https;
 mod operation;
 mod operator_token;
 mod output;
 mod own_ca;
 mod progress;
 mod registry;
+mod registry_api;
 mod serve;
 mod status;
 mod table;

@@ -4,6 +4,9 @@ use clap::Args;
 use cvm_provisioning::{Actor, AttemptId, Origin, RegistryError, Timestamp};
 use time::OffsetDateTime;
 
+use crate::output::Output;
+use crate::registry_api::{ApiError, RegistryApi, ServerArguments};
+
 /// Where the registry is.
 #[derive(Args, Debug)]
 pub(crate) struct TableArguments {
@@ -28,6 +31,66 @@ pub(crate) struct NoTable;
 impl NoTable {
     /// What to do next.
     pub(crate) const ADVICE: &str = "give --table, or `export CVM_TABLE=` the stack's output TableName";
+}
+
+/// Which registry is worked on.
+#[derive(Args, Debug)]
+pub(crate) struct RegistryArguments {
+    #[command(flatten)]
+    table: TableArguments,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// Where the registry is.
+pub(crate) enum Where<'a> {
+    /// In this DynamoDB table.
+    Table(String),
+    /// At a server of one's own.
+    Server(Box<RegistryApi<'a>>),
+}
+
+impl RegistryArguments {
+    /// The one that is named: never one of two, because it would be changed by mistake some day.
+    pub(crate) fn place(self, output: &Output) -> Result<Where<'_>, PlaceError> {
+        match (self.table.name(), self.server.open(output)?) {
+            (Ok(_), Some(_)) => Err(WhichRegistry::Two.into()),
+            (Ok(table), None) => Ok(Where::Table(table)),
+            (Err(NoTable), Some(server)) => Ok(Where::Server(Box::new(server))),
+            (Err(NoTable), None) => Err(WhichRegistry::None.into()),
+        }
+    }
+}
+
+/// It is not clear which registry is meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum WhichRegistry {
+    #[error("there is no registry to work on")]
+    None,
+    #[error("a table and a server are named, and only one of them can be meant")]
+    Two,
+}
+
+impl WhichRegistry {
+    /// What to do next.
+    pub(crate) const fn advice(self) -> &'static str {
+        match self {
+            Self::None => {
+                "give --table, or `export CVM_TABLE=` the stack's output TableName; with `cvm serve`, give --server and \
+                 --operator-token-file"
+            }
+            Self::Two => "leave one out: --table (`unset CVM_TABLE`) or --server (`unset CVM_SERVER`)",
+        }
+    }
+}
+
+/// Why no registry can be worked on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Which(#[from] WhichRegistry),
 }
 
 /// Lost races before a change is given up: doors write to an item a few times, then leave it alone.

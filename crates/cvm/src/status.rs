@@ -5,28 +5,27 @@ use std::time::Duration;
 
 use clap::Args;
 use cvm_aws::{Clients, DynamoDbRegistry};
-use cvm_provisioning::{
-    AuditQuery, AuditTrail, CertificateIndex, Device, DeviceFilter, DeviceStore, NoticeKind, Presences, State,
-    Timestamp,
-};
+use cvm_interchange::DeviceDocument;
+use cvm_provisioning::{AuditQuery, CertificateIndex as _, DeviceFilter, NoticeKind, Presences as _, State, Timestamp};
 use serde::Serialize;
 
 use crate::arguments::TimeToLive;
-use crate::audit::{AuditError, TrailArguments};
-use crate::device::DeviceError;
+use crate::audit::{AuditError, Trail, TrailArguments};
+use crate::device::{DeviceError, DeviceRegistry, PAGE, Table};
 use crate::error::CommandError;
 use crate::facts::Facts;
 use crate::output::Output;
-use crate::registry::{TableArguments, now};
+use crate::registry::{RegistryArguments, Where, now};
 
 /// Show the fleet at a glance: states, last hour's vends, refusals, and what needs somebody
 ///
-/// It reads the whole registry, and without an audit trail says nothing of what happened.
+/// It reads the whole registry, and without an audit trail says nothing of what happened. A server has its trail, and says
+/// nothing of devices that were deleted and are still being cleaned up after.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
-    table: TableArguments,
+    registry: RegistryArguments,
     #[command(flatten)]
     trail: TrailArguments,
     /// Count certificates that end within this time
@@ -38,7 +37,9 @@ const EXAMPLES: &str = "\
 Examples:
   cvm status
   cvm status --expiring 90d
-  cvm status --output json | jq .states.quarantined";
+  cvm status --output json | jq .states.quarantined
+  cvm status --server https://cvm.example.com --server-ca ca.pem \\
+      --operator-token-file screen.token";
 
 /// The fleet, counted.
 #[derive(Debug, Default, Serialize)]
@@ -69,8 +70,6 @@ struct Recently {
     refused_last_day: BTreeMap<String, u64>,
 }
 
-/// Items read at once: well below the megabyte that DynamoDB's Scan returns at most.
-const PAGE: u16 = 500;
 /// The most unsettled devices that are counted one by one.
 const UNSETTLED: u16 = 1_000;
 /// The most entries of the trail that are looked at: a day of a fleet in trouble.
@@ -78,25 +77,35 @@ const ENTRIES: usize = 100_000;
 
 /// Runs `cvm status`.
 pub(crate) async fn run(arguments: StatusArguments, output: &Output) -> Result<(), CommandError> {
-    let StatusArguments { table, trail, expiring } = arguments;
-    let table = table.name().map_err(DeviceError::from)?;
-    let clients = Clients::from_environment().await;
-    let trail = match trail.open(&clients) {
-        Ok(trail) => Some(trail),
-        Err(AuditError::NoTable) => None,
-        Err(error) => return Err(error.into()),
+    let StatusArguments { registry, trail, expiring } = arguments;
+    let (now, expiring) = (now(), expiring.duration());
+    let fleet = match registry.place(output).map_err(DeviceError::from)? {
+        Where::Server(server) => {
+            trail.is_not_named()?;
+            let connected = server.count_connected().await.map_err(DeviceError::from)?;
+            let fleet = Fleet::of(&*server, now, expiring).await?;
+            Fleet { connected, recently: Some(Recently::of(&*server, now).await?), ..fleet }
+        }
+        Where::Table(name) => {
+            let clients = Clients::from_environment().await;
+            let recently = match trail.open(&clients) {
+                Ok(trail) => Some(Recently::of(&trail, now).await?),
+                Err(AuditError::NoTable) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let registry = DynamoDbRegistry::new(clients.dynamodb, name);
+            let fleet = Fleet::of(&Table::new(registry.clone()), now, expiring).await?;
+            let connected = registry.count_connected().await.map_err(DeviceError::from)?;
+            // Deleted devices are among them.
+            let unsettled = registry.unsettled(UNSETTLED).await.map_err(DeviceError::from)?.len() as u64;
+            Fleet { connected, unsettled, recently, ..fleet }
+        }
     };
-    let registry = DynamoDbRegistry::new(clients.dynamodb, table);
-    let now = now();
-    let mut fleet = Fleet::of(&registry, now, expiring.duration()).await.map_err(DeviceError::Registry)?;
-    if let Some(trail) = &trail {
-        fleet.recently = Some(Recently::of(trail, now).await?);
-    }
     output.json(&fleet)?;
     for line in fleet.lines() {
         output.say(line)?;
     }
-    if trail.is_none() {
+    if fleet.recently.is_none() {
         output
             .note("what happened is in the audit trail: `export CVM_AUDIT_TABLE=` the stack's output AuditTableName")?;
     }
@@ -107,40 +116,39 @@ pub(crate) async fn run(arguments: StatusArguments, output: &Output) -> Result<(
 }
 
 impl Fleet {
-    async fn of<R>(registry: &R, now: Timestamp, expiring: Duration) -> Result<Self, cvm_provisioning::RegistryError>
-    where
-        R: CertificateIndex + DeviceStore + Presences,
-    {
+    /// The devices, counted.
+    async fn of(registry: &impl DeviceRegistry, now: Timestamp, expiring: Duration) -> Result<Self, DeviceError> {
         let states = State::ALL.iter().map(|state| (state.name(), 0)).collect();
         let mut fleet = Self { states, ..Self::default() };
-        let mut after = None;
+        let mut after: Option<String> = None;
         loop {
-            let page = registry.list(&DeviceFilter::default(), after.as_ref(), PAGE).await?;
+            let page = registry.list(&DeviceFilter::default(), after.as_deref(), PAGE).await?;
             page.devices.iter().for_each(|device| fleet.count(device, now, expiring));
             after = page.next;
             if after.is_none() {
-                break;
+                return Ok(fleet);
             }
         }
-        fleet.connected = registry.count_connected().await?;
-        fleet.unsettled = registry.unsettled(UNSETTLED).await?.len() as u64;
-        Ok(fleet)
     }
 
-    fn count(&mut self, device: &Device, now: Timestamp, expiring: Duration) {
+    fn count(&mut self, device: &DeviceDocument, now: Timestamp, expiring: Duration) {
+        let told = &device.cvm;
+        let state = State::from_name(&told.state);
         self.devices += 1;
-        *self.states.entry(device.state.name()).or_default() += 1;
-        self.enabled += u64::from(device.status.enabled);
-        self.disabled += u64::from(!device.status.enabled);
-        self.blocked += u64::from(device.wrong_proofs.blocked_until.is_some_and(|end| now < end));
-        let reservation = device.reservation.as_ref();
-        self.stale_reservations += u64::from(reservation.is_some_and(|held| held.expires_at <= now));
-        if let Some(credential) = device.credential.as_ref().filter(|_| device.state != State::Revoked) {
+        *self.states.entry(state.map_or("unknown", |state| state.name())).or_default() += 1;
+        let enabled = device.status == "enabled";
+        self.enabled += u64::from(enabled);
+        self.disabled += u64::from(!enabled);
+        self.blocked += u64::from(told.wrong_proofs.blocked_until.is_some_and(|end| now < end.0));
+        let reservation = told.reservation.as_ref();
+        self.stale_reservations += u64::from(reservation.is_some_and(|held| held.expires_at.0 <= now));
+        self.unsettled += u64::from(told.unsettled_since.is_some());
+        if let Some(certificate) = told.certificate.as_ref().filter(|_| state != Some(State::Revoked)) {
+            let not_after = certificate.not_after.0;
             self.certificates += 1;
-            let ended = credential.not_after <= now;
-            self.certificates_expired += u64::from(ended);
-            self.certificates_expiring += u64::from(!ended && credential.not_after <= now.after(expiring));
-            self.certificates_never_used += u64::from(credential.used_at.is_none());
+            self.certificates_expired += u64::from(not_after <= now);
+            self.certificates_expiring += u64::from(now < not_after && not_after <= now.after(expiring));
+            self.certificates_never_used += u64::from(certificate.used_at.is_none());
         }
     }
 
@@ -173,13 +181,13 @@ impl Fleet {
 }
 
 impl Recently {
-    async fn of(trail: &impl AuditTrail, now: Timestamp) -> Result<Self, AuditError> {
+    async fn of(trail: &impl Trail, now: Timestamp) -> Result<Self, AuditError> {
         const HOUR: Duration = Duration::from_secs(60 * 60);
         let query = AuditQuery { device: None, since: now.before(24 * HOUR), until: now.after(HOUR) };
         let mut recently = Self::default();
-        let (mut after, mut seen) = (None, 0);
+        let (mut after, mut seen) = (None::<String>, 0);
         loop {
-            let page = trail.entries(&query, after.as_deref(), PAGE).await?;
+            let page = trail.page(&query, after.as_deref(), PAGE).await?;
             for entry in &page.entries {
                 let is = |kind: NoticeKind| entry.action == kind.name();
                 if is(NoticeKind::Provisioned) {
@@ -201,6 +209,7 @@ impl Recently {
 
 #[cfg(test)]
 mod tests {
+    use cvm_provisioning::DeviceStore as _;
     use cvm_testkit::MemoryRegistry;
     use cvm_testkit::fixture::{NOW, attempt, csr, device, later, origin};
 
@@ -216,7 +225,7 @@ mod tests {
         for device in [disabled, stale, device("sn-3")] {
             assert!(registry.add(&device, &origin()).await.unwrap());
         }
-        let fleet = Fleet::of(&registry, later(60), Duration::from_secs(60)).await.unwrap();
+        let fleet = Fleet::of(&Table::new(registry), later(60), Duration::from_secs(60)).await.unwrap();
         assert_eq!((fleet.devices, fleet.enabled, fleet.disabled, fleet.stale_reservations), (3, 2, 1, 1));
         assert_eq!((fleet.states["registered"], fleet.states["reserved"], fleet.unsettled), (2, 1, 1));
         assert_eq!(fleet.lines()[0], "devices       3");

@@ -10,6 +10,7 @@ use cvm_bulk::{JobStatus, JobStore as _, Work};
 use cvm_http::{Jobs, Operator, Registry, jobs_elsewhere, registry_router};
 use cvm_provisioning::{
     Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State,
+    WrongProofs,
 };
 use cvm_testkit::fixture::{NOW, device, id, later, origin};
 use cvm_testkit::{Fault, Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
@@ -41,6 +42,13 @@ impl Answer {
         let document: Value = serde_json::from_str(include_str!("../../../schemas/registry.openapi.json")).unwrap();
         let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": document["components"]});
         jsonschema::validator_for(&schema).unwrap().validate(&self.body).unwrap();
+    }
+
+    /// The body, which is a list of what the document says.
+    fn is_list_of(&self, name: &str) {
+        for body in self.body.as_array().unwrap() {
+            Self { status: self.status, headers: HeaderMap::new(), body: body.clone() }.is(name);
+        }
     }
 
     fn header(&self, name: &str) -> &str {
@@ -266,7 +274,9 @@ async fn what_was_said_of_an_earlier_device_says_nothing_of_this_one() {
 async fn of_many_at_once_each_is_done_by_itself() {
     let api = Api::new(&Script::default());
     let done = api.post("/devices", json!([{"id": "sn-1"}, {"id": "sn-1", "moduleId": "m-1"}])).await;
-    assert_eq!((done.status, done.body), (200, json!({"isSuccessful": true, "errors": [], "warnings": []})));
+    let told = json!({"entries": ["created", "created"]});
+    let expected = json!({"isSuccessful": true, "errors": [], "warnings": [], "cvm": told});
+    assert_eq!((done.status, done.body), (200, expected));
     let mixed = json!([
         {"id": "sn-1", "importMode": "create"},
         {"id": "sn-2", "importMode": "Create", "tags": {"site": "berlin"}},
@@ -281,10 +291,62 @@ async fn of_many_at_once_each_is_done_by_itself() {
     let codes: Vec<_> = errors.iter().map(|error| error["errorCode"].as_str().unwrap()).collect();
     assert_eq!(codes, ["DeviceAlreadyExists", "ArgumentInvalid", "ArgumentInvalid", "PreconditionFailed"]);
     assert_eq!(errors[1]["deviceId"], "", "what is no id is not repeated");
+    assert_eq!(answer.body["cvm"]["entries"], json!([null, "created", null, null, null]));
     assert_eq!(answer.body["warnings"][0]["deviceId"], "sn-2");
     assert_eq!(api.get("/devices/sn-2").await.status, 200);
     let many: Vec<_> = (0..101).map(|number| json!({"id": format!("x-{number}")})).collect();
     assert_eq!(api.post("/devices", json!(many)).await.header("iothub-errorcode"), "TooManyDevices");
+}
+
+#[tokio::test]
+async fn what_was_done_before_is_no_error_when_it_is_asked_for_again() {
+    let api = Api::new(&Script::default());
+    let token = |digest| json!({"kind": "token", "tokenDigest": digest});
+    let entry = |digest| json!([{"id": "sn-1", "importMode": "create", "cvm": {"attestation": token(digest)}}]);
+    let (own, others) = (entry("A".repeat(43)), entry(format!("{}E", "A".repeat(42))));
+    assert_eq!(api.post("/devices", own.clone()).await.body["cvm"]["entries"], json!(["created"]));
+    let before = api.device("sn-1").await;
+    assert_eq!(api.post("/devices", own.clone()).await.body["errors"][0]["errorCode"], "DeviceAlreadyExists");
+    assert_eq!(api.post("/devices?again=true", own).await.body["cvm"]["entries"], json!(["created"]));
+    let refused = api.post("/devices?again=true", others).await;
+    assert_eq!(refused.body["errors"][0]["errorCode"], "DeviceAlreadyExists", "it is another device's token");
+    assert_eq!(api.device("sn-1").await, before);
+    let module = json!([{"id": "sn-1", "moduleId": "m-1", "cvm": {"attestation": token("A".repeat(43))}}]);
+    assert_eq!(api.post("/devices", module).await.body["cvm"]["entries"], json!(["created"]));
+    let modules = api.device("sn-1").await.modules;
+    assert_eq!(modules.into_values().next().unwrap().attestation, before.attestation);
+    assert_eq!(api.post("/devices?again=perhaps", json!([])).await.status, 400);
+}
+
+#[tokio::test]
+async fn what_was_exported_is_put_back_as_it_was_and_over_nothing() {
+    let api = Api::new(&Script::default());
+    let mut was = Device { state: State::Quarantined, ..device("sn-1") };
+    was.disable("lost".parse().ok(), NOW);
+    for device in [was.clone(), device("sn-2")] {
+        assert!(api.registry.add(&device, &origin()).await.unwrap());
+    }
+    let exported = api.post("/devices/export?top=1", json!({})).await;
+    exported.is_list_of("ExportedDevice");
+    let next = exported.header("x-ms-continuation").to_owned();
+    let rest = api.post(&format!("/devices/export?continuation={next}"), json!({})).await;
+    assert_eq!((exported.body.as_array().unwrap().len(), rest.body.as_array().unwrap().len()), (1, 1));
+    let disabled = api.post("/devices/export?status=disabled", json!({"excludeDigests": true})).await.body;
+    assert_eq!((disabled.as_array().unwrap().len(), &disabled[0]["id"]), (1, &json!("sn-1")));
+    assert!(!disabled.to_string().contains("tokenDigest"));
+
+    let empty = Api::new(&Script::default());
+    let without = empty.post("/devices?restore=true", disabled).await;
+    assert_eq!(without.body["errors"][0]["errorCode"], "ArgumentInvalid", "nobody would know its token");
+    let both = json!([exported.body[0], rest.body[0]]);
+    let restored = empty.post("/devices?restore=true", both.clone()).await;
+    assert_eq!(restored.body["cvm"]["entries"], json!(["created", "created"]));
+    assert_eq!(empty.device("sn-1").await, was);
+    let again = empty.post("/devices?restore=true", both.clone()).await;
+    assert_eq!(again.body["cvm"]["entries"], json!(["unchanged", "unchanged"]));
+    empty.put("/devices/sn-1", Some("*"), json!({"status": "enabled"})).await;
+    let other = empty.post("/devices?restore=true", both).await;
+    assert_eq!(other.body["errors"][0]["errorCode"], "DeviceAlreadyExists");
 }
 
 #[tokio::test]
@@ -317,6 +379,33 @@ async fn a_person_decides_about_a_device_in_quarantine() {
     assert_eq!(api.post("/devices/sn-1/approve", json!({"keepCertificate": true})).await.status, 409);
     assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.body["cvm"]["state"], "registered");
     assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.status, 409);
+}
+
+#[tokio::test]
+async fn a_device_that_is_refused_again_is_refused_anew() {
+    let api = Api::new(&Script::default());
+    assert!(api.registry.add(&device("sn-1"), &origin()).await.unwrap());
+    for version in 2..4 {
+        let disabled = api.post("/devices/sn-1/disable", json!({"reason": "lost"})).await;
+        disabled.is("Device");
+        assert_eq!((&disabled.body["status"], &disabled.body["cvm"]["version"]), (&json!("disabled"), &json!(version)));
+    }
+    for wrong in [json!({}), json!({"reason": ""}), json!({"reason": "a\nb"}), json!({"reason": "a", "why": "b"})] {
+        assert_eq!(api.post("/devices/sn-1/disable", wrong).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_let_in_again_has_its_wrong_proofs_forgotten() {
+    let api = Api::new(&Script::default());
+    let wrong_proofs = WrongProofs { count: 9, blocked_until: Some(later(60)) };
+    assert!(api.registry.add(&Device { wrong_proofs, ..device("sn-1") }, &origin()).await.unwrap());
+    let said_again = api.put("/devices/sn-1", Some("*"), json!({"status": "enabled"})).await;
+    assert_eq!(said_again.body["cvm"]["wrongProofs"]["count"], 9, "what is said again is no change");
+    let enabled = api.post("/devices/sn-1/enable", json!({})).await;
+    enabled.is("Device");
+    assert_eq!((enabled.status, &enabled.body["cvm"]["wrongProofs"]["count"]), (200, &json!(0)));
+    assert_eq!(api.post("/devices/sn-2/enable", json!({})).await.status, 404);
 }
 
 #[tokio::test]

@@ -9,7 +9,10 @@ use cvm_provisioning::{
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::{Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys, Restore};
+use crate::{
+    AttestationDocument, Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys,
+    Restore,
+};
 
 /// The object as it is written. Fields that are not known are left alone: other tools add some.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -82,6 +85,44 @@ impl IdentityLine {
             device_scope: device.hierarchy.scope.as_ref().map(ToString::to_string),
             parent_scopes: Some(device.hierarchy.parents.iter().map(ToString::to_string).collect()),
             cvm: Some(Extension { restore, ..Extension::of(device, digests) }),
+            ..Self::default()
+        }
+    }
+
+    /// How what is asked for is written: whoever reads the line is asked for the same. The digests of tokens are in it.
+    pub fn asking(entry: &ImportEntry) -> Self {
+        let ImportEntry { id, module, etag, mode, settings } = entry;
+        let (module, module_settings) = module.clone().unzip();
+        let ModuleSettings { attestation, managed_by } = module_settings.unwrap_or_default();
+        let attestation = attestation.or_else(|| settings.attestation.clone());
+        let text = |scope: &Option<Scope>| scope.as_ref().map(ToString::to_string).unwrap_or_default();
+        Self {
+            id: id.to_string(),
+            module_id: module.map(|id| id.to_string()),
+            e_tag: etag.as_ref().map(ToString::to_string),
+            import_mode: Some(mode.name().to_owned()),
+            status: settings
+                .status
+                .as_ref()
+                .map(|status| if status.enabled { "enabled" } else { "disabled" }.to_owned()),
+            // An empty one takes away the reason that is there.
+            status_reason: settings
+                .status
+                .as_ref()
+                .map(|status| status.reason.as_ref().map(ToString::to_string).unwrap_or_default()),
+            capabilities: settings.edge.map(|iot_edge| Capabilities { iot_edge }),
+            device_scope: settings.scope.as_ref().map(text),
+            parent_scopes: settings.parents.as_ref().map(|all| all.iter().map(ToString::to_string).collect()),
+            managed_by: managed_by.flatten().map(|name| name.to_string()),
+            cvm: Some(Extension {
+                attestation: attestation.as_ref().map(AttestationDocument::from),
+                group: settings.group.clone(),
+                key_origin: settings.key_origin,
+                template: settings.template.clone(),
+                parameters: settings.parameters.clone(),
+                settable_parameters: settings.settable_parameters.clone(),
+                ..Extension::default()
+            }),
             ..Self::default()
         }
     }
@@ -265,6 +306,43 @@ mod tests {
         assert_eq!(entry.settings.attestation, Some(expected));
         assert!(line(&json).has_twin());
         assert_eq!((entry.id.as_str(), entry.mode), ("d1", ImportMode::CreateOrUpdate));
+    }
+
+    #[test]
+    fn what_is_asked_for_survives_its_line() {
+        let settings = Settings {
+            status: Some(StatusSetting { enabled: false, reason: None }),
+            attestation: Some(Attestation::Token {
+                digest: token().digest(),
+                second: None,
+                expires_at: Some(later(9)),
+            }),
+            template: Some(None),
+            group: Some("berlin".parse().ok()),
+            parameters: Some([("Site".to_owned(), "a".to_owned())].into()),
+            edge: Some(true),
+            scope: Some(None),
+            parents: Some(Vec::new()),
+            ..Settings::default()
+        };
+        let module = ModuleSettings { attestation: settings.attestation.clone(), managed_by: None };
+        let of_device = ImportEntry {
+            id: "sn-1".parse().unwrap(),
+            module: None,
+            etag: Some("1-a".parse().unwrap()),
+            mode: ImportMode::UpdateIfMatchETag,
+            settings: settings.clone(),
+        };
+        let of_module = ImportEntry {
+            module: Some(("camera".parse().unwrap(), module)),
+            settings: Settings { attestation: settings.attestation, ..Settings::default() },
+            ..of_device.clone()
+        };
+        let delete = ImportEntry { mode: ImportMode::Delete, settings: Settings::default(), ..of_device.clone() };
+        for asked in [of_device, of_module, delete] {
+            let json = serde_json::to_string(&IdentityLine::asking(&asked)).unwrap();
+            assert_eq!(line(&json).entry(ImportMode::Create).unwrap().0, asked, "{json}");
+        }
     }
 
     #[test]

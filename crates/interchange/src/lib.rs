@@ -6,12 +6,15 @@
 
 mod audit_document;
 mod authentication;
+mod bulk_answer;
 mod columns;
 mod counted;
+mod device_document;
 mod elements;
 mod extension;
 mod identity_line;
 mod lines;
+mod moment;
 mod present;
 mod reader;
 mod records;
@@ -23,10 +26,15 @@ mod thing_line;
 
 pub use audit_document::AuditDocument;
 pub use authentication::{Authentication, InvalidAuthentication, Keys, SymmetricKey, Thumbprints};
+pub use bulk_answer::{BulkAnswer, BulkError, BulkTold, BulkWarning};
 pub use columns::{Column, ColumnMapping, InvalidColumns};
+pub use device_document::{
+    CertificateTold, ClaimTold, DeviceDocument, DeviceTold, RefusalTold, ReservationTold, WrongProofsTold,
+};
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
 pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};
 pub use lines::MAX_RECORD;
+pub use moment::Moment;
 pub use present::present;
 pub use reader::{
     DefaultProof, Defaults, Format, ImportLine, ImportReader, InvalidDefaultProof, LineError, LineProblem, Options,

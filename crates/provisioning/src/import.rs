@@ -5,8 +5,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeviceId, DeviceStore, ETag, ModuleId, ModuleSettings, OperationError, Operations, Origin, Precondition, Settings,
-    Timestamp,
+    Device, DeviceId, DeviceStore, ETag, ModuleId, ModuleSettings, OperationError, Operations, Origin, Precondition,
+    RegistryError, Settings, Timestamp,
 };
 
 /// What a line of an import asks for.
@@ -103,7 +103,8 @@ impl From<ImportMode> for &'static str {
 pub struct InvalidImportMode;
 
 /// What became of a line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Imported {
     /// It was registered.
     Created,
@@ -133,6 +134,47 @@ impl<R: DeviceStore> Operations<R> {
             Some((module, settings)) => self.import_module(entry, module, settings, &precondition, by, now).await,
             None => self.import_device(entry, &precondition, by, now).await,
         }
+    }
+
+    /// What was done for this entry before, if the registry is as if it had been done: an import that was cut off, or
+    /// whose answer was lost, asks for it again.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn was_done(&self, entry: &ImportEntry, now: Timestamp) -> Result<Option<Imported>, RegistryError> {
+        let found = self.registry.find(&entry.id).await?;
+        let deletes = matches!(entry.mode, ImportMode::Delete | ImportMode::DeleteIfMatchETag);
+        let done = match (&entry.module, found) {
+            (None, None) => deletes.then_some(Imported::Deleted),
+            (Some((module, _)), Some(device)) if deletes => {
+                (!device.modules.contains_key(module)).then_some(Imported::Deleted)
+            }
+            (Some((module, settings)), Some(device)) => device.modules.get(module).and_then(|there| {
+                let same = settings.attestation.as_ref().is_none_or(|attestation| *attestation == there.attestation);
+                same.then_some(Imported::Created)
+            }),
+            (None, Some(device)) if !deletes => {
+                let mut set = device.clone();
+                let as_it_says = entry.settings.clone().apply(&mut set, now).is_ok() && set == device;
+                as_it_says.then_some(Imported::Created)
+            }
+            _ => None,
+        };
+        Ok(done)
+    }
+
+    /// Puts a device back as it was, where its id is free. One that is there just so is unchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError`].
+    pub async fn restore(&self, device: &Device, by: &Origin) -> Result<Imported, OperationError> {
+        if self.registry.add(device, by).await? {
+            return Ok(Imported::Created);
+        }
+        let found = self.registry.find(&device.id).await?;
+        if found.as_ref() == Some(device) { Ok(Imported::Unchanged) } else { Err(OperationError::Exists) }
     }
 
     async fn import_device(

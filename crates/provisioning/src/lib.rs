@@ -121,7 +121,7 @@ pub use template::{
 };
 pub use template_name::{InvalidTemplateName, TemplateName};
 pub use templates::{ParametersError, Templates, UnusableTemplate};
-pub use timestamp::Timestamp;
+pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use tombstone::Tombstone;
 pub use trusted_users::{ClaimError, ClaimRequest, MadeOutClaim, TrustedUsers};
 pub use vend::{Vend, VendError, VendRequest, Vended, Vending};

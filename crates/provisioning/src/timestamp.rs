@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,23 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Reads what is shown; fractions of a second are dropped.
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        match text.strip_prefix('@') {
+            Some(seconds) => seconds.parse().map(Self).map_err(|_| InvalidTimestamp),
+            None => OffsetDateTime::parse(text, &Rfc3339).map(Self::from).map_err(|_| InvalidTimestamp),
+        }
+    }
+}
+
+/// A text is no [`Timestamp`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected a moment such as 2026-01-31T12:00:00Z (RFC 3339)")]
+pub struct InvalidTimestamp;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +89,11 @@ mod tests {
     fn a_timestamp_reads_as_rfc_3339() {
         assert_eq!(Timestamp::from_seconds(1_795_295_535).to_string(), "2026-11-21T21:12:15Z");
         assert_eq!(Timestamp::from_seconds(i64::MAX).to_string(), format!("@{}", i64::MAX));
+        for seconds in [1_795_295_535, -1, i64::MAX] {
+            let moment = Timestamp::from_seconds(seconds);
+            assert_eq!(moment.to_string().parse(), Ok(moment), "what is shown is read");
+        }
+        assert_eq!("yesterday".parse::<Timestamp>(), Err(InvalidTimestamp));
     }
 
     #[test]

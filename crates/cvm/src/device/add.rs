@@ -1,20 +1,21 @@
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
+use cvm_interchange::DeviceDocument;
 use cvm_provisioning::{
-    Attestation, Device, DeviceId, DeviceStore, EnrolmentToken, GenerationId, GroupName, InvalidSettings, KeyOrigin,
-    Operations, Settings, TemplateName,
+    Attestation, Device, DeviceId, EnrolmentToken, GenerationId, GroupName, InvalidSettings, KeyOrigin, Settings,
+    TemplateName,
 };
 use serde::Serialize;
 
-use super::DeviceError;
 use super::proof::{Proof, ProofArguments, ProofError};
 use super::view::{DeviceView, attestation};
+use super::{DeviceError, DeviceRegistry};
 use crate::arguments::{ArgumentError, Assignment, by_name};
 use crate::error::CommandError;
 use crate::file::{self, FileError};
 use crate::output::{Output, shell_word};
-use crate::registry::{now, origin};
+use crate::registry::now;
 
 /// Put a device on the allowlist
 ///
@@ -76,7 +77,7 @@ enum Origin {
 
 pub(super) async fn run(
     arguments: AddArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
     let now = now();
@@ -85,20 +86,20 @@ pub(super) async fn run(
     let token_out = arguments.proof.token_out.clone();
     let id = arguments.id.clone();
     let settings = arguments.settings(attestation).map_err(DeviceError::Add)?;
-    let generation = GenerationId::random().map_err(|_| DeviceError::Add(AddError::Randomness))?;
-    let device = settings.new_device(id, generation, now).map_err(|error| DeviceError::Add(error.into()))?;
+    // What no device can be is told before anything is written.
+    let wanted = settings.clone().new_device(id, GenerationId::new(0), now);
+    let wanted = wanted.map_err(|error| DeviceError::Add(error.into()))?;
 
     // The token is on the disk before a device depends on it.
     if let (Some(path), Some(token)) = (&token_out, &made) {
         file::create(path, &format!("{}\n", token.reveal())).map_err(|error| DeviceError::Add(error.into()))?;
     }
-    if !operations.registry.add(&device, &origin()).await.map_err(DeviceError::Registry)? {
-        if let Some(path) = &token_out {
-            // Best effort: a token that no device has is worth nothing.
-            let _ = std::fs::remove_file(path);
-        }
-        return Err(DeviceError::Add(AddError::Exists { id: device.id }).into());
+    let added = registry.add(&wanted.id, &settings).await;
+    if let (Err(DeviceError::Add(AddError::Exists { .. })), Some(path)) = (&added, &token_out) {
+        // Best effort: a token that no device has is worth nothing.
+        let _ = std::fs::remove_file(path);
     }
+    let device = added?;
 
     let printed = made.as_ref().filter(|_| token_out.is_none()).map(EnrolmentToken::reveal);
     output.json(&Added {
@@ -106,23 +107,25 @@ pub(super) async fn run(
         token: printed,
         token_file: token_out.as_ref().map(|path| path.display().to_string()),
     })?;
-    report(&device, printed, token_out.as_deref(), output)?;
+    report(&wanted, &device, printed, token_out.as_deref(), output)?;
     Ok(())
 }
 
-fn report(device: &Device, token: Option<&str>, token_out: Option<&Path>, output: &Output) -> std::io::Result<()> {
-    output.done(format_args!(
-        "{} is registered; it proves itself with {}",
-        device.id,
-        attestation(&device.attestation)
-    ))?;
+fn report(
+    wanted: &Device,
+    added: &DeviceDocument,
+    token: Option<&str>,
+    token_out: Option<&Path>,
+    output: &Output,
+) -> std::io::Result<()> {
+    output.done(format_args!("{} is registered; it proves itself with {}", wanted.id, attestation(added)))?;
     if let Some(token) = token {
         output.say(format_args!("\nIts enrolment token, which is shown this once:\n\n  {token}"))?;
     }
     if let Some(path) = token_out {
         output.done(format_args!("its enrolment token is in {}, and nowhere else", path.display()))?;
     }
-    output.say(format_args!("\nNext:\n  {}", next(device, token_out)))
+    output.say(format_args!("\nNext:\n  {}", next(wanted, token_out)))
 }
 
 /// What is to be done with the device now.
@@ -156,7 +159,7 @@ fn next(device: &Device, token_out: Option<&Path>) -> String {
 #[serde(rename_all = "camelCase")]
 struct Added<'a> {
     #[serde(flatten)]
-    device: DeviceView,
+    device: DeviceView<'a>,
     token: Option<&'a str>,
     token_file: Option<String>,
 }
@@ -191,8 +194,6 @@ pub(crate) enum AddError {
     File(#[from] FileError),
     #[error(transparent)]
     Proof(#[from] ProofError),
-    #[error("the system has no randomness to give")]
-    Randomness,
     #[error(transparent)]
     Settings(#[from] InvalidSettings),
 }
@@ -204,7 +205,6 @@ impl AddError {
             Self::Exists { .. } => "exists",
             Self::File(_) => "file",
             Self::Proof(error) => error.code(),
-            Self::Randomness => "randomness",
         }
     }
 
@@ -216,7 +216,6 @@ impl AddError {
             }
             Self::File(error) => error.advice(),
             Self::Proof(error) => error.advice(),
-            Self::Randomness => "run this again".to_owned(),
             Self::Settings(InvalidSettings::ServiceKey) => {
                 "leave out either --key-origin service or the other proof".to_owned()
             }

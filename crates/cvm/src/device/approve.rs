@@ -1,11 +1,10 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition, Verdict};
+use cvm_provisioning::{DeviceId, Verdict};
 
-use super::DeviceError;
 use super::view::DeviceView;
+use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::{now, origin};
 
 /// End a quarantine: the right proof came with another key, and a person has to say whose that key is
 ///
@@ -30,24 +29,21 @@ Examples:
 
 pub(super) async fn run(
     ApproveArguments { id, keep }: &ApproveArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let by = origin();
     let verdict = if *keep { Verdict::KeepCertificate } else { Verdict::AdmitNextKey };
-    let approved =
-        operations.change(id, &Precondition::Exists, &by, |device| device.approve(verdict, now()).map_err(Into::into));
-    let device = approved.await.map_err(DeviceError::of(id))?;
+    let device = registry.change(id, &Change::Approve(verdict)).await?;
     output.json(&DeviceView::from(&device))?;
     match verdict {
         Verdict::AdmitNextKey => {
-            output.done(format_args!("{id} is {} again", device.state.name()))?;
+            output.done(format_args!("{id} is {} again", device.cvm.state))?;
             output.note(
                 "the next key that comes with the right proof replaces its certificate; until then that stays active",
             )?;
         }
         Verdict::KeepCertificate => {
-            output.done(format_args!("{id} is {} again and keeps its certificate", device.state.name()))?;
+            output.done(format_args!("{id} is {} again and keeps its certificate", device.cvm.state))?;
             output
                 .note("whoever has the other key also has the device's proof: register the device anew to change it")?;
         }

@@ -1,11 +1,10 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition};
+use cvm_provisioning::DeviceId;
 use serde_json::json;
 
-use super::DeviceError;
+use super::DeviceRegistry;
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::{now, origin};
 
 /// Delete a device: its item at once, its certificates and its thing within moments
 ///
@@ -24,10 +23,10 @@ Examples:
 
 pub(super) async fn run(
     DeleteArguments { id }: &DeleteArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    operations.delete(id, &Precondition::Exists, &origin(), now()).await.map_err(DeviceError::of(id))?;
+    registry.delete(id).await?;
     output.json(&json!({ "deviceId": id, "deleted": true }))?;
     output.done(format_args!("{id} is no longer in the registry"))?;
     output.note("the service is removing its certificates, its connection and its thing")?;

@@ -1,11 +1,11 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition, ReasonText};
+use cvm_provisioning::{DeviceId, ReasonText};
 
-use super::DeviceError;
 use super::view::{DeviceView, live_certificate};
+use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::{now, origin};
+use crate::registry::now;
 
 /// Refuse a device from now on, and cut it off
 ///
@@ -28,19 +28,15 @@ Examples:
 
 pub(super) async fn run(
     DisableArguments { id, reason }: &DisableArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let by = origin();
-    let disabled = operations.change(id, &Precondition::Exists, &by, |device| {
-        device.disable(Some(reason.clone()), now());
-        Ok(())
-    });
-    let device = disabled.await.map_err(DeviceError::of(id))?;
+    let device = registry.change(id, &Change::Disable(reason.clone())).await?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is disabled: it gets no certificate from now on"))?;
-    if let Some(credential) = live_certificate(&device, now()) {
-        output.note(format_args!("the service is putting its certificate {} out of power", credential.certificate))?;
+    if let Some(certificate) = live_certificate(&device, now()) {
+        output
+            .note(format_args!("the service is putting its certificate {} out of power", certificate.certificate_id))?;
     }
     Ok(())
 }

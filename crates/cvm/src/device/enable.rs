@@ -1,11 +1,11 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition};
+use cvm_provisioning::DeviceId;
 
-use super::DeviceError;
 use super::view::{DeviceView, live_certificate};
+use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::{now, origin};
+use crate::registry::now;
 
 /// Let a disabled device in again, and forget its wrong proofs and the delay they earned
 ///
@@ -24,21 +24,16 @@ Examples:
 
 pub(super) async fn run(
     EnableArguments { id }: &EnableArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let by = origin();
-    let mut was_disabled = false;
-    let enabled = operations.change(id, &Precondition::Exists, &by, |device| {
-        was_disabled = !device.status.enabled;
-        device.enable(None, now());
-        Ok(())
-    });
-    let device = enabled.await.map_err(DeviceError::of(id))?;
+    let was_disabled = registry.find(id).await?.status == "disabled";
+    let device = registry.change(id, &Change::Enable).await?;
     output.json(&DeviceView::from(&device))?;
-    output.done(format_args!("{id} is enabled and {}; its wrong proofs are forgotten", device.state.name()))?;
-    if let Some(credential) = live_certificate(&device, now()).filter(|_| was_disabled) {
-        output.note(format_args!("the service is putting its certificate {} into power", credential.certificate))?;
+    output.done(format_args!("{id} is enabled and {}; its wrong proofs are forgotten", device.cvm.state))?;
+    if let Some(certificate) = live_certificate(&device, now()).filter(|_| was_disabled) {
+        output
+            .note(format_args!("the service is putting its certificate {} into power", certificate.certificate_id))?;
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
+use std::io;
+
 use cvm_provisioning::{DeviceId, OperationError, RegistryError};
 
 use super::add::AddError;
 use super::import::ImportError;
 use crate::file::FileError;
 use crate::operation;
-use crate::registry::{self, NoTable};
+use crate::registry::{self, PlaceError, WhichRegistry};
+use crate::registry_api::ApiError;
 
 /// Why the registry was not read or changed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -16,14 +19,36 @@ pub(crate) enum DeviceError {
     File(#[from] FileError),
     #[error(transparent)]
     Import(#[from] ImportError),
-    #[error(transparent)]
-    NoTable(#[from] NoTable),
     #[error("device {id} is not in the registry")]
     NotFound { id: DeviceId },
     #[error("device {id} was not changed")]
     Operation { id: DeviceId, source: OperationError },
+    #[error("the output cannot be written")]
+    Output(#[source] io::Error),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Server(ApiError),
+    #[error(transparent)]
+    Which(#[from] WhichRegistry),
+}
+
+impl From<PlaceError> for DeviceError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Api(error) => error.into(),
+            PlaceError::Which(error) => error.into(),
+        }
+    }
+}
+
+impl From<ApiError> for DeviceError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::File(error) => Self::File(error),
+            error => Self::Server(error),
+        }
+    }
 }
 
 impl DeviceError {
@@ -42,10 +67,12 @@ impl DeviceError {
             Self::Add(error) => error.code(),
             Self::File(_) => "file",
             Self::Import(error) => error.code(),
-            Self::NoTable(_) => "usage",
             Self::NotFound { .. } => "not-found",
             Self::Operation { source, .. } => source.code(),
+            Self::Output(_) => "output",
             Self::Registry(_) => "registry",
+            Self::Server(error) => error.code(),
+            Self::Which(_) => "usage",
         }
     }
 
@@ -55,12 +82,14 @@ impl DeviceError {
             Self::Add(error) => error.advice(),
             Self::File(error) => error.advice(),
             Self::Import(error) => error.advice(),
-            Self::NoTable(_) => NoTable::ADVICE.to_owned(),
             Self::NotFound { id } => {
                 format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
             }
             Self::Operation { id, source } => operation::advice(id, source),
+            Self::Output(_) => "check where the output goes".to_owned(),
             Self::Registry(error) => registry::advice(error).to_owned(),
+            Self::Server(error) => error.advice(),
+            Self::Which(error) => error.advice().to_owned(),
         }
     }
 
@@ -69,7 +98,8 @@ impl DeviceError {
         match self {
             Self::Add(error) => error.is_usage(),
             Self::Import(error) => error.is_usage(),
-            Self::NoTable(_) => true,
+            Self::Server(error) => error.is_usage(),
+            Self::Which(_) => true,
             _ => false,
         }
     }

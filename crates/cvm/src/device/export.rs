@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cvm_bulk::ExportFormat;
-use cvm_provisioning::{DeviceStore, Operations};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::DeviceError;
 use super::list::FilterArguments;
+use super::registry::{DeviceRegistry, PAGE};
 use crate::error::CommandError;
 use crate::file::{self, FileError};
 use crate::output::Output;
@@ -41,22 +41,19 @@ Examples:
   cvm device export --group berlin --format csv > berlin.csv
   cvm device export --exclude-digests | gzip > devices.jsonl.gz";
 
-/// Items read at once: well below the megabyte that DynamoDB's Scan returns at most.
-const PAGE: u16 = 200;
-
 pub(super) async fn run(
     arguments: &ExportArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
     let Some(path) = &arguments.out else {
         let mut stdout = std::io::BufWriter::new(std::io::stdout());
-        write(arguments, operations, &mut stdout, output).await?;
+        write(arguments, registry, &mut stdout, output).await?;
         return Ok(stdout.flush()?);
     };
     let failed = |source| DeviceError::File(FileError::Write { path: path.clone(), source });
     let mut file = std::io::BufWriter::new(NamedTempFile::new_in(file::folder_of(path)).map_err(failed)?);
-    let devices = write(arguments, operations, &mut file, output).await?;
+    let devices = write(arguments, registry, &mut file, output).await?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
@@ -67,20 +64,19 @@ pub(super) async fn run(
 
 async fn write(
     arguments: &ExportArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     sink: &mut impl Write,
     output: &Output,
 ) -> Result<u64, CommandError> {
     let filter = arguments.filter.filter();
     let mut progress = Progress::start(output);
-    let (mut done, mut after) = (0, None);
+    let (mut done, mut after) = (0, None::<String>);
     sink.write_all(arguments.format.header().as_bytes())?;
     loop {
-        let page = operations.registry.list(&filter, after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
-        for device in &page.devices {
-            arguments.format.write(device, !arguments.exclude_digests, sink)?;
-        }
-        done += page.devices.len() as u64;
+        let (format, digests) = (arguments.format, !arguments.exclude_digests);
+        let page = registry.export(&filter, after.as_deref(), PAGE, format, digests).await?;
+        sink.write_all(&page.text)?;
+        done += page.devices;
         progress.tell(Standing { done, part: None })?;
         after = page.next;
         if after.is_none() {

@@ -1,12 +1,13 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use cvm_provisioning::{Device, DeviceFilter, DeviceStore, GroupName, Operations, State, TemplateName};
+use cvm_interchange::DeviceDocument;
+use cvm_provisioning::{DeviceFilter, GroupName, State, TemplateName};
 
-use super::DeviceError;
+use super::registry::{DeviceRegistry, PAGE};
 use super::view::{DeviceView, kind};
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::registry::now;
 use crate::table::Table;
 
@@ -57,22 +58,19 @@ enum StatusName {
     Disabled,
 }
 
-/// Items read at once: well below the megabyte that DynamoDB's Scan returns at most.
-const PAGE: u16 = 200;
-
 pub(super) async fn run(
     arguments: &ListArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
     let mut table = Table::new(["DEVICE", "STATE", "STATUS", "PROOF", "NOT AFTER", "CHANGED"]);
     let mut left = arguments.limit.unwrap_or(usize::MAX);
     let mut listed = 0_usize;
-    let mut after = None;
+    let mut after: Option<String> = None;
     let filter = arguments.filter.filter();
     while left > 0 {
-        let page = operations.registry.list(&filter, after.as_ref(), PAGE).await.map_err(DeviceError::Registry)?;
-        let devices: Vec<&Device> = page.devices.iter().take(left).collect();
+        let page = registry.list(&filter, after.as_deref(), PAGE).await?;
+        let devices: Vec<&DeviceDocument> = page.devices.iter().take(left).collect();
         let rows: Vec<_> = devices.iter().map(|device| row(device)).collect();
         table.fit(&rows);
         if listed == 0 && !rows.is_empty() {
@@ -107,14 +105,15 @@ impl FilterArguments {
     }
 }
 
-fn row(device: &Device) -> [String; 6] {
-    let not_after = device.credential.as_ref().map(|credential| credential.not_after.to_string());
-    [
-        device.id.to_string(),
-        device.state.name().to_owned(),
-        device.status.name().to_owned(),
-        kind(&device.attestation).to_owned(),
+fn row(device: &DeviceDocument) -> [String; 6] {
+    let not_after = device.cvm.certificate.as_ref().map(|certificate| certificate.not_after.to_string());
+    let cells = [
+        device.device_id.to_string(),
+        device.cvm.state.clone(),
+        device.status.clone(),
+        kind(device).to_owned(),
         not_after.unwrap_or_else(|| "-".to_owned()),
-        device.updated_at.to_string(),
-    ]
+        device.cvm.updated_at.to_string(),
+    ];
+    cells.map(|cell| printable(&cell).replace('\n', " "))
 }

@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbRegistry};
-use cvm_provisioning::Operations;
 
 mod add;
 mod approve;
@@ -14,22 +13,25 @@ mod export;
 mod import;
 mod list;
 mod proof;
+mod registry;
 mod renew;
 mod show;
 mod view;
 
+pub(crate) use add::AddError;
 pub(crate) use error::DeviceError;
+pub(crate) use registry::{Change, DeviceRegistry, Exported, Listed, PAGE, Table};
 
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::TableArguments;
+use crate::registry::{RegistryArguments, Where};
 
 /// Operate the device registry: who is let in, how far it has come, and why it was refused
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeviceArguments {
     #[command(flatten)]
-    table: TableArguments,
+    registry: RegistryArguments,
     #[command(subcommand)]
     verb: DeviceVerb,
 }
@@ -53,23 +55,37 @@ Examples:
   export CVM_TABLE=cvm-devices
   cvm device add sn-0001
   cvm device list --state quarantined
-  cvm device show sn-0001";
+  cvm device show sn-0001
+
+With a server of one's own, instead of a table:
+  cvm device list --server https://cvm.example.com --server-ca ca.pem \\
+      --operator-token-file anna.token
+  export CVM_SERVER=https://cvm.example.com CVM_SERVER_CA=ca.pem
+  export CVM_OPERATOR_TOKEN_FILE=anna.token
+  cvm device import serials.csv --tokens tokens.jsonl";
 
 /// Runs `cvm device ...`.
 pub(crate) async fn run(arguments: DeviceArguments, output: &Output) -> Result<(), CommandError> {
-    let table = arguments.table.name().map_err(DeviceError::from)?;
-    let registry = DynamoDbRegistry::new(Clients::from_environment().await.dynamodb, table);
-    let operations = Operations { registry };
-    match arguments.verb {
-        DeviceVerb::Add(arguments) => add::run(*arguments, &operations, output).await,
-        DeviceVerb::Show(arguments) => show::run(&arguments, &operations, output).await,
-        DeviceVerb::List(arguments) => list::run(&arguments, &operations, output).await,
-        DeviceVerb::Disable(arguments) => disable::run(&arguments, &operations, output).await,
-        DeviceVerb::Enable(arguments) => enable::run(&arguments, &operations, output).await,
-        DeviceVerb::Delete(arguments) => delete::run(&arguments, &operations, output).await,
-        DeviceVerb::Import(arguments) => import::run(&arguments, &operations, output).await,
-        DeviceVerb::Export(arguments) => export::run(&arguments, &operations, output).await,
-        DeviceVerb::Approve(arguments) => approve::run(&arguments, &operations, output).await,
-        DeviceVerb::Renew(arguments) => renew::run(&arguments, &operations, output).await,
+    match arguments.registry.place(output).map_err(DeviceError::from)? {
+        Where::Server(server) => Box::pin(on(&*server, arguments.verb, output)).await,
+        Where::Table(name) => {
+            let registry = DynamoDbRegistry::new(Clients::from_environment().await.dynamodb, name);
+            Box::pin(on(&Table::new(registry), arguments.verb, output)).await
+        }
+    }
+}
+
+async fn on(registry: &impl DeviceRegistry, verb: DeviceVerb, output: &Output) -> Result<(), CommandError> {
+    match verb {
+        DeviceVerb::Add(arguments) => add::run(*arguments, registry, output).await,
+        DeviceVerb::Show(arguments) => show::run(&arguments, registry, output).await,
+        DeviceVerb::List(arguments) => list::run(&arguments, registry, output).await,
+        DeviceVerb::Disable(arguments) => disable::run(&arguments, registry, output).await,
+        DeviceVerb::Enable(arguments) => enable::run(&arguments, registry, output).await,
+        DeviceVerb::Delete(arguments) => delete::run(&arguments, registry, output).await,
+        DeviceVerb::Import(arguments) => import::run(&arguments, registry, output).await,
+        DeviceVerb::Export(arguments) => export::run(&arguments, registry, output).await,
+        DeviceVerb::Approve(arguments) => approve::run(&arguments, registry, output).await,
+        DeviceVerb::Renew(arguments) => renew::run(&arguments, registry, output).await,
     }
 }

@@ -1,11 +1,10 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, DeviceStore, Operations, Precondition};
+use cvm_provisioning::DeviceId;
 
-use super::DeviceError;
 use super::view::DeviceView;
+use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::registry::{now, origin};
 
 /// Let a device that has its certificate be provisioned once more
 ///
@@ -23,12 +22,10 @@ Examples:
 
 pub(super) async fn run(
     RenewArguments { id }: &RenewArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let by = origin();
-    let renewed = operations.change(id, &Precondition::Exists, &by, |device| device.renew(now()).map_err(Into::into));
-    let device = renewed.await.map_err(DeviceError::of(id))?;
+    let device = registry.change(id, &Change::Renew).await?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} may be provisioned once more"))?;
     output

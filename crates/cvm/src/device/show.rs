@@ -1,8 +1,9 @@
 use clap::Args;
-use cvm_provisioning::{Credential, Device, DeviceId, DeviceStore, KeyOrigin, Operations, State, Status};
+use cvm_interchange::{CertificateTold, DeviceDocument};
+use cvm_provisioning::{DeviceId, KeyOrigin, State};
 
-use super::DeviceError;
-use super::view::{DeviceView, attestation, enrolled_with};
+use super::DeviceRegistry;
+use super::view::{DeviceView, attestation};
 use crate::error::CommandError;
 use crate::facts::Facts;
 use crate::output::Output;
@@ -22,10 +23,10 @@ Examples:
 
 pub(super) async fn run(
     ShowArguments { id }: &ShowArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = operations.find(id).await.map_err(DeviceError::of(id))?;
+    let device = registry.find(id).await?;
     output.json(&DeviceView::from(&device))?;
     for line in lines(&device) {
         output.say(line)?;
@@ -34,74 +35,75 @@ pub(super) async fn run(
 }
 
 /// The device, one fact a line.
-fn lines(device: &Device) -> Vec<String> {
+fn lines(device: &DeviceDocument) -> Vec<String> {
     let mut facts = Facts::default();
-    facts.add("device", &device.id);
-    match (&device.status, &device.status.reason) {
-        (Status { enabled: true, .. }, None) => facts.add("status", "enabled"),
-        (status @ Status { since, .. }, None) => facts.add("status", format_args!("{} since {since}", status.name())),
-        (status @ Status { since, .. }, Some(reason)) => {
-            facts.add("status", format_args!("{} since {since}: {reason}", status.name()));
-        }
+    let told = &device.cvm;
+    facts.add("device", &device.device_id);
+    let since = device.status_updated_time;
+    match (device.status.as_str(), &device.status_reason) {
+        ("enabled", None) => facts.add("status", "enabled"),
+        (status, None) => facts.add("status", format_args!("{status} since {since}")),
+        (status, Some(reason)) => facts.add("status", format_args!("{status} since {since}: {reason}")),
     }
-    if let Some(group) = &device.group {
+    if let Some(Some(group)) = &told.extension.group {
         facts.add("group", group);
     }
-    facts.add("state", device.state.name());
-    facts.add("proof", attestation(&device.attestation));
+    facts.add("state", &told.state);
+    facts.add("proof", attestation(device));
     facts.add(
         "key made by",
-        match device.key_origin {
+        match told.extension.key_origin.unwrap_or_default() {
             KeyOrigin::Device => "the device",
             KeyOrigin::Service => "the service, or the device",
         },
     );
-    facts.add("template", device.template.as_ref().map_or("the service's default", |name| name.as_str()));
-    for (name, value) in &device.parameters {
+    let template = told.extension.template.as_ref().and_then(Option::as_ref);
+    facts.add("template", template.map_or("the service's default", |name| name.as_str()));
+    for (name, value) in told.extension.parameters.iter().flatten() {
         facts.add("parameter", format_args!("{name}={value}"));
     }
-    for name in &device.settable_parameters {
+    for name in told.extension.settable_parameters.iter().flatten() {
         facts.add("settable", name);
     }
-    if let Some(credential) = &device.credential {
-        certificate(credential, &mut facts);
+    if let Some(told) = &told.certificate {
+        certificate(told, &mut facts);
     }
-    if let Some(reservation) = &device.reservation {
+    if let Some(reservation) = &told.reservation {
         facts.add("reserved", format_args!("until {} for the key {}", reservation.expires_at, reservation.key));
-        if let Some(certificate) = &reservation.certificate {
+        if let Some(certificate) = &reservation.certificate_id {
             facts.add("  certificate", certificate);
         }
         facts.add("  unsettled", format_args!("{} attempts", reservation.attempts));
     }
-    if let Some(group) = enrolled_with(device) {
+    if let Some(group) = &told.enrolled_with {
         facts.add("enrolled with", group);
     }
-    if let Some(refusal) = &device.last_refusal {
-        facts.add("last refusal", format_args!("{} at {}", refusal.denial.code(), refusal.at));
-        let key = if device.state == State::Quarantined { "  other key" } else { "  its key" };
+    if let Some(refusal) = &told.last_refusal {
+        facts.add("last refusal", format_args!("{} at {}", refusal.reason, refusal.at));
+        let key = if told.state == State::Quarantined.name() { "  other key" } else { "  its key" };
         facts.add(key, refusal.key);
-        facts.add("  next", refusal.denial.advice().replace(" ID", &format!(" {}", device.id)));
+        facts.add("  next", refusal.advice.replace(" ID", &format!(" {}", device.device_id)));
     }
-    match device.wrong_proofs.blocked_until {
-        Some(end) => facts.add("wrong proofs", format_args!("{}, none taken until {end}", device.wrong_proofs.count)),
-        None => facts.add("wrong proofs", device.wrong_proofs.count),
+    match told.wrong_proofs.blocked_until {
+        Some(end) => facts.add("wrong proofs", format_args!("{}, none taken until {end}", told.wrong_proofs.count)),
+        None => facts.add("wrong proofs", told.wrong_proofs.count),
     }
-    facts.add("registered", device.created_at);
-    facts.add("changed", format_args!("{}, version {}", device.updated_at, device.version));
+    facts.add("registered", told.created_at);
+    facts.add("changed", format_args!("{}, version {}", told.updated_at, told.version));
     facts.0
 }
 
-fn certificate(credential: &Credential, facts: &mut Facts) {
-    facts.add("certificate", credential.certificate);
-    facts.add("  key", credential.key);
-    facts.add("  thing", &credential.thing);
-    facts.add("  issued", credential.issued_at);
-    facts.add("  not after", credential.not_after);
-    match credential.used_at {
+fn certificate(certificate: &CertificateTold, facts: &mut Facts) {
+    facts.add("certificate", certificate.certificate_id);
+    facts.add("  key", certificate.key);
+    facts.add("  thing", &certificate.thing_name);
+    facts.add("  issued", certificate.issued_at);
+    facts.add("  not after", certificate.not_after);
+    match certificate.used_at {
         Some(at) => facts.add("  first used", at),
         None => facts.add("  first used", "not yet, as far as is known"),
     }
-    for (name, value) in &credential.configuration {
+    for (name, value) in &certificate.device_configuration {
         facts.add("  configured", format_args!("{name}={value}"));
     }
 }
@@ -112,13 +114,14 @@ mod tests {
     use cvm_testkit::fixture::{NOW, attempt, csr, device, token};
 
     use super::*;
+    use crate::device::registry::told;
 
     #[test]
     fn a_refusal_is_shown_with_its_reason_and_a_command_that_pastes() {
         let mut device = device("sn-0001");
         let attempt = attempt("sn-0001", 1, &csr("sn-0001"), NOW);
         device.refuse(&Refusal::new(Denial::Unknown, Some(&device), &attempt));
-        let text = lines(&device).join("\n");
+        let text = lines(&told(&device)).join("\n");
         assert!(text.contains("last refusal  unknown-device at 2027-01-15T08:00:00Z"), "{text}");
         assert!(text.contains("next        `cvm device add sn-0001` puts it on the allowlist"), "{text}");
         assert!(!text.contains(" ID"), "{text}");
@@ -128,7 +131,7 @@ mod tests {
     fn a_value_cannot_fake_a_line_of_its_own() {
         let mut device = device("sn-0001");
         device.parameters.insert("Site".to_owned(), "berlin\nstate         provisioned\x1b[2J".to_owned());
-        let lines = lines(&device);
+        let lines = lines(&told(&device));
         assert!(
             lines.contains(&"parameter     Site=berlin state         provisioned\u{fffd}[2J".to_owned()),
             "{lines:?}"
@@ -139,6 +142,7 @@ mod tests {
     fn the_digest_of_the_token_is_never_shown() {
         let device = device("sn-0001");
         let digest = token().digest().to_string();
+        let device = told(&device);
         assert!(!lines(&device).join("\n").contains(&digest));
         assert!(!serde_json::to_string(&DeviceView::from(&device)).unwrap().contains(&digest));
     }

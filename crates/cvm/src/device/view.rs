@@ -3,219 +3,135 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cvm_provisioning::{
-    Attestation, Credential, Device, GroupCredential, KeyOrigin, LastRefusal, Reservation, State, Timestamp,
+use cvm_interchange::{
+    AttestationDocument, CertificateTold, DeviceDocument, Moment, RefusalTold, ReservationTold, WrongProofsTold,
 };
+use cvm_provisioning::{KeyFingerprint, KeyOrigin, State, Timestamp};
 use serde::Serialize;
 
 /// A device in JSON.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct DeviceView {
-    device_id: String,
-    status: &'static str,
-    status_reason: Option<String>,
-    status_since: String,
-    group: Option<String>,
-    state: &'static str,
-    attestation: AttestationView,
+pub(super) struct DeviceView<'a> {
+    device_id: &'a str,
+    status: &'a str,
+    status_reason: Option<&'a str>,
+    status_since: Moment,
+    group: Option<&'a str>,
+    state: &'a str,
+    attestation: AttestationView<'a>,
     key_origin: KeyOrigin,
-    template: Option<String>,
-    parameters: BTreeMap<String, String>,
-    settable_parameters: BTreeSet<String>,
-    certificate: Option<CertificateView>,
-    reservation: Option<ReservationView>,
-    enrolled_with: Option<String>,
-    unsettled_since: Option<String>,
-    last_refusal: Option<RefusalView>,
-    wrong_proofs: WrongProofsView,
-    generation: String,
+    template: Option<&'a str>,
+    parameters: BTreeMap<&'a str, &'a str>,
+    settable_parameters: BTreeSet<&'a str>,
+    certificate: Option<&'a CertificateTold>,
+    reservation: Option<&'a ReservationTold>,
+    enrolled_with: Option<&'a str>,
+    unsettled_since: Option<Moment>,
+    last_refusal: Option<&'a RefusalTold>,
+    wrong_proofs: WrongProofsTold,
+    generation: &'a str,
     version: u64,
-    created_at: String,
-    updated_at: String,
+    created_at: Moment,
+    updated_at: Moment,
 }
 
-impl From<&Device> for DeviceView {
-    fn from(device: &Device) -> Self {
+impl<'a> From<&'a DeviceDocument> for DeviceView<'a> {
+    fn from(device: &'a DeviceDocument) -> Self {
+        let told = &device.cvm;
+        let extension = &told.extension;
+        let parameters = extension.parameters.iter().flatten();
         Self {
-            device_id: device.id.to_string(),
-            status: device.status.name(),
-            status_reason: device.status.reason.as_ref().map(ToString::to_string),
-            status_since: device.status.since.to_string(),
-            group: device.group.as_ref().map(ToString::to_string),
-            state: device.state.name(),
-            attestation: AttestationView::from(&device.attestation),
-            key_origin: device.key_origin,
-            template: device.template.as_ref().map(ToString::to_string),
-            parameters: device.parameters.clone(),
-            settable_parameters: device.settable_parameters.clone(),
-            certificate: device.credential.as_ref().map(CertificateView::from),
-            reservation: device.reservation.as_ref().map(ReservationView::from),
-            enrolled_with: enrolled_with(device).map(|group| group.to_string()),
-            unsettled_since: device.unsettled.as_ref().map(|unsettled| unsettled.since.to_string()),
-            last_refusal: device.last_refusal.as_ref().map(RefusalView::from),
-            wrong_proofs: WrongProofsView {
-                count: device.wrong_proofs.count,
-                blocked_until: device.wrong_proofs.blocked_until.map(|end| end.to_string()),
-            },
-            generation: device.generation.to_string(),
-            version: device.version,
-            created_at: device.created_at.to_string(),
-            updated_at: device.updated_at.to_string(),
+            device_id: device.device_id.as_str(),
+            status: &device.status,
+            status_reason: device.status_reason.as_deref(),
+            status_since: device.status_updated_time,
+            group: extension.group.as_ref().and_then(Option::as_ref).map(|name| name.as_str()),
+            state: &told.state,
+            attestation: AttestationView::from(device),
+            key_origin: extension.key_origin.unwrap_or_default(),
+            template: extension.template.as_ref().and_then(Option::as_ref).map(|name| name.as_str()),
+            parameters: parameters.map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            settable_parameters: extension.settable_parameters.iter().flatten().map(String::as_str).collect(),
+            certificate: told.certificate.as_ref(),
+            reservation: told.reservation.as_ref(),
+            enrolled_with: told.enrolled_with.as_deref(),
+            unsettled_since: told.unsettled_since,
+            last_refusal: told.last_refusal.as_ref(),
+            wrong_proofs: told.wrong_proofs,
+            generation: &device.generation_id,
+            version: told.version,
+            created_at: told.created_at,
+            updated_at: told.updated_at,
         }
     }
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct AttestationView {
+struct AttestationView<'a> {
     kind: &'static str,
     expires_at: Option<String>,
-    key: Option<String>,
+    key: Option<KeyFingerprint>,
     certificate_id: Option<String>,
-    user: Option<String>,
+    user: Option<&'a str>,
 }
 
-impl From<&Attestation> for AttestationView {
-    fn from(attestation: &Attestation) -> Self {
-        let mut view = Self { kind: kind(attestation), expires_at: None, key: None, certificate_id: None, user: None };
-        match attestation {
-            Attestation::Token { expires_at, .. } => view.expires_at = expires_at.map(|end| end.to_string()),
-            Attestation::PublicKey { key } => view.key = Some(key.to_string()),
-            Attestation::Certificate { id, .. } => view.certificate_id = Some(id.to_string()),
-            Attestation::Ca { id: shared } | Attestation::Claim { certificate: shared } => {
-                view.certificate_id = shared.map(|id| id.to_string());
-            }
-            Attestation::Nothing => {}
-            Attestation::TrustedUser { claim } => {
-                view.expires_at = claim.as_ref().map(|claim| claim.expires_at.to_string());
-                view.certificate_id = claim.as_ref().map(|claim| claim.certificate.to_string());
-                view.user = claim.as_ref().map(|claim| claim.user.to_string());
-            }
-        }
-        view
-    }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CertificateView {
-    certificate_id: String,
-    certificate_arn: String,
-    key: String,
-    key_made_here: bool,
-    thing_name: String,
-    issued_at: String,
-    not_after: String,
-    used_at: Option<String>,
-    device_configuration: BTreeMap<String, String>,
-}
-
-impl From<&Credential> for CertificateView {
-    fn from(credential: &Credential) -> Self {
+impl<'a> From<&'a DeviceDocument> for AttestationView<'a> {
+    fn from(device: &'a DeviceDocument) -> Self {
+        let claim = device.cvm.claim.as_ref();
+        let proof = device.cvm.extension.attestation.as_ref();
+        let certificate = proof.and_then(|proof| proof.certificate_id).map(|id| id.to_string());
+        let expires_at = proof.and_then(|proof| proof.expires_at).map(|end| end.to_string());
         Self {
-            certificate_id: credential.certificate.to_string(),
-            certificate_arn: credential.certificate_name.clone(),
-            key: credential.key.to_string(),
-            key_made_here: credential.key_made_here,
-            thing_name: credential.thing.to_string(),
-            issued_at: credential.issued_at.to_string(),
-            not_after: credential.not_after.to_string(),
-            used_at: credential.used_at.map(|at| at.to_string()),
-            device_configuration: credential.configuration.clone(),
+            kind: kind(device),
+            expires_at: expires_at.or_else(|| claim.map(|claim| claim.expires_at.to_string())),
+            key: proof.and_then(|proof| proof.public_key),
+            certificate_id: certificate.or_else(|| claim.map(|claim| claim.certificate_id.clone())),
+            user: claim.map(|claim| claim.user.as_str()),
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ReservationView {
-    key: String,
-    certificate_id: Option<String>,
-    expires_at: String,
-    attempts: u32,
-}
-
-impl From<&Reservation> for ReservationView {
-    fn from(reservation: &Reservation) -> Self {
-        Self {
-            key: reservation.key.to_string(),
-            certificate_id: reservation.certificate.map(|id| id.to_string()),
-            expires_at: reservation.expires_at.to_string(),
-            attempts: reservation.attempts,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RefusalView {
-    reason: &'static str,
-    advice: &'static str,
-    key: String,
-    at: String,
-}
-
-impl From<&LastRefusal> for RefusalView {
-    fn from(refusal: &LastRefusal) -> Self {
-        Self {
-            reason: refusal.denial.code(),
-            advice: refusal.denial.advice(),
-            key: refusal.key.to_string(),
-            at: refusal.at.to_string(),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WrongProofsView {
-    count: u32,
-    blocked_until: Option<String>,
 }
 
 /// What kind of attestation it is, in a word.
-pub(super) const fn kind(attestation: &Attestation) -> &'static str {
-    match attestation {
-        Attestation::Token { .. } => "token",
-        Attestation::PublicKey { .. } => "public-key",
-        Attestation::Certificate { .. } => "certificate",
-        Attestation::Ca { .. } => "ca",
-        Attestation::Claim { .. } => "claim",
-        Attestation::TrustedUser { .. } => "trusted-user",
-        Attestation::Nothing => "nothing",
+pub(super) fn kind(device: &DeviceDocument) -> &'static str {
+    match device.cvm.extension.attestation.as_ref().map(|proof| proof.kind.as_str()) {
+        Some("token") => "token",
+        Some("publicKey") => "public-key",
+        Some("certificate") => "certificate",
+        Some("ca") => "ca",
+        Some("claim") => "claim",
+        Some("trustedUser") => "trusted-user",
+        _ => "nothing",
     }
 }
 
 /// What the device proves itself with, in words.
-pub(super) fn attestation(attestation: &Attestation) -> String {
-    match attestation {
-        Attestation::Token { expires_at: None, .. } => "an enrolment token".to_owned(),
-        Attestation::Token { expires_at: Some(end), .. } => format!("an enrolment token that expires at {end}"),
-        Attestation::PublicKey { key } => format!("the key {key}"),
-        Attestation::Certificate { id, second: None } => format!("the factory certificate {id}"),
-        Attestation::Certificate { id, second: Some(second) } => {
-            format!("the factory certificate {id} or {second}")
-        }
-        Attestation::Ca { id: Some(id) } => format!("a factory certificate of the CA {id}"),
-        Attestation::Ca { id: None } => "a factory certificate of any registered CA".to_owned(),
-        Attestation::Claim { certificate: Some(id) } => format!("the claim certificate {id}"),
-        Attestation::Claim { certificate: None } => "any claim certificate in the registry".to_owned(),
-        Attestation::Nothing => "nothing, so that it cannot be provisioned".to_owned(),
-        Attestation::TrustedUser { claim: None } => "the word of a trusted user".to_owned(),
-        Attestation::TrustedUser { claim: Some(claim) } => {
-            format!("the word of {}, until {}", claim.user, claim.expires_at)
-        }
+pub(super) fn attestation(device: &DeviceDocument) -> String {
+    let nothing = AttestationDocument::default();
+    let proof = device.cvm.extension.attestation.as_ref().unwrap_or(&nothing);
+    let AttestationDocument { expires_at, public_key, certificate_id, second_certificate_id, .. } = proof;
+    let id = certificate_id.map(|id| id.to_string()).unwrap_or_default();
+    match (proof.kind.as_str(), expires_at, second_certificate_id) {
+        ("token", None, _) => "an enrolment token".to_owned(),
+        ("token", Some(end), _) => format!("an enrolment token that expires at {end}"),
+        ("publicKey", ..) => format!("the key {}", public_key.map(|key| key.to_string()).unwrap_or_default()),
+        ("certificate", _, None) => format!("the factory certificate {id}"),
+        ("certificate", _, Some(second)) => format!("the factory certificate {id} or {second}"),
+        ("ca", ..) if id.is_empty() => "a factory certificate of any registered CA".to_owned(),
+        ("ca", ..) => format!("a factory certificate of the CA {id}"),
+        ("claim", ..) if id.is_empty() => "any claim certificate in the registry".to_owned(),
+        ("claim", ..) => format!("the claim certificate {id}"),
+        ("trustedUser", ..) => match &device.cvm.claim {
+            None => "the word of a trusted user".to_owned(),
+            Some(claim) => format!("the word of {}, until {}", claim.user, claim.expires_at),
+        },
+        _ => "nothing, so that it cannot be provisioned".to_owned(),
     }
 }
 
 /// The certificate that the device can use at this moment, as far as the registry knows.
-pub(super) fn live_certificate(device: &Device, now: Timestamp) -> Option<&Credential> {
-    device.credential.as_ref().filter(|credential| device.state != State::Revoked && now < credential.not_after)
-}
-
-/// What the device shared with others when it was last reserved or given a certificate, where it showed it.
-pub(super) fn enrolled_with(device: &Device) -> Option<GroupCredential> {
-    let reserved = device.reservation.as_ref().and_then(|reservation| reservation.group);
-    reserved.or_else(|| device.credential.as_ref().and_then(|credential| credential.group))
+pub(super) fn live_certificate(device: &DeviceDocument, now: Timestamp) -> Option<&CertificateTold> {
+    let is_revoked = device.cvm.state == State::Revoked.name();
+    device.cvm.certificate.as_ref().filter(|certificate| !is_revoked && now < certificate.not_after.0)
 }

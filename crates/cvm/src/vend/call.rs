@@ -2,16 +2,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use cvm_provisioning::{Certificate, DeviceId, EnrolmentToken};
-use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Response, redirect};
+use cvm_provisioning::{DeviceId, EnrolmentToken};
+use reqwest::Client;
+use reqwest::header::ACCEPT;
 use serde::Serialize;
 
 use super::VendError;
-use super::address::Address;
 use super::key::Key;
 use super::problem::Problem;
-use crate::file;
+use crate::address::Address;
+use crate::https;
 use crate::output::{Output, printable};
 
 /// Calls the vending API.
@@ -32,7 +32,7 @@ struct Request<'a> {
 }
 
 impl Caller {
-    const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    const PATH: &str = "/v1/certificates";
     /// The longest one try may take: what API Gateway waits for an integration, 30 s (API Gateway quotas, HTTP APIs),
     /// and the way there and back.
     const TIMEOUT: Duration = Duration::from_secs(40);
@@ -47,28 +47,8 @@ impl Caller {
 
     /// A caller of this address, which trusts the CAs in `root_ca` or, without it, those of the system.
     pub(super) fn new(address: Address, root_ca: Option<&Path>) -> Result<Self, VendError> {
-        let mut builder = Client::builder()
-            .connect_timeout(Self::CONNECT_TIMEOUT)
-            .timeout(Self::TIMEOUT)
-            // A token is for the address that was given and for no other.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("cvm/", env!("CARGO_PKG_VERSION")));
-        if address.is_local() {
-            builder = builder.no_proxy();
-        }
-        if let Some(path) = root_ca {
-            let unusable = |source| VendError::RootCa { path: path.to_owned(), source };
-            let pem = file::read(path, 4 * Certificate::MAX_TEXT)?;
-            let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(Some(error)))?;
-            if authorities.is_empty() {
-                return Err(unusable(None));
-            }
-            builder = builder.tls_certs_only(authorities);
-        } else if address.is_plain() {
-            // Without TLS there is nothing to trust, so a system without CAs is none to refuse.
-            builder = builder.tls_certs_only([]);
-        }
-        Ok(Self { client: builder.build().map_err(VendError::Client)?, address })
+        let client = https::client(&address, root_ca, Self::TIMEOUT)?;
+        Ok(Self { client, address })
     }
 
     /// Whether others can read what is sent.
@@ -116,35 +96,19 @@ impl Caller {
         request: &Request<'_>,
         token: Option<&EnrolmentToken>,
     ) -> Result<Result<Vec<u8>, (Problem, Option<Duration>)>, VendError> {
-        let mut call = self.client.post(self.address.url().clone()).header(ACCEPT, "application/json").json(request);
+        let mut call = self.client.post(self.address.at(Self::PATH)).header(ACCEPT, "application/json").json(request);
         if let Some(token) = token {
             // reqwest marks the header as one not to be shown.
             call = call.bearer_auth(token.reveal());
         }
         let response = call.send().await.map_err(VendError::NoAnswer)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = body(response).await?;
+        let body = https::body(response, Self::MAX_ANSWER).await.map_err(VendError::NoAnswer)?;
+        let body = body.ok_or(VendError::AnswerTooLarge { limit: Self::MAX_ANSWER })?;
         if matches!(status.as_u16(), 200 | 201) {
             return Ok(Ok(body));
         }
         let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-        Ok(Err((Problem::new(status.as_u16(), request_id, &body), retry_after(&headers))))
+        Ok(Err((Problem::new(status.as_u16(), request_id, &body), https::retry_after(&headers))))
     }
-}
-
-async fn body(mut response: Response) -> Result<Vec<u8>, VendError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(VendError::NoAnswer)? {
-        if body.len() + chunk.len() > Caller::MAX_ANSWER {
-            return Err(VendError::AnswerTooLarge { limit: Caller::MAX_ANSWER });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// How long the answer says to wait, where it says so in seconds (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }

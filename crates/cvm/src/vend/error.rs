@@ -8,6 +8,7 @@ use super::answer::BadAnswer;
 use super::problem::Problem;
 use crate::arguments::ArgumentError;
 use crate::file::FileError;
+use crate::https::ClientError;
 use crate::token::TokenError;
 
 /// Why a device has no certificate to show.
@@ -51,6 +52,16 @@ pub(crate) enum VendError {
     RootCa { path: PathBuf, source: Option<reqwest::Error> },
     #[error(transparent)]
     Token(#[from] TokenError),
+}
+
+impl From<ClientError> for VendError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Client(error) => Self::Client(error),
+            ClientError::File(error) => Self::File(error),
+            ClientError::RootCa { path, source } => Self::RootCa { path, source },
+        }
+    }
 }
 
 impl VendError {

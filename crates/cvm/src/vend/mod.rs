@@ -8,7 +8,6 @@ use clap::Args;
 use cvm_provisioning::{DeviceId, EnrolmentToken};
 use serde::Serialize;
 
-mod address;
 mod answer;
 mod call;
 mod error;
@@ -18,11 +17,11 @@ mod problem;
 
 pub(crate) use error::VendError;
 
-use self::address::Address;
 use self::answer::{Answer, DeviceFile};
 use self::call::Caller;
 use self::folder::Folder;
 use self::key::Key;
+use crate::address::Address;
 use crate::arguments::{Assignment, by_name};
 use crate::error::CommandError;
 use crate::output::{Output, shell_word};

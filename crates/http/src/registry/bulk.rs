@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use cvm_interchange::present;
+use cvm_interchange::{BulkAnswer, BulkError, BulkWarning, IdentityLine, present};
 use cvm_provisioning::{
-    DeviceId, DeviceStore, ETag, ImportEntry, ImportMode, ModuleId, ModuleManager, ModuleSettings, Settings,
+    DeviceId, DeviceStore, ETag, ImportEntry, ImportMode, Imported, ModuleId, ModuleManager, ModuleSettings,
+    OperationError, Settings,
 };
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 
 use super::Registry;
 use super::call::Call;
@@ -38,52 +39,29 @@ struct Entry {
     device: DeviceEntry,
 }
 
-/// What became of all of them.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    is_successful: bool,
-    errors: Vec<EntryError>,
-    warnings: Vec<EntryWarning>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EntryError {
-    device_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    module_id: Option<String>,
-    error_code: &'static str,
-    error_status: String,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EntryWarning {
-    device_id: String,
-    warning_code: &'static str,
-    warning_status: &'static str,
-}
-
 impl<R: DeviceStore, T> Registry<R, T> {
     pub(super) async fn import(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
-        call.takes(&[])?;
+        call.takes(&["again", "restore"])?;
+        let again = call.flag("again")?;
         let entries: Vec<Entry> = call.json()?;
         if entries.is_empty() || entries.len() > MAX_ENTRIES {
             let code = if entries.is_empty() { Code::ArgumentInvalid } else { Code::TooManyDevices };
             return Err(Failure::new(code, format!("send 1 to {MAX_ENTRIES} entries")));
         }
-        let mut answer = Answer::default();
+        let exported: Vec<IdentityLine> = if call.flag("restore")? { call.json()? } else { Vec::new() };
+        let mut answer = BulkAnswer::default();
         let mut passing: Option<Failure> = None;
         // One after the other: two of them may be about the same device.
         for (number, entry) in entries.iter().enumerate() {
-            // Where the registry has no time for one, it has none for the rest of them now.
-            let done = match &passing {
-                Some(failure) => Err(failure.clone()),
-                None => registry.import_entry(entry, &call).await,
+            let done = match (&passing, exported.get(number)) {
+                // Where the registry has no time for one, it has none for the rest of them now.
+                (Some(failure), _) => Err(failure.clone()),
+                (None, Some(exported)) => registry.restore(exported, &call).await,
+                (None, None) => registry.import_entry(entry, again, &call).await,
             };
+            answer.cvm.entries.push(done.as_ref().ok().copied());
             match done {
-                Ok(()) => answer.warnings.extend(entry.warning()),
+                Ok(_) => answer.warnings.extend(entry.warning()),
                 Err(failure) => {
                     answer.errors.push(entry.error(number, &failure));
                     passing = passing.or_else(|| failure.code.is_for_now().then_some(failure));
@@ -95,7 +73,8 @@ impl<R: DeviceStore, T> Registry<R, T> {
         Ok((status, Json(answer)).into_response())
     }
 
-    async fn import_entry(&self, entry: &Entry, call: &Call) -> Result<(), Failure> {
+    /// Does what an entry asks for. Where it may have been done `again`, one that is as it says already is no error.
+    async fn import_entry(&self, entry: &Entry, again: bool, call: &Call) -> Result<Imported, Failure> {
         let id = entry.id()?;
         let module = entry.module()?;
         let mode: ImportMode = match entry.import_mode.as_deref() {
@@ -111,14 +90,30 @@ impl<R: DeviceStore, T> Registry<R, T> {
             None => (None, entry.device.settings(current.as_ref())?.0),
             Some(module) => {
                 let known = current.as_ref().and_then(|device| device.modules.get(&module));
-                let (attestation, _) = attestation(entry.device.authentication(), known)?;
+                let attestation = match entry.device.attestation_in_full()? {
+                    None => attestation(entry.device.authentication(), known)?.0,
+                    in_full => in_full,
+                };
                 let managed_by = entry.managed_by.clone();
                 (Some((module, ModuleSettings { attestation, managed_by })), Settings::default())
             }
         };
         let entry = ImportEntry { id, module, etag, mode, settings };
-        self.operations.import(&entry, &call.origin, call.now).await?;
-        Ok(())
+        match self.operations.import(&entry, &call.origin, call.now).await {
+            Err(OperationError::Registry(error)) => Err(error.into()),
+            Err(error) if again => self.operations.was_done(&entry, call.now).await?.ok_or_else(|| error.into()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Puts a device back as an export wrote it.
+    async fn restore(&self, exported: &IdentityLine, call: &Call) -> Result<Imported, Failure> {
+        let (device, made) = exported.device().map_err(|error| Failure::argument(format!("{error}")))?;
+        if made.primary.is_some() || made.secondary.is_some() {
+            // Nobody would ever know them.
+            return Err(Failure::argument("cvm.attestation lacks tokenDigest, and keys are not made here"));
+        }
+        Ok(self.operations.restore(&device, &call.origin).await?)
     }
 }
 
@@ -133,21 +128,21 @@ impl Entry {
     }
 
     /// What cannot be an id is not said again.
-    fn error(&self, number: usize, failure: &Failure) -> EntryError {
-        EntryError {
+    fn error(&self, number: usize, failure: &Failure) -> BulkError {
+        BulkError {
             device_id: self.id().map(String::from).unwrap_or_default(),
             module_id: self.module().ok().flatten().map(String::from),
-            error_code: failure.code.name(),
-            error_status: format!("entry {}: {}", number + 1, failure.message),
+            error_code: failure.code.name().to_owned(),
+            error_status: BulkError::status(number + 1, &failure.message),
         }
     }
 
-    fn warning(&self) -> Option<EntryWarning> {
+    fn warning(&self) -> Option<BulkWarning> {
         let has_twin = self.tags.is_some() || self.properties.is_some();
-        has_twin.then(|| EntryWarning {
+        has_twin.then(|| BulkWarning {
             device_id: self.id.clone(),
-            warning_code: "DeviceRegisteredWithoutTwin",
-            warning_status: "tags and properties are not kept here",
+            warning_code: "DeviceRegisteredWithoutTwin".to_owned(),
+            warning_status: "tags and properties are not kept here".to_owned(),
         })
     }
 }

@@ -108,6 +108,15 @@ impl Call {
         self.query.get(name).map(String::as_str)
     }
 
+    /// Whether the query says so.
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, Failure> {
+        match self.parameter(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Failure::argument(format!("{name} is true or false"))),
+        }
+    }
+
     /// A moment in the query, in the form of RFC 3339.
     pub(super) fn moment(&self, name: &'static str) -> Result<Option<Timestamp>, Failure> {
         self.query.get(name).map(|text| moment(name, text)).transpose()

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use cvm_interchange::Keys;
-use cvm_provisioning::{Device, DeviceStore, OperationError, Presences, Verdict};
+use cvm_interchange::{DeviceDocument, Keys};
+use cvm_provisioning::{Device, DeviceStore, OperationError, Presences, ReasonText, Verdict};
 use serde::Deserialize;
 
 use super::Registry;
 use super::call::Call;
 use super::conditions::{self, Put};
-use super::document::{DeviceDocument, read, tagged};
 use super::entry::DeviceEntry;
 use super::failure::Failure;
+use super::tagged::{read, tagged};
 
 /// The body of a PUT.
 #[derive(Deserialize)]
@@ -32,6 +32,13 @@ struct Body {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Approval {
     keep_certificate: bool,
+}
+
+/// That a device is refused from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Disabling {
+    reason: String,
 }
 
 impl<R: DeviceStore + Presences, T> Registry<R, T> {
@@ -94,6 +101,26 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         let Approval { keep_certificate } = call.json()?;
         let verdict = if keep_certificate { Verdict::KeepCertificate } else { Verdict::AdmitNextKey };
         registry.decide(&call, |device| Ok(device.approve(verdict, call.now)?)).await
+    }
+
+    pub(super) async fn disable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
+        let Disabling { reason } = call.json()?;
+        let reason: ReasonText = reason.parse().map_err(|error| Failure::argument(format!("reason: {error}")))?;
+        registry
+            .decide(&call, |device| {
+                device.disable(Some(reason.clone()), call.now);
+                Ok(())
+            })
+            .await
+    }
+
+    pub(super) async fn enable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
+        registry
+            .decide(&call, |device| {
+                device.enable(None, call.now);
+                Ok(())
+            })
+            .await
     }
 
     pub(super) async fn renew(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {

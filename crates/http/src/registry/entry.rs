@@ -67,6 +67,12 @@ impl DeviceEntry {
         self.authentication.as_ref()
     }
 
+    /// How `cvm` says that a new device or a module proves itself.
+    pub(super) fn attestation_in_full(&self) -> Result<Option<Attestation>, Failure> {
+        let said = self.cvm.as_ref().filter(|_| self.has_attestation()).and_then(|cvm| cvm.attestation.as_ref());
+        Ok(said.map(AttestationDocument::attestation).transpose()?)
+    }
+
     /// Whether `cvm` says how the device proves itself.
     fn has_attestation(&self) -> bool {
         let said = self.cvm.as_ref().and_then(|extension| extension.attestation.as_ref());

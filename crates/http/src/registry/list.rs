@@ -4,23 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
-use cvm_interchange::Keys;
+use cvm_interchange::{DeviceDocument, Keys};
 use cvm_provisioning::{Device, DeviceFilter, DeviceId, DeviceStore, Presences, State as DeviceState};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Registry;
 use super::call::{CONTINUATION, Call, item_count};
-use super::document::DeviceDocument;
 use super::failure::{Code, Failure};
 
 const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
 const ITEM_TYPE: HeaderName = HeaderName::from_static("x-ms-item-type");
-
-/// Where a query is posted to, below `/devices`.
-const QUERY: &str = "query";
 
 /// Presences are read so many at once.
 const PRESENCES: usize = 100;
@@ -33,6 +29,10 @@ const MAX_READS: usize = 8;
 /// quotas").
 const LONG_ENOUGH: usize = 4 * 1024 * 1024;
 
+/// What the query of a list may have.
+pub(super) const LISTED: [&str; 8] =
+    ["top", "state", "status", "group", "template", "changedSince", "continuation", "x-ms-continuation"];
+
 /// The body of a query.
 #[derive(Deserialize)]
 struct Query {
@@ -41,19 +41,12 @@ struct Query {
 
 impl<R: DeviceStore + Presences, T> Registry<R, T> {
     pub(super) async fn list_devices(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
-        let names =
-            ["top", "state", "status", "group", "template", "changedSince", "continuation", "x-ms-continuation"];
-        call.takes(&names)?;
+        call.takes(&LISTED)?;
         registry.list(&filter(&call)?, &call, item_count(call.parameter("top"))?).await
     }
 
-    pub(super) async fn query_devices(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
+    pub(super) async fn query_devices(&self, call: &Call) -> Result<Response, Failure> {
         call.takes(&["continuation", "x-ms-continuation"])?;
-        if call.device()?.as_str() != QUERY {
-            // A device may be named like it, so that the address is one of a device for every other method.
-            let failure = Failure::new(Code::GenericMethodNotAllowed, "GET, PUT or DELETE a device");
-            return Ok(([(ALLOW, HeaderValue::from_static("DELETE, GET, HEAD, PUT"))], failure).into_response());
-        }
         let Query { query } = call.json()?;
         let words: Vec<_> = query.split_whitespace().map(str::to_ascii_lowercase).collect();
         if words != ["select", "*", "from", "devices"] {
@@ -62,17 +55,14 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
             ));
         }
         let count = item_count(call.header(&MAX_ITEM_COUNT)?)?;
-        let mut answer = registry.list(&DeviceFilter::default(), &call, count).await?;
+        let mut answer = self.list(&DeviceFilter::default(), call, count).await?;
         // They are devices and no twins, which are not kept here.
         answer.headers_mut().insert(ITEM_TYPE, HeaderValue::from_static("raw"));
         Ok(answer)
     }
 
     async fn list(&self, filter: &DeviceFilter, call: &Call, count: u16) -> Result<Response, Failure> {
-        let mut after: Option<DeviceId> = match call.continuation()? {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|_| Failure::argument("the continuation is not one of ours"))?),
-        };
+        let mut after = place(call)?;
         let mut list = List::default();
         for _ in 0..MAX_READS {
             let page = self.operations.registry.list(filter, after.as_ref(), count - list.count).await?;
@@ -96,7 +86,7 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         for device in devices {
             let document = DeviceDocument::new(device, presences.get(&device.id), &Keys::default());
             list.add(&document)?;
-            if list.json.len() >= LONG_ENOUGH {
+            if list.is_long_enough() {
                 return Ok(Some(device.id.clone()));
             }
         }
@@ -106,13 +96,13 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
 
 /// An array of JSON as it grows.
 #[derive(Debug, Default)]
-struct List {
+pub(super) struct List {
     json: String,
     count: u16,
 }
 
 impl List {
-    fn add(&mut self, document: &DeviceDocument) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string(document);
         let json = json.map_err(|_| Failure::new(Code::ServerError, "a device cannot be written"))?;
         if self.count > 0 {
@@ -123,14 +113,24 @@ impl List {
         Ok(())
     }
 
-    fn answer(self, next: Option<&DeviceId>) -> Response {
+    pub(super) const fn is_long_enough(&self) -> bool {
+        self.json.len() >= LONG_ENOUGH
+    }
+
+    pub(super) fn answer(self, next: Option<&DeviceId>) -> Response {
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         headers.extend(next.and_then(|id| HeaderValue::from_str(id.as_str()).ok()).map(|id| (CONTINUATION, id)));
         (headers, format!("[{}]", self.json)).into_response()
     }
 }
 
-fn filter(call: &Call) -> Result<DeviceFilter, Failure> {
+/// Where a list goes on.
+pub(super) fn place(call: &Call) -> Result<Option<DeviceId>, Failure> {
+    let place = call.continuation()?.map(str::parse).transpose();
+    place.map_err(|_| Failure::argument("the continuation is not one of ours"))
+}
+
+pub(super) fn filter(call: &Call) -> Result<DeviceFilter, Failure> {
     let state = call.parameter("state").map(|name| {
         let known = DeviceState::ALL.map(|state| state.name()).join(", ");
         DeviceState::from_name(name).ok_or_else(|| Failure::argument(format!("state is one of {known}")))

@@ -6,14 +6,15 @@ mod bulk;
 mod call;
 mod conditions;
 mod devices;
-mod document;
 mod door;
 mod entry;
+mod export;
 mod failure;
 mod jobs;
 mod list;
 mod modules;
 mod statistics;
+mod tagged;
 
 use std::sync::Arc;
 
@@ -56,9 +57,11 @@ where
         .route("/devices/", devices)
         .route(
             "/devices/{device}",
-            device.delete(Registry::<R, T>::delete_device).post(Registry::<R, T>::query_devices),
+            device.delete(Registry::<R, T>::delete_device).post(Registry::<R, T>::ask_for_devices),
         )
         .route("/devices/{device}/approve", post(Registry::<R, T>::approve))
+        .route("/devices/{device}/disable", post(Registry::<R, T>::disable))
+        .route("/devices/{device}/enable", post(Registry::<R, T>::enable))
         .route("/devices/{device}/renew", post(Registry::<R, T>::renew))
         .route("/devices/{device}/modules", get(Registry::<R, T>::list_modules))
         .route("/devices/{device}/modules/{module}", module.delete(Registry::<R, T>::delete_module))

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use cvm_interchange::{Authentication, Keys, present};
+use cvm_interchange::{Authentication, Keys, Moment, present};
 use cvm_provisioning::{
     Attestation, DeviceId, DeviceStore, ETag, Module, ModuleId, ModuleManager, ModuleSettings, OperationError,
     Precondition,
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::Registry;
 use super::call::Call;
 use super::conditions::{self, Put};
-use super::document::{UNKNOWN_MOMENT, read, tagged};
 use super::failure::Failure;
+use super::tagged::{read, tagged};
 
 /// Lost races before a change is given up.
 const TRIES: usize = 8;
@@ -43,8 +43,8 @@ struct ModuleDocument<'a> {
     generation_id: String,
     etag: String,
     connection_state: &'static str,
-    connection_state_updated_time: &'static str,
-    last_activity_time: &'static str,
+    connection_state_updated_time: Moment,
+    last_activity_time: Moment,
     cloud_to_device_message_count: u32,
     authentication: Authentication,
 }
@@ -58,8 +58,8 @@ impl<'a> ModuleDocument<'a> {
             generation_id: module.generation.to_string(),
             etag: module.etag().to_string(),
             connection_state: "Disconnected",
-            connection_state_updated_time: UNKNOWN_MOMENT,
-            last_activity_time: UNKNOWN_MOMENT,
+            connection_state_updated_time: Moment::UNKNOWN,
+            last_activity_time: Moment::UNKNOWN,
             cloud_to_device_message_count: 0,
             authentication: Authentication::of(&module.attestation, keys),
         }

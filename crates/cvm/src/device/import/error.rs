@@ -62,8 +62,8 @@ impl ImportError {
     }
 }
 
-impl From<BulkError<ImportError>> for DeviceError {
-    fn from(error: BulkError<ImportError>) -> Self {
+impl<R: std::error::Error + Into<Self>> From<BulkError<ImportError, R>> for DeviceError {
+    fn from(error: BulkError<ImportError, R>) -> Self {
         match error {
             BulkError::File(error) => ImportError::Line(error).into(),
             BulkError::Files(error) => error.into(),

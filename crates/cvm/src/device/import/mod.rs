@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use cvm_bulk::{Import, Summary};
+use cvm_bulk::{Summary, advance};
 use cvm_interchange::{ColumnMapping, DefaultProof, Defaults, Format, ImportReader, Options};
-use cvm_provisioning::{DeviceStore, GroupName, ImportMode, Operations, TemplateName};
+use cvm_provisioning::{GroupName, ImportMode, TemplateName};
 use serde_json::{Value, json};
 
 mod error;
@@ -15,11 +15,10 @@ mod journal;
 #[cfg(test)]
 mod tests;
 
-use super::DeviceError;
+use super::{DeviceError, DeviceRegistry};
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::progress::{Progress, Standing};
-use crate::registry::{now, origin};
 pub(super) use error::ImportError;
 use files::Files;
 use journal::Journal;
@@ -81,14 +80,16 @@ Examples:
   cvm device import serials.csv --proof claim --group berlin
   cvm device import list.csv --column device=SN --ignore-unknown-columns
   cvm device import devices.txt --tokens tokens.jsonl
-  cvm device import devices.jsonl --restore";
+  cvm device import devices.jsonl --restore
+  cvm device import serials.csv --tokens tokens.jsonl \\
+      --server https://cvm.example.com --operator-token-file anna.token";
 
 /// Lines that are worked on before it is written down.
 const BATCH: usize = 1_024;
 
 pub(super) async fn run(
     arguments: &ImportArguments,
-    operations: &Operations<impl DeviceStore>,
+    registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
     let length = arguments.length();
@@ -102,8 +103,7 @@ pub(super) async fn run(
     if let Some(journal) = &mut journal {
         journal.keep(&standing, begun.failures).map_err(DeviceError::from)?;
     }
-    let by = origin();
-    let import = Import { operations, by: &by, clock: now, dry_run: arguments.dry_run };
+    let registry = (!arguments.dry_run).then_some(registry);
     let mut progress = Progress::start(output);
     // What was through before is read over.
     for passed in reader.by_ref().take(usize::try_from(standing.records).unwrap_or(usize::MAX)) {
@@ -111,7 +111,7 @@ pub(super) async fn run(
     }
     let passed = reader.bytes_read();
     loop {
-        let advanced = import.advance(&mut reader, BATCH, kept.take().as_ref(), &mut files, &mut standing).await;
+        let advanced = advance(registry, &mut reader, BATCH, kept.take().as_ref(), &mut files, &mut standing).await;
         if !advanced.map_err(DeviceError::from)? {
             break;
         }

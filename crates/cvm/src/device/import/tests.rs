@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use cvm_provisioning::{
-    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, EnrolmentToken, Origin, Page, RegistryError,
-    TokenDigest, Tombstone,
+    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, Origin, Page,
+    RegistryError, TokenDigest, Tombstone,
 };
 use cvm_testkit::MemoryRegistry;
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::device::Table;
 use crate::output::Format as OutputFormat;
 
 #[derive(Debug, Parser)]
@@ -85,9 +86,9 @@ fn cut_off_after(writes: usize, takes_effect: bool, mode: &str) -> (MemoryRegist
     let output = Output::new(OutputFormat::Json);
     let registry = MemoryRegistry::default();
     let dying = Dying { registry: registry.clone(), left: writes.into(), takes_effect };
-    let first = run(&arguments(&[]), &Operations { registry: dying }, &output).now_or_never().unwrap();
+    let first = run(&arguments(&[]), &Table::new(dying), &output).now_or_never().unwrap();
     assert!(first.is_err(), "{writes}");
-    let alive = Operations { registry: registry.clone() };
+    let alive = Table::new(registry.clone());
     let begun_anew = run(&arguments(&[]), &alive, &output).now_or_never().unwrap().unwrap_err();
     assert!(begun_anew.advice().contains("--resume"), "{}", begun_anew.advice());
     // A line of the tokens that the machine had no time to finish.

@@ -1,0 +1,16 @@
+//! The registry of a server of one's own, over its API (docs/registry.md): what operators' commands do where there is no
+//! table to work on.
+
+mod arguments;
+mod ask;
+mod audit;
+mod devices;
+mod error;
+mod import;
+mod patience;
+mod refusal;
+mod token;
+
+pub(crate) use arguments::ServerArguments;
+pub(crate) use ask::RegistryApi;
+pub(crate) use error::ApiError;

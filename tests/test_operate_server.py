@@ -1,0 +1,416 @@
+"""`cvm device`, `cvm status` and `cvm audit` on a server of one's own: the same commands as on a table, over its API."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from local_aws import free_port
+from mqtt_device import CERTIFICATE
+from server import Server, openssl, start
+from stack import CVM
+
+ROWS = 4_000
+"""Rows of an import: a few of the command's batches."""
+
+NAMED = ["CVM_TABLE", "CVM_SERVER", "CVM_SERVER_CA", "CVM_OPERATOR_TOKEN", "CVM_OPERATOR_TOKEN_FILE", "CVM_AUDIT_TABLE"]
+
+
+class Desk:
+    """Somebody who operates a server with the command."""
+
+    def __init__(self, folder: Path, url: str, ca: Path | None = None, token: str | None = None) -> None:
+        self.folder = folder
+        self.environment = {name: value for name, value in os.environ.items() if name not in NAMED}
+        self.environment |= {"CVM_SERVER": url}
+        self.environment |= {"CVM_SERVER_CA": str(ca)} if ca else {}
+        self.environment |= {"CVM_OPERATOR_TOKEN": token} if token else {}
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess:
+        command = [str(argument) for argument in (CVM, *arguments)]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=300
+        )
+        assert "panicked" not in done.stderr, done.stderr
+        return done
+
+    def text(self, *arguments: object) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def json(self, *arguments: object) -> dict:
+        return json.loads(self.text(*arguments, "--output", "json"))
+
+    def lines(self, *arguments: object) -> list[dict]:
+        return [json.loads(line) for line in self.text(*arguments, "--output", "json").splitlines()]
+
+    def error(self, *arguments: object, code: int = 1) -> dict:
+        """What a run that must fail complained about."""
+        done = self.run(*arguments, "--output", "json")
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stderr.splitlines()[-1])["error"]
+
+
+def desk_of(server: Server, token: str | None = None) -> Desk:
+    return Desk(server.folder, server.url, server.ca, token or server.token)
+
+
+@pytest.fixture
+def desk(server: Server) -> Desk:
+    return desk_of(server)
+
+
+@contextmanager
+def serving(folder: Path, *options: object) -> Iterator[Server]:
+    folder.mkdir(exist_ok=True)
+    server = start(folder / "data", folder, *options)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_device_goes_through_its_life(server: Server, desk: Desk):
+    assert desk.text("device", "add", "sn-0001", "--token-out", "token", "--group", "berlin").startswith("✔ sn-0001 is")
+    device = server.vend("sn-0001", server.folder / "token")
+    shown = desk.json("device", "show", "sn-0001")
+    assert (shown["state"], shown["group"], shown["attestation"]["kind"]) == ("provisioned", "berlin", "token")
+    text = desk.text("device", "show", "sn-0001")
+    assert f"certificate   {shown['certificate']['certificateId']}" in text and "changed       " in text
+    openssl("x509", "-noout", "-in", device / CERTIFICATE)
+
+    disabled = desk.run("device", "disable", "sn-0001", "--reason", "lost, ticket 7")
+    assert disabled.returncode == 0 and "out of power" in disabled.stderr, disabled
+    listed = desk.lines("device", "list", "--status", "disabled", "--group", "berlin", "--changed-within", "1h")
+    assert [(device["deviceId"], device["statusReason"]) for device in listed] == [("sn-0001", "lost, ticket 7")]
+    assert desk.lines("device", "list", "--status", "enabled") == []
+    assert "sn-0001  provisioned  disabled" in desk.text("device", "list")
+    assert desk.json("device", "enable", "sn-0001")["status"] == "enabled"
+    assert desk.json("device", "renew", "sn-0001")["state"] == "registered"
+    assert desk.json("device", "delete", "sn-0001") == {"deviceId": "sn-0001", "deleted": True}
+    assert desk.error("device", "show", "sn-0001")["code"] == "not-found"
+    assert desk.error("device", "delete", "sn-0001")["code"] == "not-found"
+
+    trail = desk.lines("audit", "sn-0001")
+    assert [entry["action"] for entry in trail][-2:] == ["provisioned", "created"] and len(trail) >= 5
+    assert trail[0]["actor"] == server.ask("GET", "/audit?device=sn-0001").json[0]["actor"]
+
+
+def test_what_cannot_be_done_is_told_as_on_a_table(server: Server, desk: Desk):
+    token = desk.json("device", "add", "sn-1")["token"]
+    taken = desk.error("device", "add", "sn-1", "--token-out", "never")
+    assert taken["code"] == "exists" and "cvm device show sn-1" in taken["advice"]
+    assert not (server.folder / "never").exists()
+    assert token not in desk.text("device", "show", "sn-1", "--output", "json")
+    approve = desk.error("device", "approve", "sn-1")
+    assert approve["code"] == "not-quarantined" and "not in quarantine but registered" in approve["message"]
+    assert desk.error("device", "renew", "sn-1")["code"] == "not-provisioned"
+    settable = desk.run("device", "add", "sn-2", "--claim", "--parameter", "SerialNumber=x")
+    assert settable.returncode == 2 and "SerialNumber" in settable.stderr
+    added = desk.json("device", "add", "sn-2", "--trusted-user", "--parameter", "Site=a", "--template", "cameras")
+    assert (added["attestation"]["kind"], added["parameters"], added["template"]) == ("trusted-user", {"Site": "a"}, "cameras")
+
+
+def rows(folder: Path, count: int = ROWS) -> Path:
+    file = folder / "serials.csv"
+    file.write_text("serial,group\n" + "".join(f"SN-{row:06},batch-{row % 7}\n" for row in range(count)))
+    return file
+
+
+def tokens(file: Path) -> dict[str, str]:
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len({line["deviceId"] for line in kept}) == len(kept), "one token for each device"
+    return {line["deviceId"]: line["token"] for line in kept}
+
+
+def test_an_import_that_is_killed_goes_on_and_does_nothing_twice(server: Server, desk: Desk):
+    file = rows(server.folder)
+    journal = file.with_name("serials.csv.cvm-import")
+    command = [CVM, "device", "import", file, "--tokens", server.folder / "tokens"]
+    killed = subprocess.Popen(command, env=desk.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not (journal.exists() and json.loads(journal.read_text())["records"] >= 1_024):
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.002)
+    # In the middle of the batch that comes next.
+    time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert 0 < json.loads(journal.read_text())["records"] < ROWS, "it was cut off too late to say anything"
+    assert desk.error("device", "import", file, "--tokens", "tokens")["code"] == "cut-off"
+    done = desk.json("device", "import", file, "--tokens", "tokens", "--resume")
+    assert (done["created"], done["failed"]) == (ROWS, 0)
+    assert not journal.exists()
+    kept = tokens(server.folder / "tokens")
+    listed = desk.lines("device", "list")
+    assert {device["deviceId"] for device in listed} == set(kept) and len(listed) == ROWS
+    assert {device["version"] for device in listed} == {1}
+    actions = Counter(entry["action"] for entry in desk.lines("audit", "--limit", "100000"))
+    assert actions == {"created": ROWS}
+    for device in ["SN-000000", "SN-001100", "SN-002000", f"SN-{ROWS - 1:06}"]:
+        private = server.folder / f"{device}.token"
+        private.write_text(kept[device])
+        server.vend(device, private)
+
+
+class Cutting:
+    """A line to a server on which answers get lost: after a while, each fifth piece of what the server says ends its
+    connection instead."""
+
+    def __init__(self, server: Server, cuts: int) -> None:
+        self.port = int(server.url.rsplit(":", 1)[1])
+        self.left, self.pieces, self.lock = cuts, 0, threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.listener.getsockname()[1]}"
+
+    def accept(self) -> None:
+        while True:
+            near, _ = self.listener.accept()
+            far = socket.create_connection(("127.0.0.1", self.port))
+            threading.Thread(target=self.carry, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self.carry, args=(far, near, True), daemon=True).start()
+
+    def carry(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        try:
+            while piece := source.recv(65_536):
+                if answers and self.cuts():
+                    break
+                sink.sendall(piece)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cuts(self) -> bool:
+        with self.lock:
+            self.pieces += 1
+            cut = self.left > 0 and self.pieces > 30 and self.pieces % 5 == 0
+            self.left -= cut
+            return cut
+
+
+def test_an_answer_that_was_lost_is_no_error_when_it_is_asked_again(server: Server):
+    line = Cutting(server, cuts=4)
+    desk = Desk(server.folder, line.url, server.ca, server.token)
+    done = desk.json("device", "import", rows(server.folder), "--tokens", "tokens")
+    assert line.left == 0, "answers were lost"
+    assert (done["created"], done["failed"]) == (ROWS, 0)
+    listed = desk.lines("device", "list")
+    assert len(listed) == len(tokens(server.folder / "tokens")) == ROWS
+    assert {device["version"] for device in listed} == {1}
+    others = rows(server.folder, 10)
+    again = desk.error("device", "import", others, "--tokens", "more")
+    assert again["code"] == "lines-failed", "who registers them anew is told that they are there"
+
+
+def test_a_server_that_asks_for_a_slower_pace_is_waited_for(tmp_path):
+    with serving(tmp_path / "slow", "--rate-per-source", "10/s") as server:
+        done = desk_of(server).json("device", "import", rows(server.folder, 3_000), "--proof", "claim")
+        assert (done["created"], done["failed"]) == (3_000, 0)
+
+
+def test_lines_that_cannot_be_done_are_told_and_the_others_are_done(server: Server, desk: Desk):
+    desk.text("device", "add", "sn-1", "--claim")
+    module = {"id": "sn-1", "moduleId": "camera", "authentication": {"type": "sas"}}
+    lines = [
+        {"id": "sn-1", "importMode": "create", "authentication": {"type": "none"}},
+        {"id": "sn-2", "status": "disabled", "statusReason": "on hold"},
+        module,
+        {"id": "sn-3", "importMode": "delete"},
+        {"id": "no id"},
+    ]
+    (server.folder / "lines.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = desk.run("device", "import", "lines.json", "--tokens", "tokens", "--errors", "bad", "--output", "json")
+    assert done.returncode == 1, done.stderr
+    counts = json.loads(done.stdout)
+    assert (counts["created"], counts["failed"]) == (2, 3)
+    bad = [json.loads(line) for line in (server.folder / "bad").read_text().splitlines()]
+    told = sorted((line["line"], line["deviceId"], line["code"]) for line in bad)
+    assert told == [(1, "sn-1", "exists"), (4, "sn-3", "not-found"), (5, None, "invalid")]
+    camera = server.ask("GET", "/devices/sn-1/modules/camera").json
+    assert camera["authentication"]["type"] == "sas", "it has the token that was made for it"
+    assert desk.json("device", "show", "sn-2")["statusReason"] == "on hold"
+
+
+def test_a_device_that_is_there_keeps_its_proof_when_it_is_said_again(server: Server, desk: Desk):
+    desk.text("device", "add", "sn-1", "--token-out", "token")
+    lines = [{"id": "sn-1", "cvm": {"group": "berlin"}}, {"id": "sn-2", "cvm": {"group": "berlin"}}]
+    (server.folder / "lines.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = desk.json("device", "import", "lines.json", "--tokens", "tokens")
+    assert (done["created"], done["updated"]) == (1, 1)
+    assert set(tokens(server.folder / "tokens")) == {"sn-2"}
+    server.vend("sn-1", server.folder / "token")
+    assert desk.json("device", "show", "sn-1")["group"] == "berlin"
+    again = desk.json("device", "import", "lines.json", "--tokens", "others")
+    assert (again["unchanged"], (server.folder / "others").read_text()) == (2, "")
+    assert desk.json("device", "import", "lines.json", "--dry-run")["checked"] == 2
+
+
+def test_what_was_exported_is_put_back_into_another_server_as_it_was(server: Server, desk: Desk, tmp_path):
+    desk.text("device", "import", rows(server.folder, 1_200), "--tokens", "tokens")
+    desk.text("device", "add", "sn-1", "--token-out", "token", "--token-ttl", "7d")
+    device = server.vend("sn-1", server.folder / "token")
+    desk.text("device", "disable", "sn-1", "--reason", "sold")
+    assert desk.json("device", "export", "--out", "devices.jsonl")["devices"] == 1_201
+    exported = (server.folder / "devices.jsonl").read_text()
+    assert exported.count("tokenDigest") == 1_201 and desk.text("device", "export") == exported
+    assert "tokenDigest" not in desk.text("device", "export", "--exclude-digests", "--status", "disabled")
+    table = desk.text("device", "export", "--format", "csv", "--group", "batch-3").splitlines()
+    assert table[0].startswith("deviceId,status,") and len(table) == 1 + len(range(3, 1_200, 7))
+
+    with serving(tmp_path / "other") as other:
+        there = desk_of(other)
+        (other.folder / "devices.jsonl").write_text(exported)
+        done = there.json("device", "import", "devices.jsonl", "--restore")
+        assert (done["created"], done["failed"]) == (1_201, 0)
+        again = there.json("device", "import", "devices.jsonl", "--restore")
+        assert (again["unchanged"], again["failed"]) == (1_201, 0)
+        for name in ["sn-1", "SN-000007"]:
+            assert there.json("device", "show", name) == desk.json("device", "show", name)
+        assert sorted(there.text("device", "export").splitlines()) == sorted(exported.splitlines())
+        private = other.folder / "SN-000007.token"
+        private.write_text(tokens(server.folder / "tokens")["SN-000007"])
+        other.vend("SN-000007", private)
+    assert device.exists()
+
+
+def test_a_viewer_looks_and_changes_nothing(server: Server, desk: Desk):
+    desk.text("device", "add", "sn-1", "--claim")
+    viewer = server.ask("POST", "/tokens", {"name": "vera", "role": "viewer"}).json["token"]
+    vera = desk_of(server, viewer)
+    assert vera.json("device", "show", "sn-1")["deviceId"] == "sn-1"
+    assert vera.text("device", "export", "--format", "csv").count("sn-1") == 1
+    assert vera.json("status")["devices"] == 1
+    assert vera.lines("audit")[0]["action"] == "created"
+    (server.folder / "list.csv").write_text("serial\nsn-2\n")
+    for refused in [
+        ["add", "sn-2"], ["disable", "sn-1", "--reason", "x"], ["enable", "sn-1"], ["delete", "sn-1"],
+        ["import", "list.csv", "--proof", "claim"], ["export"],
+    ]:
+        error = vera.error("device", *refused)
+        assert error["code"] == "not-allowed" and "role operator" in error["advice"], (refused, error)
+    assert desk.json("status")["states"]["registered"] == 1
+    nobody = desk_of(server, viewer[:-1]).error("device", "list")
+    assert nobody["code"] == "unauthenticated" and "cvm token create" in nobody["advice"]
+
+
+def test_whoever_cannot_be_reached_or_trusted_is_told_and_what_to_do(server: Server, desk: Desk, tmp_path):
+    other_ca = tmp_path / "other.pem"
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+            "-subj", "/CN=other", "-keyout", tmp_path / "other.key", "-out", other_ca)
+    untrusted = Desk(tmp_path, server.url, other_ca, server.token).error("device", "list")
+    assert untrusted["code"] == "no-answer" and "--server-ca" in untrusted["advice"], untrusted
+    system = Desk(tmp_path, server.url, None, server.token).error("device", "list")
+    assert "--server-ca" in system["advice"], system
+    down = Desk(tmp_path, f"https://localhost:{free_port()}", server.ca, server.token).error("device", "list")
+    assert "server is running" in down["advice"], down
+    elsewhere = Desk(tmp_path, f"{server.url}/nowhere", server.ca, server.token).error("device", "list")
+    assert "--server" in elsewhere["advice"], elsewhere
+    plain = Desk(tmp_path, "http://cvm.example.com", None, server.token).error("device", "list", code=2)
+    assert "plain http" in plain["message"]
+
+
+def test_a_token_is_private_and_one_registry_is_named(server: Server, desk: Desk):
+    file = server.folder / "operator.token"
+    file.write_text(f"{server.token}\n")
+    del desk.environment["CVM_OPERATOR_TOKEN"]
+    file.chmod(0o644)
+    assert "chmod 600" in desk.error("device", "list", "--operator-token-file", file)["advice"]
+    file.chmod(0o600)
+    assert desk.lines("device", "list", "--operator-token-file", file) == []
+    assert "CVM_OPERATOR_TOKEN" in desk.error("device", "list", code=2)["advice"]
+    desk.environment["CVM_OPERATOR_TOKEN_FILE"] = str(file)
+    assert desk.lines("device", "list") == []
+    for command in [["device", "list"], ["status"]]:
+        two = desk.error(*command, "--table", "cvm-devices", code=2)
+        assert "CVM_TABLE" in two["advice"] and "CVM_SERVER" in two["advice"]
+    assert desk.error("audit", "--audit-table", "cvm-audit", code=2)["code"] == "usage"
+    assert "entries are as they were" in desk.text("audit", "verify", "--data", server.data)
+    desk.environment["CVM_SERVER"] = ""
+    none = desk.error("device", "list", code=2)
+    assert "--table" in none["advice"] and "--server" in none["advice"]
+    # A table alone can be asked for claims.
+    assert "--server" not in desk.error("claim", "list", code=2)["advice"]
+
+
+def test_status_counts_what_there_is(server: Server, desk: Desk):
+    server.vend("sn-1", server.register("sn-1"))
+    server.register("sn-2")
+    desk.text("device", "disable", "sn-2", "--reason", "on hold")
+    fleet = desk.json("status", "--expiring", "3650d")
+    assert (fleet["devices"], fleet["disabled"], fleet["certificates"]) == (2, 1, 1)
+    assert (fleet["certificatesExpiring"], fleet["recently"]["provisionedLastHour"]) == (1, 1)
+    assert (fleet["states"]["provisioned"], fleet["connected"]) == (1, 0)
+    assert "devices       2" in desk.text("status")
+
+
+DEVICE = {"deviceId": "sn-1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (200, {}, b"<html>"),
+        (200, {}, b"[" * 100_000),
+        (200, {}, b'"' + b"x" * (20 << 20) + b'"'),
+        (200, {}, json.dumps([DEVICE]).encode()),
+        (200, {"x-ms-continuation": "again"}, b"[]"),
+        (302, {"location": "http://127.0.0.1:1/"}, b""),
+        (404, {}, b'{"Message": 7}'),
+        (418, {"x-request-id": "x" * 9_000}, b'{"Message": "ErrorCode:\\u001b[2J;' + b"x" * 9_000 + b'"}'),
+        (400, {}, json.dumps({"isSuccessful": True, "errors": [], "warnings": [], "cvm": {"entries": []}}).encode()),
+        (200, {}, json.dumps({"isSuccessful": True, "errors": [], "warnings": [], "cvm": {"entries": [None]}}).encode()),
+        (503, {"retry-after": "18446744073709551615"}, b"{}"),
+        (429, {"retry-after": "86400"}, b"{}"),
+    ],
+)
+def test_threat_26_whatever_a_server_answers_is_an_error_and_no_more(tmp_path, status, headers, body):
+    class Hostile(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            try:
+                self.wfile.write(body)
+            except OSError:
+                pass
+
+        do_POST = do_PUT = do_DELETE = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    hostile = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    threading.Thread(target=hostile.serve_forever, daemon=True).start()
+    desk = Desk(tmp_path, f"http://127.0.0.1:{hostile.server_port}", token="cvm_token")
+    (tmp_path / "list.csv").write_text("serial\nsn-1\n")
+    for command in [
+        ["device", "show", "sn-1"], ["device", "list"], ["device", "export"], ["device", "delete", "sn-1"],
+        ["device", "add", "sn-1"], ["device", "import", "list.csv", "--proof", "claim"], ["status"], ["audit"],
+    ]:
+        (tmp_path / "list.csv.cvm-import").unlink(missing_ok=True)
+        done = desk.run(*command)
+        assert done.returncode == 1 and "next:" in done.stderr, (command, done)
+        assert "\x1b" not in done.stderr and len(done.stderr) < 4_000, done.stderr
+    hostile.shutdown()
