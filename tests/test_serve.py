@@ -17,7 +17,22 @@ from stack import CVM, until
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-def test_a_newcomer_has_a_certificate_in_three_commands(server: Server):
+def test_what_is_said_at_the_first_start_can_be_pasted(tmp_path):
+    command = [CVM, "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path) as process:
+        try:
+            said = []
+            while not said or "show what there is" not in said[-1]:
+                assert (line := process.stdout.readline()), said
+                said.append(line)
+            lines = "".join(line.removeprefix("    ") for line in said if line.startswith("    "))
+            pasted = subprocess.run(["sh", "-eux", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            assert pasted.returncode == 0 and "sn-0001/certificate.pem: OK" in pasted.stdout, pasted
+        finally:
+            process.terminate()
+
+
+def test_a_newcomer_has_a_certificate_and_keeps_it_where_the_answer_is_lost(server: Server):
     token = server.register("sn-0001")
     device = server.vend("sn-0001", token)
     assert "OK" in openssl("verify", "-CAfile", server.ca, "-purpose", "sslclient", device / CERTIFICATE)

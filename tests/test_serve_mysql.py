@@ -76,6 +76,16 @@ def test_servers_on_one_database_are_one(database, tmp_path):
             assert serial in openssl("crl", "-noout", "-text", "-in", server.crl)
         after = [number(server.crl) for server in (one, two)]
         assert min(after) > max(before) and after[0] == after[1], (before, after)
+        stranger = subprocess.run(
+            [CVM, "serve", "--data", tmp_path / "stranger", "--listen", "127.0.0.1:0", *database],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert stranger.returncode == 1 and "put the folder ca/ of that CA" in stranger.stderr, stranger.stderr
+        verify = [CVM, "audit", "verify", *database]
+        whole = subprocess.run(verify, capture_output=True, text=True, timeout=30)
+        assert whole.returncode == 0 and "3 entries are as they were written" in whole.stdout, whole
         for server in (one, two):
             assert not (server.data / "registry").exists()
             shown = Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode() + server.log.read_text()
@@ -94,9 +104,10 @@ def test_a_job_is_gone_on_with_by_another_server_when_its_own_is_killed(database
     shared = [*database, "--job-folder", jobs, "--rate-per-source", "1000000/s"]
     one = start(folders[0] / "data", folders[0], *shared)
     for folder in ["ca", "operators"]:
-        shutil.copytree(one.data / folder, folders[1] / "data" / folder)
+        for data in ["data", "other"]:
+            shutil.copytree(one.data / folder, folders[1] / data / folder)
     two = start(folders[1] / "data", folders[1], *shared)
-    # Whose folder is another one leaves the job alone.
+    # Whose folder of jobs is another one leaves the job alone.
     three = start(folders[1] / "other", folders[1], *database)
     two.token = one.token
     devices = [f"sn-{number:05}" for number in range(10_000)]

@@ -120,7 +120,8 @@ async fn of_two_operators_with_one_entity_tag_one_wins() {
     let operations = Operations { registry: database.registry("operators").await };
     let served = Registry { operations, trail: MemoryTrail::default() };
     let operator = Operator(Actor::new("anna").unwrap());
-    let jobs = Jobs { store: MemoryJobs::default(), bucket: "fleet".to_owned() };
+    let (files, output) = ("s3://fleet".parse().unwrap(), "s3://fleet/jobs".parse().unwrap());
+    let jobs = Jobs { store: MemoryJobs::default(), files, output };
     let router = registry_router(served, jobs.routes(), || fixture::NOW).layer(Extension(operator));
     let put = |tag: Option<HeaderValue>, body: String| {
         let mut request = Request::put("/devices/sn-1").body(Body::from(body)).unwrap();

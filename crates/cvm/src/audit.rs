@@ -10,6 +10,7 @@ use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, 
 use cvm_sql::{BrokenChain, OpenError, SqlRegistry, Verified};
 
 use crate::arguments::TimeToLive;
+use crate::database::{self, Database, InvalidDatabase, PasswordError};
 use crate::error::CommandError;
 use crate::output::{Output, printable};
 use crate::registry::{self, now};
@@ -51,11 +52,36 @@ enum AuditVerb {
 /// Each entry has the hash of the one before it, so that one which was changed or taken out shows. Who can write to the
 /// whole database could write all of it anew: keep the hashes that this shows where they cannot, and compare.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cvm audit verify --data /var/lib/cvm")]
+#[command(after_help = VERIFY_EXAMPLES)]
 struct VerifyArguments {
     #[command(flatten)]
     folder: FolderArguments,
+    /// Where the registry is, as `cvm serve` is told: mysql://USER@HOST:PORT/DATABASE, or `sqlite` in the folder of --data
+    #[arg(long, env = "CVM_DATABASE", value_name = "DATABASE", default_value = "sqlite", hide_env_values = true)]
+    database: String,
+    /// A file with the password of the database, for nobody else to read; the variable CVM_DATABASE_PASSWORD can have it
+    /// instead
+    #[arg(long, env = "CVM_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
 }
+
+impl VerifyArguments {
+    fn open(&self) -> Result<SqlRegistry, AuditError> {
+        let password = database::password(self.database_password_file.as_deref())?;
+        let database = Database::parse(&self.database, password.as_deref().map(String::as_str))?;
+        let folder = self.folder.registry();
+        match (&database, folder) {
+            (Database::Sqlite, None) => Err(AuditError::NoTable),
+            (_, folder) => Ok(database.look_into(&folder.unwrap_or_default())?),
+        }
+    }
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  cvm audit verify --data /var/lib/cvm
+  cvm audit verify --database mysql://cvm@db.example.com/cvm \\
+      --database-password-file database.password";
 
 /// Where a server of one's own is.
 #[derive(Args, Debug)]
@@ -66,9 +92,12 @@ struct FolderArguments {
 }
 
 impl FolderArguments {
+    fn registry(&self) -> Option<PathBuf> {
+        self.data.as_ref().map(|data| data.join("registry"))
+    }
+
     fn open(&self) -> Result<Option<SqlRegistry>, AuditError> {
-        let opened = self.data.as_ref().map(|data| SqlRegistry::look_into(&data.join("registry")));
-        Ok(opened.transpose()?)
+        Ok(self.registry().map(|folder| SqlRegistry::look_into(&folder)).transpose()?)
     }
 }
 
@@ -129,10 +158,14 @@ impl Trail for RegistryApi<'_> {
 pub(crate) enum AuditError {
     #[error("the audit trail was changed {place}")]
     Changed { place: String },
+    #[error(transparent)]
+    Database(#[from] InvalidDatabase),
     #[error("there is no audit trail to read")]
     NoTable,
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     #[error("the audit trail cannot be read")]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -146,7 +179,8 @@ impl AuditError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
-            Self::NoTable | Self::Several => "usage",
+            Self::Database(_) | Self::NoTable | Self::Several => "usage",
+            Self::Password(_) => "file",
             Self::Open(_) | Self::Registry(_) => "registry",
             Self::Server(error) => error.code(),
         }
@@ -158,7 +192,12 @@ impl AuditError {
             Self::Changed { .. } => {
                 "do not trust it from there on; compare it with a copy, and find out who could write to it".to_owned()
             }
-            Self::Open(_) => "check that --data is the folder of `cvm serve`".to_owned(),
+            Self::Database(_) => "give --database as `cvm serve` is told it".to_owned(),
+            Self::Open(_) => "check that --data is the folder of `cvm serve`, or that --database answers".to_owned(),
+            Self::Password(PasswordError::File(error)) => error.advice(),
+            Self::Password(PasswordError::Two) => {
+                "leave out --database-password-file, or unset the variable".to_owned()
+            }
             Self::NoTable => {
                 "give --audit-table, or `export CVM_AUDIT_TABLE=` the stack's output AuditTableName; with `cvm serve`, \
                  give --server and --operator-token-file, or on its machine --data"
@@ -177,7 +216,7 @@ impl AuditError {
     /// Whether the command could never have worked.
     pub(crate) const fn is_usage(&self) -> bool {
         match self {
-            Self::NoTable | Self::Several => true,
+            Self::Database(_) | Self::NoTable | Self::Password(PasswordError::Two) | Self::Several => true,
             Self::Server(error) => error.is_usage(),
             _ => false,
         }
@@ -186,8 +225,8 @@ impl AuditError {
 
 /// Runs `cvm audit`.
 pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<(), CommandError> {
-    if let Some(AuditVerb::Verify(VerifyArguments { folder })) = &arguments.verb {
-        return verify(&folder.open()?.ok_or(AuditError::NoTable)?, output).await;
+    if let Some(AuditVerb::Verify(arguments)) = &arguments.verb {
+        return verify(&arguments.open()?, output).await;
     }
     if let Some(server) = arguments.server.open(output).map_err(AuditError::from)? {
         arguments.trail.is_not_named()?;

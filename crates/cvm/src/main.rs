@@ -11,6 +11,7 @@ mod ca_key;
 mod certificate;
 mod claim;
 mod cli;
+mod database;
 mod device;
 mod error;
 mod facts;

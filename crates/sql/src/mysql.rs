@@ -49,12 +49,21 @@ impl MySql {
     /// Whoever calls may be in an executor of their own, in which nothing may be waited for, and in which no other
     /// executor may come to its end: all of it is done on a thread beside it.
     pub(crate) fn open(address: &str) -> Result<Self, OpenError> {
+        Self::open_to(Purpose::Work, address)
+    }
+
+    /// Opens it to be looked into, and changes nothing.
+    pub(crate) fn look_into(address: &str) -> Result<Self, OpenError> {
+        Self::open_to(Purpose::Look, address)
+    }
+
+    fn open_to(purpose: Purpose, address: &str) -> Result<Self, OpenError> {
         let opts = Opts::from_url(address).map_err(|source| OpenError::Address { source: source.into() })?;
-        let opened = thread::scope(|scope| scope.spawn(|| Self::open_here(&opts)).join());
+        let opened = thread::scope(|scope| scope.spawn(|| Self::open_here(purpose, &opts)).join());
         opened.map_err(|_| OpenError::Database { source: "the opening of it panicked".into() })?
     }
 
-    fn open_here(opts: &Opts) -> Result<Self, OpenError> {
+    fn open_here(purpose: Purpose, opts: &Opts) -> Result<Self, OpenError> {
         let failed = |source: std::io::Error| OpenError::Database { source: source.into() };
         let opts = Opts::from(OptsBuilder::from_opts(opts.clone()).init(vec![LOCK_WAIT]));
         let (work, queue) = sync_channel(WAITING);
@@ -63,9 +72,12 @@ impl MySql {
         for _ in 0..CONNECTIONS {
             let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
             let waiter = Waiter { runtime, longest: LONGEST };
-            sessions.push(Session { waiter, opts: opts.clone(), connection: None });
+            sessions.push(Session { purpose, waiter, opts: opts.clone(), connection: None });
         }
-        sessions[0].migrate()?;
+        match purpose {
+            Purpose::Work => sessions[0].migrate()?,
+            Purpose::Look => sessions[0].connect()?,
+        }
         for session in sessions {
             let queue = Arc::clone(&queue);
             let thread = thread::Builder::new().name("registry-mysql".to_owned());
@@ -75,8 +87,18 @@ impl MySql {
     }
 }
 
+/// What it is opened for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// It may be written to.
+    Work,
+    /// It may be read alone.
+    Look,
+}
+
 /// A connection, as far as there is one.
 struct Session {
+    purpose: Purpose,
     waiter: Waiter,
     opts: Opts,
     connection: Option<Chained>,
@@ -98,9 +120,12 @@ impl Chained {
         Ok(Self { connection, chain: i64::from_be_bytes(chain) })
     }
 
-    fn begin<'a>(&'a mut self, waiter: &'a Waiter) -> Result<Open<'a>, NoAnswer> {
+    fn begin<'a>(&'a mut self, purpose: Purpose, waiter: &'a Waiter) -> Result<Open<'a>, NoAnswer> {
         let mut options = TxOpts::default();
         options.with_isolation_level(IsolationLevel::ReadCommitted);
+        if matches!(purpose, Purpose::Look) {
+            options.with_readonly(true);
+        }
         let transaction = waiter.wait(self.connection.start_transaction(options))?;
         Ok(Open { waiter, transaction, chain: self.chain })
     }
@@ -156,13 +181,13 @@ impl Session {
     }
 
     fn try_to(&mut self, work: &mut dyn Work) -> Result<(), SqlError> {
-        let Self { waiter, opts, connection } = self;
+        let Self { purpose, waiter, opts, connection } = self;
         let mut open = match connection {
-            Some(earlier) => earlier.begin(waiter).map_err(|error| match error {
+            Some(earlier) => earlier.begin(*purpose, waiter).map_err(|error| match error {
                 NoAnswer::Error(error) => SqlError::Lost(error.into()),
                 silence @ NoAnswer::Silence(_) => silence.into(),
             })?,
-            none => none.insert(Chained::connect(waiter, opts)?).begin(waiter)?,
+            none => none.insert(Chained::connect(waiter, opts)?).begin(*purpose, waiter)?,
         };
         match work.run(&mut open) {
             Ok(()) => Ok(waiter.wait(open.transaction.commit())?),
@@ -175,19 +200,24 @@ impl Session {
         }
     }
 
+    fn connect(&mut self) -> Result<(), OpenError> {
+        let connected = Chained::connect(&self.waiter, &self.opts);
+        self.connection = Some(connected.map_err(|error| connect_error(&self.opts, error))?);
+        Ok(())
+    }
+
     /// Brings the schema up to date; of several servers that start at once, one does.
     fn migrate(&mut self) -> Result<(), OpenError> {
-        let Self { waiter, opts, connection } = self;
-        let connected = Chained::connect(waiter, opts).map_err(|error| connect_error(opts, error))?;
-        waiter.longest = LONGEST_OF_SCHEMA;
-        let made = make_schema(waiter, connection.insert(connected));
-        waiter.longest = LONGEST;
+        self.connect()?;
+        self.waiter.longest = LONGEST_OF_SCHEMA;
+        let made = self.connection.as_mut().map_or(Ok(()), |connection| make_schema(&self.waiter, connection));
+        self.waiter.longest = LONGEST;
         made
     }
 }
 
 fn make_schema(waiter: &Waiter, connection: &mut Chained) -> Result<(), OpenError> {
-    let mut open = connection.begin(waiter).map_err(SqlError::from)?;
+    let mut open = connection.begin(Purpose::Work, waiter).map_err(SqlError::from)?;
     let locked = open.query("SELECT COALESCE(GET_LOCK('cvm-schema', 60), 0)", &[])?;
     if locked.first().map(|row| row.integer(0)).transpose()? != Some(1) {
         return Err(OpenError::Migrating);

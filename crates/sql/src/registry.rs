@@ -18,7 +18,7 @@ pub struct SqlRegistry {
 #[derive(Debug)]
 enum Database {
     MySql(MySql),
-    Sqlite(Sqlite),
+    Sqlite(Box<Sqlite>),
 }
 
 impl SqlRegistry {
@@ -28,7 +28,7 @@ impl SqlRegistry {
     ///
     /// [`OpenError`].
     pub fn in_folder(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::new(Database::Sqlite(Sqlite::open(folder)?)) })
+        Ok(Self { database: Arc::new(Database::Sqlite(Box::new(Sqlite::open(folder)?))) })
     }
 
     /// The registry in a folder, to be looked into alone: whoever has it open goes on, and every change is refused.
@@ -37,7 +37,7 @@ impl SqlRegistry {
     ///
     /// [`OpenError`].
     pub fn look_into(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::new(Database::Sqlite(Sqlite::look_into(folder)?)) })
+        Ok(Self { database: Arc::new(Database::Sqlite(Box::new(Sqlite::look_into(folder)?))) })
     }
 
     /// The registry on a MySQL or MariaDB at `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, which any number of servers may
@@ -53,6 +53,15 @@ impl SqlRegistry {
     /// Whether other servers may have it open, too.
     pub fn is_shared(&self) -> bool {
         matches!(*self.database, Database::MySql(_))
+    }
+
+    /// The same, to be looked into alone: its schema stays as it is, and every change is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn look_into_mysql(address: &str) -> Result<Self, OpenError> {
+        Ok(Self { database: Arc::new(Database::MySql(MySql::look_into(address)?)) })
     }
 
     /// Does this in one transaction that writes, and returns when it is on the disk.

@@ -4,24 +4,17 @@ use std::path::Path;
 
 use cvm_authority::ServerName;
 use cvm_provisioning::RefusedKeys;
-use zeroize::Zeroizing;
 
 use super::arguments::ServeArguments;
 use super::connections::Bounds;
-use super::database::Database;
-use super::platform::{DYNAMODB, Platform};
+use super::platform::Platform;
 use super::settings::{Settings, SettingsError, Wrong};
 use super::tls::ServerCertificate;
 use super::tls_files::TlsFiles;
 use super::{OPERATORS, REGISTRY, now};
+use crate::database::{self, DYNAMODB, Database, PasswordError};
 use crate::error::with_causes;
-use crate::file;
 use crate::own_ca::CaFolder;
-
-/// The variable of the database's password. It is no option, so that nobody reads it in a list of processes.
-const DATABASE_PASSWORD: &str = "CVM_DATABASE_PASSWORD";
-/// The longest password, in bytes.
-const MAX_PASSWORD: usize = 1024;
 
 /// What follows from the options.
 #[derive(Debug)]
@@ -40,7 +33,7 @@ impl Checked {
         let mut tell = |key: &str, text: String| wrong.push(Wrong { key: key.to_owned(), text });
         let certificate = certificate(arguments, &mut tell);
         let bounds = bounds(arguments, &mut tell);
-        let database = database(arguments, &mut tell);
+        let database = database_of(arguments, &mut tell);
         let platform = Platform::of(settings, database, &mut tell);
         let mut taken = vec![("listen", arguments.listen)];
         let others = [("metrics-listen", arguments.metrics_listen), ("revocation-listen", arguments.revocation_listen)];
@@ -88,7 +81,7 @@ fn certificate(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) 
 }
 
 /// The database with its password. A table of DynamoDB is none: the credentials of the AWS environment open it.
-fn database(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> Option<Database> {
+fn database_of(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> Option<Database> {
     if arguments.database.starts_with(DYNAMODB) {
         if arguments.database_password_file.is_some() {
             let text = "DynamoDB has none, but the credentials of the AWS environment: leave it away";
@@ -96,21 +89,18 @@ fn database(arguments: &ServeArguments, tell: &mut impl FnMut(&str, String)) -> 
         }
         return None;
     }
-    let variable = std::env::var(DATABASE_PASSWORD).ok().filter(|value| !value.is_empty());
-    let file = arguments.database_password_file.as_deref().map(|path| file::read_private_text(path, MAX_PASSWORD));
-    let password = match (variable, file) {
-        (Some(_), Some(_)) => {
-            let text = format!("{DATABASE_PASSWORD} has a password, too: give one of them");
-            tell("database-password-file", text);
+    let password = match database::password(arguments.database_password_file.as_deref()) {
+        Ok(password) => password,
+        Err(error) => {
+            let advice = match &error {
+                PasswordError::File(error) => format!("; {}", error.advice()),
+                PasswordError::Two => String::new(),
+            };
+            tell("database-password-file", format!("{}{advice}", with_causes(&error)));
             return None;
         }
-        (None, Some(Err(error))) => {
-            tell("database-password-file", format!("{}; {}", with_causes(&error), error.advice()));
-            return None;
-        }
-        (variable, file) => Zeroizing::new(variable.or_else(|| file?.ok()).unwrap_or_default()),
     };
-    let password = Some(password.trim_end_matches(['\r', '\n'])).filter(|password| !password.is_empty());
+    let password = password.as_deref().map(String::as_str);
     match Database::parse(&arguments.database, password) {
         Ok(database) => Some(database),
         Err(error) => {

@@ -20,7 +20,6 @@ mod check;
 mod claims;
 mod client_certificates;
 mod connections;
-mod database;
 mod decisions;
 mod enforcement;
 mod error;
@@ -52,7 +51,6 @@ pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
 use self::check::Checked;
 use self::connections::{Bounds, Connections};
-use self::database::Database;
 use self::jobs::{JobWorker, Working};
 use self::listener::Listener;
 use self::metrics::{Metrics, Observed};
@@ -64,6 +62,7 @@ use self::signals::{told_to_end, told_to_look};
 use self::source::TrustedProxies;
 use self::tls::{ServerCertificate, ServerTls};
 use crate::ca_key::CaKey;
+use crate::database::Database;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::Output;
@@ -202,8 +201,8 @@ fn welcome(
     let ca = CaFolder::of_data(&arguments.data).bundle_path();
     let ca = Some(ca.display().to_string()).filter(|_| is_own || arguments.platform == PlatformName::Own);
     let trusted = ca.as_deref().filter(|_| is_own);
-    let option = |option| trusted.map(|ca| format!("{option} {ca} ")).unwrap_or_default();
-    let (cacert, root_ca) = (option("--cacert"), option("--root-ca"));
+    let root_ca = trusted.map(|ca| format!("--root-ca {ca} ")).unwrap_or_default();
+    let server_ca = trusted.map(|ca| format!(" CVM_SERVER_CA={ca}")).unwrap_or_default();
     // As it was called: not everybody has it where their shell looks.
     let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
     output.json(&serde_json::json!({ "url": url, "ca": ca, "operatorToken": token }))?;
@@ -220,15 +219,16 @@ fn welcome(
         "
 This token lets you operate it; it is not shown again, and ends in a day. `cvm token create` makes others.
 
+    export CVM_SERVER={url}{server_ca}
     export CVM_OPERATOR_TOKEN={token}
 
 A first device: put it on the allowlist, have it ask for its certificate, and check what it got.
 
-    curl -s {cacert}-H \"Authorization: Bearer $CVM_OPERATOR_TOKEN\" --json '{{}}' -X PUT {url}/devices/sn-0001 \\
-        | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"authentication\"][\"symmetricKey\"][\"primaryKey\"])' \\
-        > sn-0001.token && chmod 600 sn-0001.token
+    {program} device add sn-0001 --token-out sn-0001.token
     {program} vend --url {url} {root_ca}--device sn-0001 --token-file sn-0001.token --out sn-0001
     {check}
+
+`cvm device import` loads many, `cvm device list`, `cvm status` and `cvm audit` show what there is and what happened.
 "
     ))?;
     Ok(())

@@ -11,15 +11,13 @@ use cvm_provisioning::{ProvisioningTemplate, TemplateName, Templates};
 use cvm_sql::{OpenError, SqlRegistry};
 
 use super::claims::Claims;
-use super::database::Database;
 use super::settings::{Origin, Settings};
+use crate::database::{DYNAMODB, Database};
 use crate::error::with_causes;
 use crate::file;
 
 /// The longest file with a template or a certificate, in bytes.
 const MAX_FILE: usize = 64 * 1024;
-/// What stands before the name of a table.
-pub(super) const DYNAMODB: &str = "dynamodb:";
 
 /// Who makes certificates and lets devices in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

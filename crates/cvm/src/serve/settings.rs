@@ -17,8 +17,8 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::arguments::ServeArguments;
-use super::database::without_password;
 use crate::cli;
+use crate::database::without_password;
 use crate::file::{self, FileError};
 use crate::output::{Output, printable};
 

@@ -7,11 +7,18 @@ use cvm_sql::{OpenError, SqlRegistry};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::platform::DYNAMODB;
+use crate::file::{self, FileError};
+
+/// What a table of DynamoDB is named after.
+pub(crate) const DYNAMODB: &str = "dynamodb:";
+/// The variable of the database's password. It is no option, so that nobody reads it in a list of processes.
+const PASSWORD: &str = "CVM_DATABASE_PASSWORD";
+/// The longest password, in bytes.
+const MAX_PASSWORD: usize = 1024;
 
 /// The database of the registry.
 #[derive(Clone)]
-pub(super) enum Database {
+pub(crate) enum Database {
     /// MySQL or MariaDB, with the password, if there is one; and whether that stood in the address as it was given.
     MySql { address: Url, password_was_in_address: bool },
     /// SQLite in the folder of the server.
@@ -20,7 +27,7 @@ pub(super) enum Database {
 
 impl Database {
     /// The database that this text names, with a password from elsewhere.
-    pub(super) fn parse(text: &str, password: Option<&str>) -> Result<Self, InvalidDatabase> {
+    pub(crate) fn parse(text: &str, password: Option<&str>) -> Result<Self, InvalidDatabase> {
         if text == "sqlite" {
             return match password {
                 Some(_) => Err(InvalidDatabase::NeedsNoPassword),
@@ -47,15 +54,23 @@ impl Database {
     }
 
     /// Opens it, and brings its schema up to date.
-    pub(super) fn open(&self, folder: &Path) -> Result<SqlRegistry, OpenError> {
+    pub(crate) fn open(&self, folder: &Path) -> Result<SqlRegistry, OpenError> {
         match self {
             Self::MySql { address, .. } => SqlRegistry::on_mysql(address.as_str()),
             Self::Sqlite => SqlRegistry::in_folder(folder),
         }
     }
 
+    /// The same to be looked into alone, whoever works on it.
+    pub(crate) fn look_into(&self, folder: &Path) -> Result<SqlRegistry, OpenError> {
+        match self {
+            Self::MySql { address, .. } => SqlRegistry::look_into_mysql(address.as_str()),
+            Self::Sqlite => SqlRegistry::look_into(folder),
+        }
+    }
+
     /// Whether a password stands where others may see it.
-    pub(super) const fn shows_password(&self) -> bool {
+    pub(crate) const fn shows_password(&self) -> bool {
         matches!(self, Self::MySql { password_was_in_address: true, .. })
     }
 }
@@ -69,8 +84,29 @@ impl fmt::Debug for Database {
     }
 }
 
+/// The password of a database, in a file for nobody else to read or in the variable, if there is one.
+pub(crate) fn password(file: Option<&Path>) -> Result<Option<Zeroizing<String>>, PasswordError> {
+    let variable = std::env::var(PASSWORD).ok().filter(|value| !value.is_empty()).map(Zeroizing::new);
+    let text = match (variable, file) {
+        (Some(_), Some(_)) => return Err(PasswordError::Two),
+        (None, Some(path)) => Some(Zeroizing::new(file::read_private_text(path, MAX_PASSWORD)?)),
+        (variable, None) => variable,
+    };
+    let password = text.map(|text| Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+    Ok(password.filter(|password| !password.is_empty()))
+}
+
+/// Why there is no password.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PasswordError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{PASSWORD} has a password, too: give one of them")]
+    Two,
+}
+
 /// The address of a database as it may be shown.
-pub(super) fn without_password(address: &str) -> String {
+pub(crate) fn without_password(address: &str) -> String {
     match address.parse::<Url>() {
         Ok(mut address) if address.scheme() == "mysql" => {
             if address.password().is_some() {
@@ -87,7 +123,7 @@ pub(super) fn without_password(address: &str) -> String {
 
 /// A text names no database. What it was is not said again: it may have a password in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum InvalidDatabase {
+pub(crate) enum InvalidDatabase {
     #[error("give `sqlite`, mysql://USER@HOST:PORT/DATABASE, or with the platform aws dynamodb:TABLE")]
     Address,
     #[error("a password is given, and SQLite has none: leave it away, or give the address of the database")]
