@@ -1,11 +1,11 @@
 //! The item of a device, read and written inside a transaction.
 
-use cvm_provisioning::{AuditEntry, Device, DeviceId, Origin, RegistryWrite, Timestamp};
+use cvm_provisioning::{AuditEntry, CertificateId, Device, DeviceId, Origin, RegistryWrite, Timestamp};
 use cvm_records::DeviceRecord;
 
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
-use crate::{audit_trail, decisions};
+use crate::{audit_trail, decisions, ledger};
 
 /// The device, as it is for as long as the transaction lasts.
 pub(crate) fn lock(connection: &mut dyn Connection, id: &DeviceId) -> Result<Option<Device>, SqlError> {
@@ -32,6 +32,7 @@ pub(crate) fn insert(connection: &mut dyn Connection, device: &Device, by: &Orig
         "INSERT INTO devices (version, state, enabled, device_group, template, certificate, unsettled_since, \
          succession_ends, updated_at, record, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         device,
+        device.indexed_certificate(),
     )?;
     tell(connection, None, Some(device), by)
 }
@@ -46,11 +47,16 @@ pub(crate) fn update(
     if before == *after {
         return Ok(());
     }
+    let certificate = match after.indexed_certificate() {
+        Some(certificate) if ledger::is_of(connection, &certificate, &after.id)? => None,
+        certificate => certificate,
+    };
     write(
         connection,
         "UPDATE devices SET version = ?, state = ?, enabled = ?, device_group = ?, template = ?, certificate = ?, \
          unsettled_since = ?, succession_ends = ?, updated_at = ?, record = ? WHERE id = ?",
         after,
+        certificate,
     )?;
     tell(connection, Some(before), Some(after), by)
 }
@@ -61,8 +67,14 @@ pub(crate) fn delete(connection: &mut dyn Connection, device: Device, by: &Origi
     tell(connection, Some(device), None, by)
 }
 
-fn write(connection: &mut dyn Connection, statement: &str, device: &Device) -> Result<(), SqlError> {
-    let certificate = device.indexed_certificate().map(|certificate| certificate.to_string());
+/// Writes all columns; the one of `certificate` is for those that the ledger does not know to be the device's.
+fn write(
+    connection: &mut dyn Connection,
+    statement: &str,
+    device: &Device,
+    certificate: Option<CertificateId>,
+) -> Result<(), SqlError> {
+    let certificate = certificate.map(|certificate| certificate.to_string());
     let group = device.group.as_ref().map(ToString::to_string);
     let template = device.template.as_ref().map(ToString::to_string);
     let record = record(device)?;

@@ -26,7 +26,7 @@ impl Enrolments for SqlRegistry {
             }
             let before = device.clone();
             let outdated = device.enrol(&attempt, credential.clone());
-            ledger::enter(connection, &entry)?;
+            ledger::enter(connection, &entry, Some(&device.id))?;
             revoke(connection, &outdated, attempt.now)?;
             devices::update(connection, before, &device, &attempt.origin)?;
             Ok(Enrol::Done)

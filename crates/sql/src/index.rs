@@ -11,9 +11,16 @@ impl CertificateIndex for SqlRegistry {
         let certificate = *certificate;
         self.read(move |connection| {
             let key = certificate.to_string();
-            let rows = connection.query("SELECT record FROM devices WHERE certificate = ?", &[(&key).into()])?;
-            let owner = rows.first().map(|row| devices::device(row, &key)).transpose()?;
-            Ok(owner.map(|device| CertificateOwner { used: device.is_used(&certificate), device: device.id }))
+            // The ledger may know it as an earlier one.
+            let statement = "SELECT record FROM devices WHERE certificate = ? UNION ALL SELECT devices.record \
+                             FROM certificates JOIN devices ON devices.id = certificates.device WHERE certificates.id = ?";
+            for row in connection.query(statement, &[(&key).into(), (&key).into()])? {
+                let device = devices::device(&row, &key)?;
+                if device.indexed_certificate() == Some(certificate) {
+                    return Ok(Some(CertificateOwner { used: device.is_used(&certificate), device: device.id }));
+                }
+            }
+            Ok(None)
         })
         .await
     }

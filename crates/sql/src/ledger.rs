@@ -1,6 +1,8 @@
 //! The certificates of our own CA.
 
-use cvm_provisioning::{CertificateId, CertificateLedger, LedgerEntry, RegistryError, Standing, ThingName, Timestamp};
+use cvm_provisioning::{
+    CertificateId, CertificateLedger, DeviceId, LedgerEntry, RegistryError, Standing, ThingName, Timestamp,
+};
 use cvm_records::LedgerEntryRecord;
 
 use crate::SqlRegistry;
@@ -12,7 +14,7 @@ impl CertificateLedger for SqlRegistry {
         let entry = entry.clone();
         self.write(move |connection| match lock(connection, &entry.id)? {
             Some(_) => Ok(()),
-            None => enter(connection, &entry),
+            None => enter(connection, &entry, None),
         })
         .await
     }
@@ -57,13 +59,30 @@ impl CertificateLedger for SqlRegistry {
     }
 }
 
-/// Enters a certificate that nobody has entered.
-pub(crate) fn enter(connection: &mut dyn Connection, entry: &LedgerEntry) -> Result<(), SqlError> {
+/// Enters a certificate that nobody has entered, and whose it is where that is known.
+pub(crate) fn enter(
+    connection: &mut dyn Connection,
+    entry: &LedgerEntry,
+    device: Option<&DeviceId>,
+) -> Result<(), SqlError> {
     write(
         connection,
-        "INSERT INTO certificates (issuer, serial, thing, powerless, not_after, record, id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO certificates (issuer, serial, thing, powerless, not_after, record, id, device) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         entry,
+        &[device.map(DeviceId::as_str).into()],
     )
+}
+
+/// Whether the certificate was entered as this device's.
+pub(crate) fn is_of(
+    connection: &mut dyn Connection,
+    certificate: &CertificateId,
+    device: &DeviceId,
+) -> Result<bool, SqlError> {
+    let key = certificate.to_string();
+    let statement = "SELECT 1 FROM certificates WHERE id = ? AND device = ?";
+    Ok(!connection.query(statement, &[(&key).into(), device.as_str().into()])?.is_empty())
 }
 
 /// Writes how a certificate stands; one that is revoked stays so, and one that is unknown is no error.
@@ -81,6 +100,7 @@ pub(crate) fn set_standing(
         connection,
         "UPDATE certificates SET issuer = ?, serial = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
         &LedgerEntry { standing, since: now, ..there },
+        &[],
     )
 }
 
@@ -100,11 +120,16 @@ fn entry(row: &Row, key: &str) -> Result<LedgerEntry, SqlError> {
     record.and_then(LedgerEntry::try_from).map_err(|source| SqlError::Corrupt { key: key.to_owned(), source })
 }
 
-fn write(connection: &mut dyn Connection, statement: &str, entry: &LedgerEntry) -> Result<(), SqlError> {
+fn write(
+    connection: &mut dyn Connection,
+    statement: &str,
+    entry: &LedgerEntry,
+    more: &[Value<'_>],
+) -> Result<(), SqlError> {
     let record = serde_json::to_string(&LedgerEntryRecord::from(entry));
     let record = record.map_err(|error| SqlError::Failed(error.into()))?;
     let id = entry.id.to_string();
-    let values = [
+    let mut values = vec![
         (&entry.issuer).into(),
         (&entry.serial).into(),
         entry.thing.as_str().into(),
@@ -113,5 +138,6 @@ fn write(connection: &mut dyn Connection, statement: &str, entry: &LedgerEntry) 
         (&record).into(),
         (&id).into(),
     ];
+    values.extend_from_slice(more);
     connection.execute(statement, &values).map(|_| ())
 }

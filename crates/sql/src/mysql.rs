@@ -30,8 +30,8 @@ const LOCK_WAIT: &str = "SET SESSION innodb_lock_wait_timeout = 5";
 /// Error codes of a transaction that others were in the way of: a key that was not there when it was looked for, a lock
 /// that was waited for too long, a deadlock (MySQL reference manual, "Server error message reference").
 const CONTENDED: [u16; 3] = [1062, 1205, 1213];
-/// Error codes of what is there already: a table, a column, an index.
-const EXISTS: [u16; 3] = [1050, 1060, 1061];
+/// Error codes of what is there already, a table, a column, an index, and of an index that is gone already.
+const DONE: [u16; 4] = [1050, 1060, 1061, 1091];
 /// Error codes of a user who is not let in: to this database, by this password, from this host, without a password.
 const DENIED: [u16; 4] = [1044, 1045, 1130, 1698];
 /// The error code of a database that is not there.
@@ -288,8 +288,8 @@ impl From<NoAnswer> for SqlError {
             NoAnswer::Error(mysql_async::Error::Server(server)) if CONTENDED.contains(&server.code) => {
                 Self::Contended(error.into())
             }
-            NoAnswer::Error(mysql_async::Error::Server(server)) if EXISTS.contains(&server.code) => {
-                Self::Exists(error.into())
+            NoAnswer::Error(mysql_async::Error::Server(server)) if DONE.contains(&server.code) => {
+                Self::Done(error.into())
             }
             NoAnswer::Error(_) => Self::Failed(error.into()),
             NoAnswer::Silence(_) => Self::Silent(error.into()),

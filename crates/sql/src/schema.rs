@@ -4,12 +4,13 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 5] = [
+const VERSIONS: [&str; 6] = [
     include_str!("../schema/0001.sql"),
     include_str!("../schema/0002.sql"),
     include_str!("../schema/0003.sql"),
     include_str!("../schema/0004.sql"),
     include_str!("../schema/0005.sql"),
+    include_str!("../schema/0006.sql"),
 ];
 
 /// Which database it is.
@@ -22,10 +23,14 @@ pub(crate) enum Dialect {
 impl Dialect {
     /// The statement with what this database calls the names in capitals, unless it is for another one.
     fn speak(self, statement: &str) -> Option<String> {
-        let statement = match statement.strip_prefix("ON SQLITE ") {
-            Some(_) if self != Self::Sqlite => return None,
-            own => own.unwrap_or(statement),
+        let (own, other) = match self {
+            Self::MySql => ("ON MYSQL ", "ON SQLITE "),
+            Self::Sqlite => ("ON SQLITE ", "ON MYSQL "),
         };
+        if statement.starts_with(other) {
+            return None;
+        }
+        let statement = statement.strip_prefix(own).unwrap_or(statement);
         let words = match self {
             // Names of up to 256 characters are told apart by every one of their bytes.
             Self::MySql => [
@@ -82,7 +87,7 @@ pub(crate) fn migrate(connection: &mut impl Connection, dialect: Dialect) -> Res
             if let Some(statement) = dialect.speak(&statement) {
                 let executed = connection.execute(&statement, &[]);
                 // It may have been cut off between the statement and its note.
-                if !(resumes && matches!(executed, Err(SqlError::Exists(_)))) {
+                if !(resumes && matches!(executed, Err(SqlError::Done(_)))) {
                     executed?;
                 }
             }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, AuditQuery, AuditTrail as _, Certificate, CertificateId, CertificateLedger as _, Csr, DeviceStore as _,
-    Enrolments as _, KeyOrigin, RefusedKeys, Standing, State, Superseded, Timestamp, VendAtOnce, VendError,
-    VendRequest, Vended, Vending as _,
+    Attempt, AuditQuery, AuditTrail as _, Certificate, CertificateId, CertificateIndex as _, CertificateLedger as _,
+    Csr, DeviceStore as _, Enrolments as _, KeyOrigin, RefusedKeys, Standing, State, Superseded, Timestamp, VendAtOnce,
+    VendError, VendRequest, Vended, Vending as _,
 };
 use cvm_sql::SqlRegistry;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request, templates};
@@ -117,6 +117,28 @@ async fn threat_07_fifty_callers_at_once_get_one_certificate() {
         assert_eq!(given.iter().filter(|vended| !vended.replayed).count(), 1);
         assert_eq!(world.powerful().await, [given.pop().unwrap().credential.certificate]);
     }
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_ledger_finds_its_device_while_it_is_the_devices() {
+    let world = World::new().await;
+    world.register(KeyOrigin::Device).await;
+    let first = world.ask(request(NAME, 1, Some(&csr(NAME)), NOW)).await.unwrap();
+    let owner = async |vended: &Vended| {
+        let owner = world.registry.device_of(&vended.credential.certificate).await.unwrap();
+        owner.map(|owner| owner.device)
+    };
+    assert_eq!(owner(&first).await, Some(id(NAME)));
+    let second = world.ask(renewal(2, &first, &csr(NAME), later(10))).await.unwrap();
+    assert_eq!(owner(&first).await, None, "it has another one");
+    assert_eq!(owner(&second).await, Some(id(NAME)));
+    let mut disabled = world.stored().await;
+    let version = disabled.version;
+    disabled.disable(None, later(20));
+    assert!(world.registry.replace(&disabled, version, &origin()).await.unwrap());
+    assert_eq!(owner(&second).await, Some(id(NAME)), "whatever else becomes of it");
+    world.register(KeyOrigin::Device).await;
+    assert_eq!(owner(&second).await, None, "one of the same name is another device");
 }
 
 #[tokio::test]

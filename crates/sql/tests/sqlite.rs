@@ -160,6 +160,26 @@ async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     SqlRegistry::in_folder(folder.path()).unwrap();
 }
 
+#[test]
+fn a_page_of_a_list_is_read_in_the_order_of_an_index_and_never_sorted() {
+    let (folder, registry) = registry();
+    drop(registry);
+    let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+    for conditions in ["", "state = ? AND", "state = ? AND enabled = ? AND", "device_group = ? AND", "template = ? AND"]
+    {
+        let explained =
+            format!("EXPLAIN QUERY PLAN SELECT record FROM devices WHERE {conditions} id > ? ORDER BY id LIMIT ?");
+        let mut statement = file.prepare(&explained).unwrap();
+        let mut rows = statement.raw_query();
+        let mut steps = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            steps.push(row.get::<_, String>("detail").unwrap());
+        }
+        assert!(!steps.is_empty(), "{conditions}");
+        assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{conditions}: {steps:?}");
+    }
+}
+
 #[tokio::test]
 async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by_their_numbers() {
     let (folder, registry) = registry();
@@ -179,7 +199,9 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
     file.execute_batch(
         "DROP INDEX certificates_by_serial; ALTER TABLE certificates DROP COLUMN serial; \
          DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
-         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; UPDATE meta SET value = 1 WHERE name = 'schema'",
+         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; ALTER TABLE certificates DROP COLUMN device; \
+         DROP INDEX devices_in_state; CREATE INDEX devices_by_state ON devices (state, enabled); \
+         UPDATE meta SET value = 1 WHERE name = 'schema'",
     )
     .unwrap();
     drop(file);
