@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory as _, Parser, Subcommand};
 
 use crate::audit::{self, AuditArguments};
+use crate::backup::{self, BackupArguments};
 use crate::ca::{self, CaArguments};
 use crate::claim::{self, ClaimArguments};
 use crate::device::{self, DeviceArguments};
@@ -31,6 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Audit(AuditArguments),
+    Backup(BackupArguments),
     Ca(CaArguments),
     Claim(ClaimArguments),
     Device(DeviceArguments),
@@ -78,6 +80,7 @@ pub(crate) fn serve_matches(more: Vec<OsString>) -> Result<ArgMatches, clap::Err
 fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     match verb {
         Verb::Audit(arguments) => wait(audit::run(arguments, output)),
+        Verb::Backup(arguments) => backup::run(&arguments, output),
         Verb::Ca(arguments) => wait(ca::run(arguments, output)),
         Verb::Claim(arguments) => wait(claim::run(arguments, output)),
         Verb::Device(arguments) => wait(device::run(arguments, output)),

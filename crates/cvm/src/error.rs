@@ -2,6 +2,7 @@ use std::error::Error;
 use std::io;
 
 use crate::audit::AuditError;
+use crate::backup::BackupError;
 use crate::ca::CaError;
 use crate::claim::ClaimError;
 use crate::device::DeviceError;
@@ -15,6 +16,8 @@ use crate::vend::VendError;
 pub(crate) enum CommandError {
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]
@@ -36,6 +39,7 @@ impl CommandError {
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Audit(error) => error.code(),
+            Self::Backup(error) => error.code(),
             Self::Ca(error) => error.code(),
             Self::Claim(error) => error.code(),
             Self::Device(error) => error.code(),
@@ -50,6 +54,7 @@ impl CommandError {
     pub(crate) fn advice(&self) -> String {
         match self {
             Self::Audit(error) => error.advice(),
+            Self::Backup(error) => error.advice(),
             Self::Ca(error) => error.advice(),
             Self::Claim(error) => error.advice(),
             Self::Device(error) => error.advice(),
@@ -67,7 +72,7 @@ impl CommandError {
             Self::Ca(error) => error.is_usage(),
             Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
-            Self::Io(_) => false,
+            Self::Backup(_) | Self::Io(_) => false,
             Self::Serve(error) => error.is_usage(),
             Self::Template(error) => error.is_usage(),
             Self::Vend(error) => error.is_usage(),

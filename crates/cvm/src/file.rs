@@ -62,6 +62,26 @@ pub(crate) fn create(path: &Path, content: &str) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Takes a file from everybody but its owner.
+pub(crate) fn make_private(path: &Path) -> Result<(), FileError> {
+    #[cfg(unix)]
+    {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        let set = std::fs::set_permissions(path, permissions);
+        set.map_err(|source| FileError::Write { path: path.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+/// Has the disk have the names in a folder that is there.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), FileError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| FileError::Write { path: path.to_owned(), source })
+}
+
 /// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))

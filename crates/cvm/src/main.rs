@@ -6,6 +6,7 @@ mod address;
 mod arguments;
 mod audit;
 mod aws;
+mod backup;
 mod ca;
 mod ca_key;
 mod certificate;

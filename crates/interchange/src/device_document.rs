@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cvm_provisioning::{
     Attestation, CertificateId, Credential, Device, DeviceId, ETag, KeyFingerprint, LastRefusal, Presence, Reservation,
-    TrustedUserClaim, WrongProofs,
+    Superseded, TrustedUserClaim, WrongProofs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,9 @@ pub struct DeviceTold {
     pub claim: Option<ClaimTold>,
     /// Its certificate.
     pub certificate: Option<CertificateTold>,
+    /// Those that it had before and that are still in power, the oldest first.
+    #[serde(default)]
+    pub superseded: Vec<SupersededTold>,
     /// The attempt that holds it.
     pub reservation: Option<ReservationTold>,
     /// What it shared with others when it was last reserved or given a certificate: `ca/…` or `claim/…`.
@@ -90,6 +93,20 @@ pub struct CertificateTold {
     pub issued_at: Moment,
     pub used_at: Option<Moment>,
     pub device_configuration: BTreeMap<String, String>,
+}
+
+/// A certificate that a newer one has taken the place of, and that is in power until then: when that one was seen, or its
+/// grace is over.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "each field is that of the superseded certificate")]
+pub struct SupersededTold {
+    pub certificate_id: CertificateId,
+    pub certificate_arn: String,
+    pub key: KeyFingerprint,
+    pub thing_name: String,
+    pub since: Moment,
+    pub until: Option<Moment>,
 }
 
 /// The attempt that holds a device.
@@ -171,6 +188,7 @@ impl From<&Device> for DeviceTold {
             extension: Extension { state: None, ..Extension::of(device, false) },
             claim,
             certificate: device.credential.as_ref().map(CertificateTold::from),
+            superseded: device.superseded.iter().map(|told| SupersededTold::of(told, device)).collect(),
             reservation: device.reservation.as_ref().map(ReservationTold::from),
             enrolled_with: shared.into_iter().flatten().next().map(|group| group.to_string()),
             unsettled_since: device.unsettled.as_ref().map(|unsettled| unsettled.since.into()),
@@ -205,6 +223,19 @@ impl From<&Credential> for CertificateTold {
             issued_at: credential.issued_at.into(),
             used_at: credential.used_at.map(Moment),
             device_configuration: credential.configuration.clone(),
+        }
+    }
+}
+
+impl SupersededTold {
+    fn of(superseded: &Superseded, device: &Device) -> Self {
+        Self {
+            certificate_id: superseded.certificate,
+            certificate_arn: superseded.certificate_name.clone(),
+            key: superseded.key,
+            thing_name: superseded.thing.to_string(),
+            since: superseded.since.into(),
+            until: device.succession_ends().map(Moment),
         }
     }
 }

@@ -29,7 +29,8 @@ pub use authentication::{Authentication, InvalidAuthentication, Keys, SymmetricK
 pub use bulk_answer::{BulkAnswer, BulkError, BulkTold, BulkWarning};
 pub use columns::{Column, ColumnMapping, InvalidColumns};
 pub use device_document::{
-    CertificateTold, ClaimTold, DeviceDocument, DeviceTold, RefusalTold, ReservationTold, WrongProofsTold,
+    CertificateTold, ClaimTold, DeviceDocument, DeviceTold, RefusalTold, ReservationTold, SupersededTold,
+    WrongProofsTold,
 };
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
 pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};

@@ -10,8 +10,9 @@
 
 use crate::vend::{Requested, decide, failed, record, turn_away};
 use crate::{
-    Attempt, Audit, AuditRecord, CertificateAuthority, Credential, Decision, Device, DeviceStore, Enrol, Enrolments,
-    Outcome, PlatformError, RefusedKeys, Reservations, Superseded, Templates, VendError, VendRequest, Vended, Vending,
+    Attempt, Audit, AuditRecord, CertificateAuthority, CertificateLedger, Credential, Decision, Device, DeviceStore,
+    Enrol, Enrolments, Outcome, PlatformError, RefusedKeys, Reservations, Superseded, Templates, VendError,
+    VendRequest, Vended, Vending,
 };
 
 /// The vend, with what it needs.
@@ -31,7 +32,7 @@ pub struct VendAtOnce<R, C, A> {
 
 impl<R, C, A> Vending for VendAtOnce<R, C, A>
 where
-    R: DeviceStore + Enrolments + Reservations,
+    R: CertificateLedger + DeviceStore + Enrolments + Reservations,
     C: CertificateAuthority,
     A: Audit,
 {
@@ -43,6 +44,9 @@ where
         let device = match (decide(found.as_ref(), attempt), found) {
             (Decision::Provision, Some(device)) => device,
             (decision, found) => {
+                if matches!(decision, Decision::Deny(_)) {
+                    self.tell_of_stranger(attempt).await;
+                }
                 return turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt).await;
             }
         };
@@ -71,6 +75,21 @@ where
 
     fn record(&self, record: &AuditRecord<'_>) {
         self.audit.record(record);
+    }
+}
+
+impl<R: CertificateLedger, C, A> VendAtOnce<R, C, A> {
+    /// Each certificate of our CA is entered before anybody gets it. One that is not in the ledger and whose key somebody holds
+    /// was handed out after the backup that the registry is from, or by somebody else who has the CA's key.
+    async fn tell_of_stranger(&self, attempt: &Attempt) {
+        let Some(shown) = &attempt.proof.shown else { return };
+        if matches!(self.registry.entry(&shown.id).await, Ok(None)) {
+            tracing::warn!(
+                device = %attempt.device,
+                certificate = %shown.id,
+                "a certificate of our CA is not in the registry: this is an earlier registry, or others sign with the CA's key"
+            );
+        }
     }
 }
 

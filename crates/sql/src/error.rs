@@ -26,9 +26,9 @@ pub(crate) enum SqlError {
         /// Its number, from 0.
         column: usize,
     },
-    /// What is to be made is there already.
-    #[error("it is there already")]
-    Exists(#[source] Box<dyn Error + Send + Sync>),
+    /// What is to be made is there already, or what is to be dropped is gone.
+    #[error("it is done already")]
+    Done(#[source] Box<dyn Error + Send + Sync>),
     /// The database did not do it, or cannot be reached.
     #[error("the database did not do it")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
@@ -52,7 +52,7 @@ impl From<SqlError> for RegistryError {
             SqlError::Corrupt { key, source } => Self::Corrupt { device: key, source },
             SqlError::Contended(_) | SqlError::Overloaded => Self::Throttled { source: error.into() },
             SqlError::Column { .. }
-            | SqlError::Exists(_)
+            | SqlError::Done(_)
             | SqlError::Failed(_)
             | SqlError::Lost(_)
             | SqlError::Silent(_)
@@ -78,6 +78,14 @@ pub enum OpenError {
     )]
     Folder {
         /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A copy was not made.
+    #[error("the copy {path} cannot be made; see that its disk has room for it", path = path.display())]
+    Copy {
+        /// The copy.
         path: PathBuf,
         /// Why.
         source: Box<dyn Error + Send + Sync>,

@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::error::{OpenError, SqlError};
 use crate::mysql::MySql;
 use crate::queue::submit;
-use crate::sqlite::Sqlite;
+use crate::sqlite::{self, Sqlite};
 
 /// The device registry on SQLite or on MySQL. Clones share the database.
 #[derive(Clone, Debug)]
@@ -48,6 +48,29 @@ impl SqlRegistry {
     /// [`OpenError`].
     pub fn on_mysql(address: &str) -> Result<Self, OpenError> {
         Ok(Self { database: Arc::new(Database::MySql(MySql::open(address)?)) })
+    }
+
+    /// Looks at every page of the database, so that nobody works with half of one: a second or two for each gigabyte that is
+    /// in memory, and as long as the disk takes for what is not. MySQL looks at each page whenever it reads one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`], and those of a file that cannot be read.
+    pub fn check_pages(&self) -> Result<(), OpenError> {
+        match &*self.database {
+            Database::MySql(_) => Ok(()),
+            Database::Sqlite(sqlite) => sqlite.check_pages(),
+        }
+    }
+
+    /// Copies the registry in `folder` into the folder `copy`, as it is at one moment, whoever works on it. What is in the copy
+    /// is on the disk, and each of its pages was looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; what is in `copy` then is to be thrown away.
+    pub fn copy(folder: &Path, copy: &Path) -> Result<(), OpenError> {
+        sqlite::copy(folder, copy)
     }
 
     /// Whether other servers may have it open, too.

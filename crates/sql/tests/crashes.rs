@@ -249,6 +249,31 @@ fn threat_35_a_file_that_is_no_database_is_refused_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_35_a_bit_that_flips_in_any_page_is_seen_before_anything_is_served() {
+    const PAGE: usize = 4_096;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    kill_after(start(folder.path(), 0, None), "handed-out", 100);
+    let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+    registry.check_pages().unwrap();
+    drop(registry);
+    let path = folder.path().join("registry.sqlite");
+    let whole = fs::read(&path).unwrap();
+    assert!(whole.len() > 40 * PAGE, "{} pages", whole.len() / PAGE);
+    for page in 0..whole.len() / PAGE {
+        // What kind of page it is; the first one has the header of the file before that.
+        let place = page * PAGE + if page == 0 { 100 } else { 0 };
+        let mut flipped = whole.clone();
+        flipped[place] ^= 1 << (page % 8);
+        fs::write(&path, &flipped).unwrap();
+        let opened = SqlRegistry::in_folder(folder.path()).and_then(|registry| registry.check_pages());
+        assert!(matches!(opened, Err(OpenError::Damaged { .. })), "page {page}: {opened:?}");
+    }
+    fs::write(&path, &whole).unwrap();
+    SqlRegistry::in_folder(folder.path()).unwrap().check_pages().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_34_a_disk_that_is_full_refuses_and_loses_nothing() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let folder = tempfile::tempdir().unwrap();

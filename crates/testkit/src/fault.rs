@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use cvm_bulk::{Fetched, Job, JobId, JobStore, ObjectError, ObjectPath, Objects};
 use cvm_provisioning::{
-    Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateOwner, CertificateSummary,
-    Certificates, Claim, ClaimIssuer, ClaimStore, Credential, Csr, Cursors, Departures, Device, DeviceCounts,
-    DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory, InventoryPage, IssuedCertificate,
-    IssuedClaim, LedgerEntry, Leftover, Origin, Page, Platform, PlatformError, PolicyName, Presence, Presences,
-    Refusal, RegisteredCertificate, RegistryError, Remains, ReservationLost, Reservations, Reserve, Standing,
-    TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp, Tombstone, Tombstones, TrustedUser,
-    UnsettledDevice,
+    Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateLedger, CertificateOwner,
+    CertificateSummary, Certificates, Claim, ClaimIssuer, ClaimStore, Credential, Csr, Cursors, Departures, Device,
+    DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory, InventoryPage,
+    IssuedCertificate, IssuedClaim, LedgerEntry, Leftover, Origin, Page, Platform, PlatformError, PolicyName, Presence,
+    Presences, Refusal, RegisteredCertificate, RegistryError, Remains, ReservationLost, Reservations, Reserve,
+    Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp, Tombstone, Tombstones,
+    TrustedUser, UnsettledDevice,
 };
 use tokio::sync::Notify;
 
@@ -391,6 +391,32 @@ impl<T: CertificateIndex> CertificateIndex for Faulty<T> {
 
     async fn unsettled(&self, limit: u16) -> Result<Vec<UnsettledDevice>, RegistryError> {
         self.registry_call(self.inner.unsettled(limit)).await
+    }
+}
+
+impl<T: CertificateLedger> CertificateLedger for Faulty<T> {
+    async fn enter(&self, entry: &LedgerEntry) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.enter(entry)).await
+    }
+
+    async fn entry(&self, id: &CertificateId) -> Result<Option<LedgerEntry>, RegistryError> {
+        self.registry_call(self.inner.entry(id)).await
+    }
+
+    async fn entry_of_serial(&self, issuer: &str, serial: &str) -> Result<Option<LedgerEntry>, RegistryError> {
+        self.registry_call(self.inner.entry_of_serial(issuer, serial)).await
+    }
+
+    async fn entries_of(&self, thing: &ThingName) -> Result<Vec<LedgerEntry>, RegistryError> {
+        self.registry_call(self.inner.entries_of(thing)).await
+    }
+
+    async fn set_standing(&self, id: &CertificateId, standing: Standing, now: Timestamp) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.set_standing(id, standing, now)).await
+    }
+
+    async fn without_power(&self, issuer: &str, ends_after: Timestamp) -> Result<Vec<LedgerEntry>, RegistryError> {
+        self.registry_call(self.inner.without_power(issuer, ends_after)).await
     }
 }
 

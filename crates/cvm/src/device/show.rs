@@ -68,6 +68,12 @@ fn lines(device: &DeviceDocument) -> Vec<String> {
     if let Some(told) = &told.certificate {
         certificate(told, &mut facts);
     }
+    for earlier in &told.superseded {
+        facts.add("earlier one", earlier.certificate_id);
+        facts.add("  key", earlier.key);
+        let end = earlier.until.map(|until| format!(", or at {until}")).unwrap_or_default();
+        facts.add("  in power", format_args!("until the newer one was seen{end}"));
+    }
     if let Some(reservation) = &told.reservation {
         facts.add("reserved", format_args!("until {} for the key {}", reservation.expires_at, reservation.key));
         if let Some(certificate) = &reservation.certificate_id {
@@ -110,7 +116,7 @@ fn certificate(certificate: &CertificateTold, facts: &mut Facts) {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::{Denial, Refusal};
+    use cvm_provisioning::{CertificateId, Denial, Refusal, Superseded};
     use cvm_testkit::fixture::{NOW, attempt, csr, device, token};
 
     use super::*;
@@ -125,6 +131,25 @@ mod tests {
         assert!(text.contains("last refusal  unknown-device at 2027-01-15T08:00:00Z"), "{text}");
         assert!(text.contains("next        `cvm device add sn-0001` puts it on the allowlist"), "{text}");
         assert!(!text.contains(" ID"), "{text}");
+    }
+
+    #[test]
+    fn threat_06_a_certificate_that_is_still_in_power_beside_the_newer_one_is_shown() {
+        let mut device = device("sn-0001");
+        assert!(!lines(&told(&device)).join("\n").contains("earlier one"));
+        let earlier = Superseded {
+            certificate: CertificateId::of(b"earlier"),
+            certificate_name: "arn".to_owned(),
+            key: *csr("sn-0001").key().fingerprint(),
+            thing: "sn-0001".to_owned().try_into().unwrap(),
+            since: NOW,
+        };
+        device.superseded.push(earlier.clone());
+        let text = lines(&told(&device)).join("\n");
+        assert!(text.contains(&format!("earlier one   {}", earlier.certificate)), "{text}");
+        assert!(text.contains("in power    until the newer one was seen, or at 2027-01-22T08:00:00Z"), "{text}");
+        let json = serde_json::to_value(DeviceView::from(&told(&device))).unwrap();
+        assert_eq!(json["superseded"][0]["key"], earlier.key.to_string());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_interchange::{
-    AttestationDocument, CertificateTold, DeviceDocument, Moment, RefusalTold, ReservationTold, WrongProofsTold,
+    AttestationDocument, CertificateTold, DeviceDocument, Moment, RefusalTold, ReservationTold, SupersededTold,
+    WrongProofsTold,
 };
 use cvm_provisioning::{KeyFingerprint, KeyOrigin, State, Timestamp};
 use serde::Serialize;
@@ -25,6 +26,7 @@ pub(super) struct DeviceView<'a> {
     parameters: BTreeMap<&'a str, &'a str>,
     settable_parameters: BTreeSet<&'a str>,
     certificate: Option<&'a CertificateTold>,
+    superseded: &'a [SupersededTold],
     reservation: Option<&'a ReservationTold>,
     enrolled_with: Option<&'a str>,
     unsettled_since: Option<Moment>,
@@ -54,6 +56,7 @@ impl<'a> From<&'a DeviceDocument> for DeviceView<'a> {
             parameters: parameters.map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             settable_parameters: extension.settable_parameters.iter().flatten().map(String::as_str).collect(),
             certificate: told.certificate.as_ref(),
+            superseded: &told.superseded,
             reservation: told.reservation.as_ref(),
             enrolled_with: told.enrolled_with.as_deref(),
             unsettled_since: told.unsettled_since,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use cvm_authority::RevocationAddress;
 use cvm_http::{Endpoint, EstLabel};
 use cvm_provisioning::{KeyFingerprint, TemplateName};
@@ -51,6 +51,10 @@ pub(crate) struct ServeArguments {
     /// instead
     #[arg(long, env = "CVM_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     pub(super) database_password_file: Option<PathBuf>,
+    /// When every page of a registry in SQLite is looked at, so that a damaged one is not served: at each `start`, which takes
+    /// a second or two for each gigabyte, and longer on a slow disk, or `never`
+    #[arg(long, env = "CVM_REGISTRY_CHECK", value_name = "WHEN", value_enum, default_value_t = RegistryCheck::Start)]
+    pub(super) registry_check: RegistryCheck,
     /// The folder with the files that imports read and exports write, `jobs` in the folder of --data where nothing is said;
     /// servers that share a database share it, too
     #[arg(long, env = "CVM_JOB_FOLDER", value_name = "DIR")]
@@ -132,6 +136,13 @@ pub(crate) struct ServeArguments {
     /// Where the metrics are read, over HTTP without TLS, as ADDRESS:PORT
     #[arg(long, env = "CVM_METRICS_LISTEN", value_name = "ADDRESS")]
     pub(super) metrics_listen: Option<SocketAddr>,
+}
+
+/// When every page of the registry is looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum RegistryCheck {
+    Never,
+    Start,
 }
 
 /// A network, or the one of a single address.

@@ -49,6 +49,7 @@ pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;
 pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
+use self::arguments::RegistryCheck;
 use self::check::Checked;
 use self::connections::{Bounds, Connections};
 use self::jobs::{JobWorker, Working};
@@ -61,6 +62,7 @@ use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
 use self::source::TrustedProxies;
 use self::tls::{ServerCertificate, ServerTls};
+use crate::backup;
 use crate::ca_key::CaKey;
 use crate::database::Database;
 use crate::error::CommandError;
@@ -88,6 +90,9 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
     // Before there is a runtime: a database that cannot be opened ends those of its own.
     let platform = platform.open(&arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
     let woken = Arc::<Notify>::default();
+    if let Some(registry) = platform.database().filter(|_| arguments.registry_check == RegistryCheck::Start) {
+        registry.check_pages().map_err(ServeError::from)?;
+    }
     let opened = platform.database().map(|registry| jobs::open(arguments, registry, &woken)).transpose()?;
     let (jobs, worker) = opened.map_or_else(|| (jobs::of_the_stack(), None), |(routes, worker)| (routes, Some(worker)));
     let told = Told { arguments, certificate, refused_keys, woken, jobs };
@@ -166,6 +171,14 @@ async fn serve(
     }
     // Not before it is known that the registry is this platform's.
     let worker = worker.map(JobWorker::start).transpose().map_err(|source| ServeError::Worker { source })?;
+    if let Some(backup) = backup::begun_with(data).map_err(ServeError::from)? {
+        let made_at = backup.made_at;
+        tracing::warn!(
+            made_at,
+            "this folder was a backup: what happened since is not in it, see docs/serve.md, Backups"
+        );
+        backup::restored(data).map_err(ServeError::from)?;
+    }
     let first_token = tokens.first("first", now())?;
     // Before anybody can know that it runs, and end it.
     let end = told_to_end()?;

@@ -251,6 +251,7 @@ async fn every_field_of_a_shown_device_is_always_there() {
         "status",
         "statusReason",
         "statusSince",
+        "superseded",
         "template",
         "unsettledSince",
         "updatedAt",

@@ -2,11 +2,12 @@
 
 mod checkpoint;
 mod connection;
+mod copy;
 mod write;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,6 +17,7 @@ use rusqlite::{ErrorCode, MAIN_DB, OpenFlags};
 
 use self::checkpoint::{Checkpoints, Pace};
 use self::connection::{SqliteConnection, prepared};
+pub(crate) use self::copy::copy;
 use crate::connection::Connection;
 use crate::error::{OpenError, SqlError};
 use crate::queue::{WAITING, Work};
@@ -93,6 +95,13 @@ impl Sqlite {
         Ok(Self { at_hand: Mutex::new(open_reader(&path)?), queues, threads, _lock: None })
     }
 
+    /// Looks at every page, which a bit that flips on the disk makes unreadable more often than not.
+    pub(crate) fn check_pages(&self) -> Result<(), OpenError> {
+        let connection = self.at_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = PathBuf::from(connection.path().unwrap_or(FILE));
+        check_pages(&connection, &path)
+    }
+
     /// Does something that is one statement right here, unless somebody else is at it: one caller at most waits for the
     /// disk in this way.
     pub(crate) fn look<T>(
@@ -122,6 +131,15 @@ impl Drop for Sqlite {
             // One that panicked has nothing left to do.
             let _ = thread.join();
         }
+    }
+}
+
+fn check_pages(connection: &rusqlite::Connection, path: &Path) -> Result<(), OpenError> {
+    // The first fault is enough (sqlite.org, "PRAGMA quick_check").
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match found.map_err(open_error(path))? {
+        whole if whole == "ok" => Ok(()),
+        fault => Err(OpenError::Damaged { path: path.to_owned(), source: fault.into() }),
     }
 }
 
