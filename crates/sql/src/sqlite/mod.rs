@@ -5,6 +5,7 @@ mod connection;
 mod copy;
 mod write;
 
+use std::error::Error;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -186,8 +187,19 @@ fn set_up(connection: &rusqlite::Connection, path: &Path) -> Result<(), OpenErro
 /// All of it or nothing, whenever the machine stops.
 fn migrate(connection: &rusqlite::Connection, path: &Path) -> Result<(), OpenError> {
     connection.execute_batch("BEGIN IMMEDIATE").map_err(open_error(path))?;
-    schema::migrate(&mut SqliteConnection(connection), Dialect::Sqlite)?;
+    schema::migrate(&mut SqliteConnection(connection), Dialect::Sqlite).map_err(|error| match error {
+        OpenError::Database { source } if is_corrupt(&*source) => OpenError::Damaged { path: path.to_owned(), source },
+        error => error,
+    })?;
     connection.execute_batch("COMMIT").map_err(open_error(path))
+}
+
+/// Whether this comes of a page that cannot be what was written.
+fn is_corrupt(error: &(dyn Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |&cause| cause.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<rusqlite::Error>())
+        .any(|cause| matches!(cause.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)))
 }
 
 /// Why the file cannot be worked with, and what helps.
