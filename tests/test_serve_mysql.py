@@ -13,6 +13,7 @@ from local_aws import free_port
 from mqtt_device import CERTIFICATE
 from server import openssl, start
 from stack import CVM, until
+from test_operate_server import Desk
 
 PASSWORD = "marked/secret@of:the%database"
 
@@ -95,6 +96,30 @@ def test_servers_on_one_database_are_one(database, tmp_path):
         for server in (one, two):
             server.process.kill()
             server.process.wait()
+
+
+def test_it_is_operated_and_copied_as_one_on_sqlite(database, tmp_path):
+    server = start(tmp_path / "data", tmp_path, *database)
+    try:
+        desk = Desk(tmp_path, server.url, server.ca, server.token)
+        for number in range(3):
+            desk.text("device", "add", f"sn-{number}", "--token-out", tmp_path / f"sn-{number}.token")
+        server.vend("sn-1", tmp_path / "sn-1.token")
+        desk.text("device", "disable", "sn-2", "--reason", "lost")
+        assert [row["deviceId"] for row in desk.lines("device", "list", "--state", "registered")] == ["sn-0", "sn-2"]
+        assert [row["deviceId"] for row in desk.lines("device", "list", "--status", "disabled")] == ["sn-2"]
+        fleet = desk.json("status")
+        assert (fleet["devices"], fleet["states"]["provisioned"]) == (3, 1), fleet
+        assert {row["action"] for row in desk.lines("audit", "sn-2")} == {"created", "disabled"}
+        made = desk.run("backup", "--data", server.data, "--out", tmp_path / "kept")
+        assert made.returncode == 0 and "the database's own tools" in made.stderr, made.stderr
+        assert server.end() == 0
+        again = start(tmp_path / "kept", tmp_path, *database)
+        assert "are those of a backup" in again.log.read_text()
+        assert again.end() == 0
+    finally:
+        server.process.kill()
+        server.process.wait()
 
 
 def test_a_job_is_gone_on_with_by_another_server_when_its_own_is_killed(database, tmp_path):

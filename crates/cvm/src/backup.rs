@@ -49,6 +49,8 @@ Examples:
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Mark {
     pub(crate) made_at: String,
+    /// Whether there is a registry in it.
+    pub(crate) registry: bool,
     version: String,
 }
 
@@ -97,7 +99,8 @@ fn copy(data: &Path, out: &Path, made_at: &str) -> Result<bool, BackupError> {
     for folder in [ca.path(), &operators] {
         copy_files(folder, &made.path().join(folder.file_name().unwrap_or_default()))?;
     }
-    let mark = Mark { made_at: made_at.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let mark = Mark { made_at: made_at.to_owned(), registry: has_registry, version };
     file::create(&made.path().join(MARK), &format!("{}\n", json!(mark)))?;
     for folder in ["registry", "ca", "operators", ""].map(|name| made.path().join(name)) {
         file::sync_folder(&folder)?;
@@ -138,7 +141,8 @@ pub(crate) fn begun_with(data: &Path) -> Result<Option<Mark>, FileError> {
     }
     let mark = serde_json::from_str(&file::read_text(&path, MAX_MARK)?);
     // Whatever is in it: there was a backup.
-    Ok(Some(mark.unwrap_or_else(|_| Mark { made_at: "an unknown time".to_owned(), version: String::new() })))
+    let unknown = |_| Mark { made_at: "an unknown time".to_owned(), registry: true, version: String::new() };
+    Ok(Some(mark.unwrap_or_else(unknown)))
 }
 
 /// Takes note that a server has begun with it.

@@ -173,10 +173,14 @@ async fn serve(
     let worker = worker.map(JobWorker::start).transpose().map_err(|source| ServeError::Worker { source })?;
     if let Some(backup) = backup::begun_with(data).map_err(ServeError::from)? {
         let made_at = backup.made_at;
-        tracing::warn!(
-            made_at,
-            "this folder was a backup: what happened since is not in it, see docs/serve.md, Backups"
-        );
+        if backup.registry {
+            tracing::warn!(
+                made_at,
+                "this folder was a backup: what happened since is not in it; docs/serve.md, Backups"
+            );
+        } else {
+            tracing::warn!(made_at, "the CA and the operators are those of a backup: what changed since is not there");
+        }
         backup::restored(data).map_err(ServeError::from)?;
     }
     let first_token = tokens.first("first", now())?;
