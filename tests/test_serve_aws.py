@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import ssl
 import subprocess
 import threading
@@ -346,6 +347,17 @@ def test_a_registry_is_of_one_platform_for_good(aws: Aws, tmp_path):
     start(tmp_path / "data", tmp_path).end(signal.SIGKILL)
     refused = run(aws, tmp_path, *aws.options)
     assert refused.returncode == 1 and "is of the platform `own`" in refused.stderr, refused.stderr
+
+
+def test_a_registry_is_of_one_account_for_good(aws: Aws, tmp_path):
+    assert aws.serve(tmp_path).end() == 0
+    registry = sqlite3.connect(tmp_path / "data" / "registry" / "registry.sqlite")
+    with registry:
+        changed = registry.execute("UPDATE places SET place = 'another-ats.iot.example.com' WHERE name = 'account'")
+        assert changed.rowcount == 1
+    registry.close()
+    refused = run(aws, tmp_path, *aws.options)
+    assert refused.returncode == 1 and "is of the AWS account at another-ats.iot.example.com" in refused.stderr, refused.stderr
 
 
 def test_the_endpoint_of_the_account_is_asked_for(aws: Aws, tmp_path, device_id):

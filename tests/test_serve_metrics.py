@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import socket
 import time
 import urllib.request
 
@@ -9,6 +10,7 @@ import pytest
 
 from local_aws import free_port
 from server import openssl, start
+from stack import until
 
 SAMPLE = re.compile(r'(?P<name>[a-z_]+)(?:\{(?P<labels>[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*)\})? (?P<value>\S+)')
 
@@ -92,3 +94,27 @@ def test_connections_are_counted(watched):
     assert value(samples, "cvm_handshakes_failed_total") >= 1
     assert value(samples, "cvm_connections_refused_total") == 0
     assert value(samples, "cvm_connections") < 5
+
+
+def test_threat_25_whoever_holds_connections_to_the_metrics_gets_few_and_not_for_long(watched):
+    server, port = watched
+    held = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(17)]
+    try:
+        assert held[-1].recv(1) == b"", "one too many is closed at once"
+        assert server.ask("GET", "/readyz").status == 200, "and takes no place of those who come for certificates"
+        began = time.monotonic()
+        held[0].sendall(b"GET /metrics HTTP/1.1\r\nhost: ")
+        while held[0].recv(4096):
+            pass
+        assert time.monotonic() - began < 25, "headers that come to no end are not waited for"
+    finally:
+        for connection in held:
+            connection.close()
+
+    def is_free() -> bool:
+        try:
+            return value(scrape(port), "cvm_connections_refused_total") >= 1
+        except OSError:
+            return False
+
+    until(is_free, "places for others")

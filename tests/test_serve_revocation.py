@@ -84,12 +84,15 @@ def test_each_ca_has_a_list_of_its_own_and_certificates_name_that_of_theirs(publ
     before, _ = device(published, "sn-0001")
     rotated = subprocess.run([CVM, "ca", "rotate", "--data", published.data, "--overlap", "1s"], capture_output=True)
     assert rotated.returncode == 0, rotated.stderr
-    issuer = before.issuer
-    for number in range(2, 40):
-        after, _ = device(published, f"sn-{number:04}")
-        if after.issuer != issuer:
-            break
-        until(lambda: published.crl.read_text().count("BEGIN X509 CRL") == 3, "a list of the next CA")
+    vended = [before]
+
+    def next_one_is_of_the_next_ca() -> bool:
+        vended.append(device(published, f"sn-{len(vended) + 1:04}")[0])
+        return vended[-1].issuer != before.issuer
+
+    until(next_one_is_of_the_next_ca, "a certificate of the next CA")
+    until(lambda: published.crl.read_text().count("BEGIN X509 CRL") == 3, "a list of the next CA")
+    after = vended[-1]
     assert addresses(before)[0] != addresses(after)[0] and addresses(before)[1] == addresses(after)[1]
     for certificate in (before, after):
         crl, _, ca = addresses(certificate)

@@ -34,7 +34,7 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
     let clients = Clients::from_environment().await;
     let platform = AwsIot::new(clients.iot.clone());
     let region = platform.region().ok_or(ServeError::NoRegion)?.to_owned();
-    let endpoint = endpoint(&platform, aws.broker.clone()).await?;
+    let (endpoint, account) = endpoint(&platform, aws.broker.clone()).await?;
     let platform = platform.with_connections(Clients::iot_data_from_environment(endpoint.as_str()).await);
     told.refused_keys.extend([*aws.root_ca.key()]);
 
@@ -45,6 +45,9 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
     let doors = match place {
         Place::Sql(registry) => {
             owner::claim(&registry, &format!("aws {region}")).await?;
+            if let Some(account) = account {
+                owner::claim_account(&registry, &account).await?;
+            }
             let decisions = Decisions::new(registry.clone(), platform.clone(), Arc::clone(&told.woken));
             work.spawn(enforce(decisions));
             work.spawn(reconciler::work(Reconcile {
@@ -70,16 +73,20 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
     Ok(Begun { doors, tls, authorities, work })
 }
 
-/// Where devices connect to. An AWS IoT that does not answer keeps nobody from what is in the registry already.
-async fn endpoint(platform: &AwsIot, given: Option<Endpoint>) -> Result<Endpoint, ServeError> {
+/// Where devices connect to, and the address by which the account is known, where AWS IoT says it. One that does not answer
+/// keeps nobody from what is in the registry already.
+async fn endpoint(platform: &AwsIot, given: Option<Endpoint>) -> Result<(Endpoint, Option<String>), ServeError> {
     match (platform.endpoint().await, given) {
-        (Ok(_), Some(given)) => Ok(given),
+        (Ok(address), Some(given)) => Ok((given, Some(address))),
         (Err(error), Some(given)) => {
             let cause: &dyn std::error::Error = &error;
             tracing::error!(error = cause, "AWS IoT does not answer; until it does, no device gets anything new");
-            Ok(given)
+            Ok((given, None))
         }
-        (Ok(address), None) => address.parse().map_err(|source| ServeError::Endpoint { address, source }),
+        (Ok(address), None) => match address.parse() {
+            Ok(endpoint) => Ok((endpoint, Some(address))),
+            Err(source) => Err(ServeError::Endpoint { address, source }),
+        },
         (Err(error), None) => Err(AwsError::from(error).into()),
     }
 }

@@ -52,6 +52,8 @@ pub(crate) enum ServeError {
         found.as_ref().map_or_else(|| "none".to_owned(), |found| format!("that of {found}"))
     )]
     OtherAuthority { expected: String, found: Option<String> },
+    #[error("the registry is of the AWS account at {found}, and these are the credentials of the one at {wanted}")]
+    OtherAccount { found: String, wanted: String },
     #[error("the registry is of the platform `{found}`, and cannot be that of `{wanted}`")]
     OtherPlatform { found: String, wanted: String },
     #[error("the CA's certificate cannot be used")]
@@ -89,6 +91,7 @@ impl ServeError {
             Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
             | Self::Open(_)
+            | Self::OtherAccount { .. }
             | Self::OtherAuthority { .. }
             | Self::OtherPlatform { .. }
             | Self::Registry(_)
@@ -128,6 +131,9 @@ impl ServeError {
                 "give the output TableName of a stack, whose functions enforce what operators decide; without a stack, \
                  give a database of your own"
                     .to_owned()
+            }
+            Self::OtherAccount { .. } => {
+                "give the credentials of that account (AWS_PROFILE), or another --data or --database".to_owned()
             }
             Self::OtherAuthority { .. } => {
                 "put the folder ca/ of that CA into that of --data, from a copy or from a server that has it; or begin \

@@ -1,6 +1,5 @@
 //! `cvm serve`: the same service on a machine of one's own.
 
-use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,7 +8,6 @@ use axum::Router;
 use cvm_authority::SharedAuthorities;
 use cvm_provisioning::{RefusedKeys, Timestamp};
 use cvm_sql::SqlRegistry;
-use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -73,6 +71,8 @@ use crate::own_ca::CaFolder;
 /// Where the folders and files are.
 const REGISTRY: &str = "registry";
 const OPERATORS: &str = "operators";
+/// Connections of those who read the metrics.
+const SCRAPERS: Bounds = Bounds { connections: 16, of_one_source: 16 };
 
 pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), CommandError> {
     let settings = Settings::read(arguments).map_err(ServeError::from)?;
@@ -162,7 +162,10 @@ async fn serve(
             lists: CaFolder::of_data(data).lists_path(),
             database: data.join(REGISTRY),
         };
-        work.spawn(axum::serve(bound, metrics.routes(observed)).into_future().map(drop));
+        // Their own places: whoever looks after the server does so above all when it has no more of the others.
+        let few = Connections::new(SCRAPERS, TrustedProxies::default());
+        let listener = Listener::plain(bound, few, metrics.clone());
+        work.spawn(listener.serve(metrics.routes(observed), std::future::pending()));
     }
     if let Some(address) = arguments.revocation_listen {
         let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;

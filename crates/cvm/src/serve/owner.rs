@@ -1,5 +1,5 @@
-//! Which platform and which CA a database is of. Devices of another platform would be taken for gone there, and what was
-//! decided about them for done; of another CA's certificates nothing could be revoked.
+//! Which platform, which account and which CA a database is of. Devices of another platform would be taken for gone there, and
+//! what was decided about them for done; of another CA's certificates nothing could be revoked.
 
 use cvm_provisioning::{Certificate, Cursors as _};
 use cvm_sql::SqlRegistry;
@@ -9,6 +9,8 @@ use super::enforcement::LIST_NUMBER;
 
 /// The place in the registry that has the platform.
 const PLATFORM: &str = "platform";
+/// The place in the registry that has the address of the account at AWS IoT.
+const ACCOUNT: &str = "account";
 /// The place in the registry that has the key of the CA's root.
 const AUTHORITY: &str = "authority";
 
@@ -22,6 +24,15 @@ pub(super) async fn claim(registry: &SqlRegistry, platform: &str) -> Result<(), 
     match found {
         Some(found) if found != platform => Err(ServeError::OtherPlatform { found, wanted: platform.to_owned() }),
         _ => Ok(registry.move_to(PLATFORM, Some(platform)).await?),
+    }
+}
+
+/// Writes down that the registry is of the account with this address of AWS IoT's, which each account has for itself in each
+/// region (AWS IoT API reference, `DescribeEndpoint`), and refuses one that is of another.
+pub(super) async fn claim_account(registry: &SqlRegistry, address: &str) -> Result<(), ServeError> {
+    match registry.begin_at(ACCOUNT, address).await? {
+        found if found == address => Ok(()),
+        found => Err(ServeError::OtherAccount { found, wanted: address.to_owned() }),
     }
 }
 
@@ -103,5 +114,17 @@ mod tests {
         registry.move_to(LIST_NUMBER, Some("7")).await.unwrap();
         assert!(matches!(claim(&registry, "aws eu-central-1").await, Err(ServeError::OtherPlatform { .. })));
         claim(&registry, "own").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_registry_is_of_one_account_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        for _ in 0..2 {
+            claim_account(&registry, "a1-ats.iot.eu-central-1.amazonaws.com").await.unwrap();
+        }
+        let refused = claim_account(&registry, "b2-ats.iot.eu-central-1.amazonaws.com").await.unwrap_err();
+        assert!(matches!(&refused, ServeError::OtherAccount { found, .. } if found.starts_with("a1")), "{refused}");
+        assert!(refused.advice().contains("credentials"), "{}", refused.advice());
     }
 }
