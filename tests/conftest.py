@@ -12,6 +12,7 @@ import pytest
 import claims
 import local_aws
 from local_aws import ROOT
+from mariadb import empty_database
 from operators import Operator
 from server import start
 from stack import CVM, Stack
@@ -70,3 +71,9 @@ def server(tmp_path):
     yield server
     server.process.kill()
     server.process.wait()
+
+
+@pytest.fixture
+def database(tmp_path):
+    with empty_database(tmp_path) as options:
+        yield options

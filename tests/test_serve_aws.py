@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import ssl
@@ -341,6 +342,35 @@ class Storm:
         self.interrupted += 1
         time.sleep(0.2)
         return False
+
+
+def test_servers_on_one_mysql_are_one_before_aws_iot(aws: Aws, database, device_id, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    one = aws.serve(folders[0], *database)
+    for shared in ["ca", "operators"]:
+        shutil.copytree(one.data / shared, folders[1] / "data" / shared)
+    two = aws.serve(folders[1], *database)
+    try:
+        two.token = one.token
+        token = one.register(device_id)
+        device = two.vend(device_id, token)
+        [certificate] = aws.attached(device_id)
+        assert aws.certificates()[certificate] == "ACTIVE"
+        shutil.copytree(device, one.folder / device_id)
+        before = (device / CERTIFICATE).read_text()
+        assert (one.vend(device_id, token) / CERTIFICATE).read_text() == before, "the same key, the same answer"
+        # What is decided at one is enforced although that one is gone.
+        set_status(one, device_id, "disabled")
+        one.end(signal.SIGKILL)
+        until(lambda: aws.certificates()[certificate] == "INACTIVE", "an inactive certificate")
+        set_status(two, device_id, "enabled")
+        until(lambda: aws.certificates()[certificate] == "ACTIVE", "an active certificate")
+    finally:
+        for server in (one, two):
+            server.process.kill()
+            server.process.wait()
 
 
 def test_a_registry_is_of_one_platform_for_good(aws: Aws, tmp_path):

@@ -1,52 +1,15 @@
 """Several servers on one MySQL (Debian: mariadb-server), which is what one has behind a load balancer."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from local_aws import free_port
 from mqtt_device import CERTIFICATE
 from server import openssl, start
 from stack import CVM, until
 from test_operate_server import Desk
-
-PASSWORD = "marked/secret@of:the%database"
-
-
-@pytest.fixture
-def database(tmp_path):
-    """The address of an empty database; its user's password is in a file."""
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    install, mariadbd = (shutil.which(name, path=path) for name in ["mariadb-install-db", "mariadbd"])
-    assert install and mariadbd, "MariaDB is missing: install it (Debian: mariadb-server)"
-    data, init, port = tmp_path / "mariadb", tmp_path / "init.sql", free_port()
-    user = ["--user=root"] if os.geteuid() == 0 else []
-    common = ["--no-defaults", f"--datadir={data}", *user]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, **quiet)
-    init.write_text(
-        f"CREATE DATABASE cvm;\nCREATE USER 'cvm'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON cvm.* TO 'cvm'@'%';\n"
-    )
-    options = [f"--socket={tmp_path}/socket", f"--pid-file={tmp_path}/pid", f"--init-file={init}", f"--port={port}"]
-    options += ["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]
-    process = subprocess.Popen([mariadbd, *common, *options], **quiet)
-    (tmp_path / "password").write_text(f"{PASSWORD}\n")
-    (tmp_path / "password").chmod(0o600)
-    address = f"mysql://cvm@127.0.0.1:{port}/cvm"
-
-    def is_up() -> bool:
-        assert process.poll() is None
-        return (tmp_path / "pid").exists()
-
-    until(is_up, "a MariaDB", seconds=60)
-    yield ["--database", address, "--database-password-file", tmp_path / "password"]
-    process.kill()
-    process.wait()
 
 
 def number(crl: Path) -> int:
