@@ -1,11 +1,11 @@
 //! The item of a device, read and written inside a transaction.
 
-use cvm_provisioning::{AuditEntry, CertificateId, Device, DeviceId, Origin, RegistryWrite, Timestamp};
+use cvm_provisioning::{AuditEntry, Device, DeviceId, Origin, RegistryWrite, Timestamp};
 use cvm_records::DeviceRecord;
 
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
-use crate::{audit_trail, decisions, ledger};
+use crate::{audit_trail, decisions};
 
 /// The device, as it is for as long as the transaction lasts.
 pub(crate) fn lock(connection: &mut dyn Connection, id: &DeviceId) -> Result<Option<Device>, SqlError> {
@@ -30,9 +30,10 @@ pub(crate) fn insert(connection: &mut dyn Connection, device: &Device, by: &Orig
     write(
         connection,
         "INSERT INTO devices (version, state, enabled, device_group, template, certificate, unsettled_since, \
-         succession_ends, updated_at, record, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         succession_ends, updated_at, record, id) VALUES (?, ?, ?, ?, ?, \
+         CASE WHEN EXISTS (SELECT 1 FROM certificates WHERE id = ? AND device = ?) THEN NULL ELSE ? END, \
+         ?, ?, ?, ?, ?)",
         device,
-        device.indexed_certificate(),
     )?;
     tell(connection, None, Some(device), by)
 }
@@ -47,16 +48,12 @@ pub(crate) fn update(
     if before == *after {
         return Ok(());
     }
-    let certificate = match after.indexed_certificate() {
-        Some(certificate) if ledger::is_of(connection, &certificate, &after.id)? => None,
-        certificate => certificate,
-    };
     write(
         connection,
-        "UPDATE devices SET version = ?, state = ?, enabled = ?, device_group = ?, template = ?, certificate = ?, \
+        "UPDATE devices SET version = ?, state = ?, enabled = ?, device_group = ?, template = ?, \
+         certificate = CASE WHEN EXISTS (SELECT 1 FROM certificates WHERE id = ? AND device = ?) THEN NULL ELSE ? END, \
          unsettled_since = ?, succession_ends = ?, updated_at = ?, record = ? WHERE id = ?",
         after,
-        certificate,
     )?;
     tell(connection, Some(before), Some(after), by)
 }
@@ -67,14 +64,9 @@ pub(crate) fn delete(connection: &mut dyn Connection, device: Device, by: &Origi
     tell(connection, Some(device), None, by)
 }
 
-/// Writes all columns; the one of `certificate` is for those that the ledger does not know to be the device's.
-fn write(
-    connection: &mut dyn Connection,
-    statement: &str,
-    device: &Device,
-    certificate: Option<CertificateId>,
-) -> Result<(), SqlError> {
-    let certificate = certificate.map(|certificate| certificate.to_string());
+/// Writes all columns. Of certificates that the ledger knows to be the device's there is none in the one for them.
+fn write(connection: &mut dyn Connection, statement: &str, device: &Device) -> Result<(), SqlError> {
+    let certificate = device.indexed_certificate().map(|certificate| certificate.to_string());
     let group = device.group.as_ref().map(ToString::to_string);
     let template = device.template.as_ref().map(ToString::to_string);
     let record = record(device)?;
@@ -84,6 +76,8 @@ fn write(
         Value::Integer(device.status.enabled.into()),
         group.as_ref().into(),
         template.as_ref().into(),
+        certificate.as_ref().into(),
+        device.id.as_str().into(),
         certificate.as_ref().into(),
         device.unsettled.as_ref().map(|unsettled| unsettled.since.seconds()).into(),
         device.succession_ends().map(Timestamp::seconds).into(),

@@ -74,17 +74,6 @@ pub(crate) fn enter(
     )
 }
 
-/// Whether the certificate was entered as this device's.
-pub(crate) fn is_of(
-    connection: &mut dyn Connection,
-    certificate: &CertificateId,
-    device: &DeviceId,
-) -> Result<bool, SqlError> {
-    let key = certificate.to_string();
-    let statement = "SELECT 1 FROM certificates WHERE id = ? AND device = ?";
-    Ok(!connection.query(statement, &[(&key).into(), device.as_str().into()])?.is_empty())
-}
-
 /// Writes how a certificate stands; one that is revoked stays so, and one that is unknown is no error.
 pub(crate) fn set_standing(
     connection: &mut dyn Connection,

@@ -19,7 +19,8 @@ pub(crate) fn copy(folder: &Path, copy: &Path) -> Result<(), OpenError> {
     // Indexes are made anew in the copy, where it would not be seen that they were damaged here.
     check_pages(&database, &from)?;
     // One transaction that reads (sqlite.org, "VACUUM": VACUUM INTO); the copy is not on the disk yet when it ends.
-    database.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
+    let name = to.to_str().ok_or_else(|| failed(rusqlite::Error::InvalidPath(to.clone())))?;
+    database.execute("VACUUM INTO ?1", [name]).map_err(failed)?;
     let synced = File::open(&to).and_then(|file| file.sync_all());
     synced.map_err(|source| OpenError::Copy { path: to.clone(), source: source.into() })?;
     let made = rusqlite::Connection::open_with_flags(&to, OpenFlags::SQLITE_OPEN_READ_ONLY);
