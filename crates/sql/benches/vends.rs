@@ -119,12 +119,13 @@ fn copy(database: &Path, devices: usize) {
         database
             .execute_batch(&format!(
                 "PRAGMA cache_size = -1000000; BEGIN; \
-                 {names} INSERT INTO devices (id, version, state, enabled, updated_at, record) \
-                 SELECT name, version, state, enabled, updated_at, replace(record, '{first}', name) \
-                 FROM (SELECT name FROM names ORDER BY name), (SELECT * FROM devices WHERE id = '{first}'); \
-                 {names} INSERT INTO entries (chain, id, device, moment, document, hash) \
-                 SELECT chain, id, name, moment, replace(document, '{first}', name), hash \
-                 FROM (SELECT name FROM names ORDER BY name), (SELECT * FROM entries WHERE device = '{first}'); \
+                 {names} INSERT INTO entries (chain, id, device, moment, document, hash, is_linked) \
+                 SELECT chain, id, name, moment, replace(document, '{first}', name), hash, 1 \
+                 FROM (SELECT name FROM names ORDER BY name), (SELECT * FROM entries WHERE device = '{first}' LIMIT 1); \
+                 INSERT INTO devices (id, version, state, enabled, updated_at, record, last_entry) \
+                 SELECT device, version, state, enabled, updated_at, replace(record, '{first}', device), sequence \
+                 FROM (SELECT device, sequence FROM entries ORDER BY sequence DESC LIMIT {end} - {begin}), \
+                 (SELECT * FROM devices WHERE id = '{first}') ORDER BY device; \
                  COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"
             ))
             .unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, RegistryError};
+use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError};
 use cvm_records::AuditEntryRecord;
 use data_encoding::HEXLOWER;
 
@@ -13,6 +13,8 @@ use crate::error::SqlError;
 
 /// The hash before the first entry of a chain.
 const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Entries about a device that are looked at for one page, which has none of those outside the time that is asked for.
+const LOOKED_AT: i64 = 1_000;
 /// Entries that are checked in one transaction.
 const PORTION: i64 = 10_000;
 
@@ -24,7 +26,7 @@ impl AuditTrail for SqlRegistry {
                 let values = [entry.device.as_str().into(), Value::Integer(entry.at.seconds()), (&entry.id).into()];
                 let statement = "SELECT 1 FROM entries WHERE device = ? AND moment = ? AND id = ?";
                 if connection.query(statement, &values)?.is_empty() {
-                    append(connection, entry)?;
+                    append(connection, entry, Place::Apart { earlier: None })?;
                 }
             }
             Ok(())
@@ -35,38 +37,96 @@ impl AuditTrail for SqlRegistry {
     async fn entries(&self, query: &AuditQuery, after: Option<&str>, limit: u16) -> Result<AuditPage, RegistryError> {
         let query = query.clone();
         let after = after.and_then(|place| {
-            let (moment, sequence) = place.split_once('#')?;
-            Some((moment.parse::<i64>().ok()?, sequence.parse::<i64>().ok()?))
+            let (first, second) = place.split_once('#')?;
+            Some((first.parse::<i64>().ok()?, second.parse::<i64>().ok()?))
         });
-        self.read(move |connection| {
-            let device = query.device.as_ref().map(|device| device.as_str());
-            let mut values = vec![Value::Integer(query.since.seconds()), Value::Integer(query.until.seconds())];
-            let mut conditions = "moment >= ? AND moment < ?".to_owned();
-            if let Some(device) = device {
-                conditions.push_str(" AND device = ?");
-                values.push(device.into());
-            }
-            if let Some((moment, sequence)) = after {
-                conditions.push_str(" AND (moment < ? OR (moment = ? AND sequence < ?))");
-                values.extend([moment, moment, sequence].map(Value::Integer));
-            }
-            values.push(Value::Integer(i64::from(limit) + 1));
-            let statement = format!(
-                "SELECT document, moment, sequence FROM entries WHERE {conditions} \
-                 ORDER BY moment DESC, sequence DESC LIMIT ?"
-            );
-            let rows = connection.query(&statement, &values)?;
-            let mut page = AuditPage::default();
-            for row in rows.iter().take(limit.into()) {
-                page.entries.push(entry(row.text(0)?)?);
-                if rows.len() > usize::from(limit) {
-                    page.next = Some(format!("{:012}#{}", row.integer(1)?, row.integer(2)?));
-                }
-            }
-            Ok(page)
+        self.read(move |connection| match &query.device {
+            Some(device) => entries_of(connection, device, &query, after, limit.into()),
+            None => entries(connection, &query, after, limit),
         })
         .await
     }
+}
+
+/// Entries about whatever, the latest first. A page ends at a moment and a number.
+fn entries(
+    connection: &mut dyn Connection,
+    query: &AuditQuery,
+    after: Option<(i64, i64)>,
+    limit: u16,
+) -> Result<AuditPage, SqlError> {
+    let mut values = vec![query.since.seconds(), query.until.seconds()];
+    let mut conditions = "moment >= ? AND moment < ?".to_owned();
+    if let Some((moment, sequence)) = after {
+        conditions.push_str(" AND (moment < ? OR (moment = ? AND sequence < ?))");
+        values.extend([moment, moment, sequence]);
+    }
+    values.push(i64::from(limit) + 1);
+    let values: Vec<_> = values.into_iter().map(Value::Integer).collect();
+    let statement = format!(
+        "SELECT document, moment, sequence FROM entries WHERE {conditions} ORDER BY moment DESC, sequence DESC LIMIT ?"
+    );
+    let rows = connection.query(&statement, &values)?;
+    let mut page = AuditPage::default();
+    for row in rows.iter().take(limit.into()) {
+        page.entries.push(entry(row.text(0)?)?);
+        if rows.len() > usize::from(limit) {
+            page.next = Some(format!("{:012}#{}", row.integer(1)?, row.integer(2)?));
+        }
+    }
+    Ok(page)
+}
+
+/// Entries about a device, the latest first: along its list, and between them those that are in none. A page ends at a number,
+/// and where the list goes on, which is 0 at its end.
+fn entries_of(
+    connection: &mut dyn Connection,
+    device: &DeviceId,
+    query: &AuditQuery,
+    after: Option<(i64, i64)>,
+    limit: usize,
+) -> Result<AuditPage, SqlError> {
+    let (below, mut in_list) = match after {
+        Some((below, next)) => (below, Some(next).filter(|next| *next != 0)),
+        None => (i64::MAX, last_entry(connection, device)?),
+    };
+    let statement = "SELECT sequence FROM entries WHERE device = ? AND is_linked = 0 AND sequence < ? \
+                     ORDER BY sequence DESC LIMIT ?";
+    let values = [device.as_str().into(), Value::Integer(below), Value::Integer(LOOKED_AT)];
+    let rows = connection.query(statement, &values)?;
+    let apart = rows.iter().map(|row| row.integer(0)).collect::<Result<Vec<_>, _>>()?;
+    let mut apart = apart.into_iter().peekable();
+    let mut page = AuditPage::default();
+    for _ in 0..LOOKED_AT {
+        let Some(sequence) = in_list.max(apart.peek().copied()) else { break };
+        apart.next_if_eq(&sequence);
+        // Where a page ends is what somebody sends: it leads to nobody else's entries.
+        let statement = "SELECT document, moment, earlier FROM entries WHERE sequence = ? AND device = ?";
+        let rows = connection.query(statement, &[Value::Integer(sequence), device.as_str().into()])?;
+        let earlier = rows.first().map(|row| row.optional_integer(2)).transpose()?.flatten();
+        if in_list.is_none_or(|next| next == sequence) {
+            in_list = earlier.filter(|earlier| *earlier < sequence);
+        }
+        if let Some(row) = rows.first()
+            && (query.since.seconds()..query.until.seconds()).contains(&row.integer(1)?)
+        {
+            page.entries.push(entry(row.text(0)?)?);
+        }
+        page.next = Some(format!("{sequence}#{}", in_list.unwrap_or(0)));
+        if page.entries.len() >= limit {
+            break;
+        }
+    }
+    if in_list.is_none() && apart.peek().is_none() && (rows.len() as i64) < LOOKED_AT {
+        page.next = None;
+    }
+    Ok(page)
+}
+
+/// The last entry in the list of a device.
+pub(crate) fn last_entry(connection: &mut dyn Connection, device: &DeviceId) -> Result<Option<i64>, SqlError> {
+    let rows = connection.query("SELECT last_entry FROM devices WHERE id = ?", &[device.as_str().into()])?;
+    rows.first().map(|row| row.optional_integer(0)).transpose().map(Option::flatten)
 }
 
 impl SqlRegistry {
@@ -163,8 +223,23 @@ pub enum BrokenChain {
     },
 }
 
-/// Adds an entry to this connection's chain.
-pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry) -> Result<(), SqlError> {
+/// Where an entry is found by its device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In the list of its device, which has to know it as its last one from now on.
+    InList {
+        /// The one before it.
+        earlier: Option<i64>,
+    },
+    /// In no list, and so in the index.
+    Apart {
+        /// The last one of a list that no device knows any more.
+        earlier: Option<i64>,
+    },
+}
+
+/// Adds an entry to this connection's chain, and returns its number.
+pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry, place: Place) -> Result<i64, SqlError> {
     let document = serde_json::to_string(&AuditEntryRecord::from(entry));
     let document = document.map_err(|error| SqlError::Failed(error.into()))?;
     let chain = connection.chain();
@@ -174,6 +249,10 @@ pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry) -> Res
         None => (0, BEGINNING),
     };
     let hash = next_hash(before, &document);
+    let (earlier, is_linked) = match place {
+        Place::InList { earlier } => (earlier, true),
+        Place::Apart { earlier } => (earlier, false),
+    };
     let values = [
         Value::Integer(chain),
         (&entry.id).into(),
@@ -181,15 +260,19 @@ pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry) -> Res
         Value::Integer(entry.at.seconds()),
         (&document).into(),
         (&hash).into(),
+        earlier.into(),
+        Value::Integer(is_linked.into()),
     ];
-    let statement = "INSERT INTO entries (chain, id, device, moment, document, hash) VALUES (?, ?, ?, ?, ?, ?)";
-    connection.execute(statement, &values)?;
+    let statement = "INSERT INTO entries (chain, id, device, moment, document, hash, earlier, is_linked) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let sequence = connection.append(statement, &values)?;
     let values = [Value::Integer(length + 1), (&hash).into(), Value::Integer(chain)];
     let statement = match length {
         0 => "INSERT INTO chains (length, hash, chain) VALUES (?, ?, ?)",
         _ => "UPDATE chains SET length = ?, hash = ? WHERE chain = ?",
     };
-    connection.execute(statement, &values).map(|_| ())
+    connection.execute(statement, &values)?;
+    Ok(sequence)
 }
 
 /// The hash of an entry: SHA-256 of the hash before it and of its document, in hexadecimal digits.

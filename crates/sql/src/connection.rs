@@ -10,6 +10,9 @@ pub(crate) trait Connection {
     /// Writes, and says how many rows.
     fn execute(&mut self, statement: &str, values: &[Value<'_>]) -> Result<u64, SqlError>;
 
+    /// Writes a row that gets the next number of its table, and says which.
+    fn append(&mut self, statement: &str, values: &[Value<'_>]) -> Result<i64, SqlError>;
+
     /// What stands at the end of a SELECT whose row is to be changed: nobody else may change it until the end of the
     /// transaction.
     fn for_update(&self) -> &'static str;
@@ -68,6 +71,13 @@ impl Row {
         match self.0.get(column) {
             Some(Cell::Text(text)) => Ok(text),
             _ => Err(SqlError::Column { column }),
+        }
+    }
+
+    pub(crate) fn optional_integer(&self, column: usize) -> Result<Option<i64>, SqlError> {
+        match self.0.get(column) {
+            Some(Cell::Null) => Ok(None),
+            _ => self.integer(column).map(Some),
         }
     }
 

@@ -55,7 +55,7 @@ impl DeviceStore for SqlRegistry {
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
         self.read(|connection| {
             let mut counts = DeviceCounts::default();
-            let statement = "SELECT state, enabled, COUNT(*) FROM devices GROUP BY state, enabled";
+            let statement = "SELECT state, enabled, devices FROM device_counts";
             for row in connection.query(statement, &[])? {
                 let count = u64::try_from(row.integer(2)?).unwrap_or_default();
                 counts.total += count;
@@ -93,16 +93,23 @@ pub(crate) fn replace(
     }
 }
 
+/// Devices that are looked at for one page, where no index has just those that are asked for.
+const LOOKED_AT: i64 = 20_000;
+
 fn list(
     connection: &mut dyn Connection,
     DeviceFilter { state, enabled, group, template, changed_since }: &DeviceFilter,
     after: Option<&DeviceId>,
     limit: u16,
 ) -> Result<Page, SqlError> {
+    let is_rare = state.is_some_and(|state| !matches!(state, State::Registered | State::Provisioned));
+    let is_part = state.is_some() || enabled.is_some() || template.is_some() || changed_since.is_some();
+    let last = if is_part && !is_rare && group.is_none() { last_looked_at(connection, after)? } else { None };
     let group = group.as_ref().map(ToString::to_string);
     let template = template.as_ref().map(ToString::to_string);
-    let conditions: [(&str, Option<Value<'_>>); 6] = [
+    let conditions: [(&str, Option<Value<'_>>); 7] = [
         ("id > ?", after.map(|id| id.as_str().into())),
+        ("id <= ?", last.as_ref().map(|id| id.as_str().into())),
         ("state = ?", state.map(|state| state.name().into())),
         ("enabled = ?", enabled.map(|enabled| Value::Integer(enabled.into()))),
         ("device_group = ?", group.as_ref().map(Into::into)),
@@ -110,12 +117,29 @@ fn list(
         ("updated_at >= ?", changed_since.map(|since| Value::Integer(since.seconds()))),
     ];
     let asked = conditions.into_iter().filter_map(|(condition, value)| value.map(|value| (condition, value)));
-    let (conditions, mut values): (Vec<_>, Vec<_>) = asked.unzip();
+    let (mut conditions, mut values): (Vec<_>, Vec<_>) = asked.unzip();
+    if is_rare {
+        // The words of the index, by which SQLite knows that it has them all.
+        conditions.push("state NOT IN ('registered', 'provisioned')");
+    }
     let all = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     values.push(Value::Integer(i64::from(limit) + 1));
     let rows = connection.query(&format!("SELECT record FROM devices{all} ORDER BY id LIMIT ?"), &values)?;
     let read = rows.iter().take(limit.into()).map(|row| devices::device(row, "a device of a list"));
     let found = read.collect::<Result<Vec<_>, _>>()?;
-    let next = found.last().filter(|_| rows.len() > usize::from(limit)).map(|device| device.id.clone());
+    let is_full = rows.len() > usize::from(limit);
+    let next = if is_full { found.last().map(|device| device.id.clone()) } else { last };
     Ok(Page { devices: found, next })
+}
+
+/// Up to which device a page looks, if not to the end.
+fn last_looked_at(connection: &mut dyn Connection, after: Option<&DeviceId>) -> Result<Option<DeviceId>, SqlError> {
+    let statement = "SELECT id FROM devices WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?";
+    let after = after.map_or("", |id| id.as_str());
+    let rows = connection.query(statement, &[after.into(), Value::Integer(LOOKED_AT)])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let id = row.text(0)?;
+    let corrupt =
+        |source: <DeviceId as std::str::FromStr>::Err| SqlError::Corrupt { key: id.to_owned(), source: source.into() };
+    id.parse().map(Some).map_err(corrupt)
 }

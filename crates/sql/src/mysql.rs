@@ -273,6 +273,12 @@ impl Connection for Open<'_> {
         Ok(self.transaction.affected_rows())
     }
 
+    fn append(&mut self, statement: &str, values: &[Value<'_>]) -> Result<i64, SqlError> {
+        self.execute(statement, values)?;
+        let number = self.transaction.last_insert_id().and_then(|number| number.try_into().ok());
+        number.ok_or(SqlError::Column { column: 0 })
+    }
+
     fn for_update(&self) -> &'static str {
         " FOR UPDATE"
     }

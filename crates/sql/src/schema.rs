@@ -4,13 +4,14 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 6] = [
+const VERSIONS: [&str; 7] = [
     include_str!("../schema/0001.sql"),
     include_str!("../schema/0002.sql"),
     include_str!("../schema/0003.sql"),
     include_str!("../schema/0004.sql"),
     include_str!("../schema/0005.sql"),
     include_str!("../schema/0006.sql"),
+    include_str!("../schema/0007.sql"),
 ];
 
 /// Which database it is.
@@ -111,10 +112,22 @@ fn note(connection: &mut impl Connection, version: i64, done: i64) -> Result<(),
     connection.execute(statement, &[version, done].map(Value::Integer)).map(|_| ())
 }
 
-/// The statements, without their comments.
+/// The statements, without their comments. What is within a statement is further in than where it begins.
 fn split(text: &str) -> Vec<String> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with("--"));
-    let text = lines.collect::<Vec<_>>().join("\n");
-    let statements = text.split(';').map(str::trim).filter(|statement| !statement.is_empty());
-    statements.map(str::to_owned).collect()
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("--")).peekable();
+    let mut statements = Vec::new();
+    let mut statement = String::new();
+    while let Some(line) = lines.next() {
+        match line.strip_suffix(';') {
+            Some(end) if lines.peek().is_none_or(|next| !next.starts_with(' ')) => {
+                statement.push_str(end);
+                statements.push(std::mem::take(&mut statement));
+            }
+            _ => {
+                statement.push_str(line);
+                statement.push('\n');
+            }
+        }
+    }
+    statements
 }

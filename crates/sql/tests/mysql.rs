@@ -14,6 +14,7 @@ use cvm_testkit::{Effect, Fault, contract, scenario};
 
 use self::mariadb::MariaDb;
 
+mod history;
 mod mariadb;
 mod own_ca;
 mod restarts;
@@ -28,6 +29,7 @@ async fn the_registry_on_mysql_keeps_the_contract() {
 async fn the_audit_trail_on_mysql_keeps_the_contract() {
     let server = MariaDb::start();
     contract::audit_trail(&server.registry(1)).await;
+    history::is_the_part_of_the_trail_that_names_the_device(&server.registry(1), || {}).await;
     contract::ledger(&server.registry(1)).await;
     contract::job_store(&SqlJobs::new(server.registry(1), "folder")).await;
 }

@@ -4,13 +4,15 @@
 
 use cvm_bulk::{ExportFormat, ExportRequest, ExportStanding, Folder, Job, JobStatus, JobStore as _, Work};
 use cvm_provisioning::{
-    Actor, AttemptId, AuditQuery, AuditTrail as _, CertificateId, CertificateLedger as _, DeviceFilter,
-    DeviceStore as _, LedgerEntry, Standing, ThingName,
+    Actor, AttemptId, AuditPage, AuditQuery, AuditTrail as _, CertificateId, CertificateLedger as _, Device,
+    DeviceFilter, DeviceStore as _, LedgerEntry, Standing, ThingName,
 };
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry, Verified};
 use cvm_testkit::fixture::{NOW, device, later, origin};
 use cvm_testkit::{Fault, contract, scenario};
 use tempfile::TempDir;
+
+mod history;
 
 fn registry() -> (TempDir, SqlRegistry) {
     let folder = tempfile::tempdir().unwrap();
@@ -92,6 +94,45 @@ async fn the_audit_trail_on_sqlite_keeps_the_contract() {
     contract::audit_trail(&registry).await;
 }
 
+#[tokio::test]
+async fn the_history_of_a_device_is_the_part_of_the_trail_that_names_it() {
+    let (folder, registry) = registry();
+    let upgrade = || {
+        let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+        let lists_are_new = "UPDATE entries SET is_linked = 0, earlier = NULL; UPDATE devices SET last_entry = NULL";
+        file.execute_batch(lists_are_new).unwrap();
+    };
+    history::is_the_part_of_the_trail_that_names_the_device(&registry, upgrade).await;
+    assert!(matches!(registry.verify_trail().await.unwrap(), Verified::Whole { .. }));
+}
+
+#[tokio::test]
+async fn a_history_is_read_to_its_end_however_much_of_it_is_not_asked_for() {
+    let (folder, registry) = registry();
+    let mut there = device("sn-1");
+    assert!(registry.add(&there, &origin()).await.unwrap());
+    for second in 1..1_200 {
+        let version = there.version;
+        let change = [Device::enable, Device::disable][second % 2];
+        change(&mut there, None, later(second as u64));
+        assert!(registry.replace(&there, version, &origin()).await.unwrap());
+    }
+    let mut query = AuditQuery { device: Some(there.id.clone()), since: NOW, until: later(10) };
+    let page = registry.entries(&query, None, 100).await.unwrap();
+    assert_eq!((page.entries.len(), page.next.is_some()), (0, true), "so much for one page");
+    let rest = registry.entries(&query, page.next.as_deref(), 100).await.unwrap();
+    assert_eq!((rest.entries.len(), rest.next), (10, None));
+    // The same of entries that are in no list.
+    let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+    file.execute_batch("UPDATE entries SET is_linked = 0, earlier = NULL; UPDATE devices SET last_entry = NULL")
+        .unwrap();
+    let page = registry.entries(&query, None, 100).await.unwrap();
+    assert_eq!((page.entries.len(), page.next.is_some()), (0, true));
+    assert_eq!(registry.entries(&query, page.next.as_deref(), 100).await.unwrap(), AuditPage { next: None, ..rest });
+    query.until = later(10_000);
+    assert_eq!(registry.entries(&query, None, 1_000).await.unwrap().entries.len(), 1_000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_07_fifty_callers_at_once_get_one_certificate() {
     contract::fifty_reservations_at_once(&registry().1).await;
@@ -165,8 +206,9 @@ fn a_page_of_a_list_is_read_in_the_order_of_an_index_and_never_sorted() {
     let (folder, registry) = registry();
     drop(registry);
     let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
-    for conditions in ["", "state = ? AND", "state = ? AND enabled = ? AND", "device_group = ? AND", "template = ? AND"]
-    {
+    let rare = "state = ? AND state NOT IN ('registered', 'provisioned') AND";
+    let usual = ["", "state = ? AND", "state = ? AND enabled = ? AND", "device_group = ? AND", "template = ? AND"];
+    for conditions in usual.into_iter().chain([rare]) {
         let explained =
             format!("EXPLAIN QUERY PLAN SELECT record FROM devices WHERE {conditions} id > ? ORDER BY id LIMIT ?");
         let mut statement = file.prepare(&explained).unwrap();
@@ -177,7 +219,33 @@ fn a_page_of_a_list_is_read_in_the_order_of_an_index_and_never_sorted() {
         }
         assert!(!steps.is_empty(), "{conditions}");
         assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{conditions}: {steps:?}");
+        let is_walk = !steps.iter().any(|step| step.contains("devices_in_rare_state"));
+        assert_eq!(is_walk, conditions != rare, "{conditions}: {steps:?}");
     }
+}
+
+#[tokio::test]
+async fn the_few_devices_that_a_list_is_for_are_found_among_many_with_a_bound_on_each_page() {
+    const MANY: u64 = 50_000;
+    let (folder, registry) = registry();
+    assert!(registry.add(&device("sn-"), &origin()).await.unwrap());
+    let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+    let copies = "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < ?1) \
+                  INSERT INTO devices (id, version, state, enabled, updated_at, record) \
+                  SELECT printf('sn-%06d', number), version, state, number NOT IN (7, 20000, 20001, ?1), updated_at, \
+                  replace(record, '\"sn-\"', printf('\"sn-%06d\"', number)) FROM numbers, devices";
+    file.execute(copies, [MANY]).unwrap();
+    let counts = registry.count().await.unwrap();
+    assert_eq!((counts.total, counts.enabled), (MANY + 1, MANY - 3));
+    let filter = DeviceFilter { enabled: Some(false), ..DeviceFilter::default() };
+    let (mut found, mut pages, mut after) = (Vec::new(), 0, None);
+    while pages == 0 || after.is_some() {
+        let page = registry.list(&filter, after.as_ref(), 2).await.unwrap();
+        found.extend(page.devices.into_iter().map(|device| device.id.to_string()));
+        (pages, after) = (pages + 1, page.next);
+    }
+    assert_eq!(found, ["sn-000007", "sn-020000", "sn-020001", "sn-050000"]);
+    assert_eq!(pages, 3, "none looks at more than 20,001 devices");
 }
 
 #[tokio::test]
@@ -200,7 +268,11 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
         "DROP INDEX certificates_by_serial; ALTER TABLE certificates DROP COLUMN serial; \
          DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
          CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; ALTER TABLE certificates DROP COLUMN device; \
-         DROP INDEX devices_in_state; CREATE INDEX devices_by_state ON devices (state, enabled); \
+         DROP INDEX devices_in_rare_state; CREATE INDEX devices_by_state ON devices (state, enabled); \
+         DROP TRIGGER device_added; DROP TRIGGER device_deleted; DROP TRIGGER device_changed; DROP TABLE device_counts; \
+         DROP INDEX entries_by_device; CREATE INDEX entries_by_device ON entries (device, moment); \
+         ALTER TABLE devices DROP COLUMN last_entry; \
+         ALTER TABLE entries DROP COLUMN earlier; ALTER TABLE entries DROP COLUMN is_linked; \
          UPDATE meta SET value = 1 WHERE name = 'schema'",
     )
     .unwrap();

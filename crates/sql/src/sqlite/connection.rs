@@ -51,6 +51,11 @@ impl Connection for SqliteConnection<'_> {
         Ok(rows as u64)
     }
 
+    fn append(&mut self, statement: &str, values: &[Value<'_>]) -> Result<i64, SqlError> {
+        self.execute(statement, values)?;
+        Ok(self.0.last_insert_rowid())
+    }
+
     fn for_update(&self) -> &'static str {
         // Only one connection writes.
         ""
