@@ -102,6 +102,17 @@ def running(command: list[object], log: Path) -> Iterator[subprocess.Popen]:
             process.terminate()
 
 
+def server_certificate(folder: Path) -> None:
+    """A chain of two, as `cvm serve` has it: what is longer costs the client more, who is on the same processors."""
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
+    issuing = ["-subj", "/CN=issuing", "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key"]
+    openssl("req", "-x509", *curve, *issuing, "-keyout", folder / "issuing.key", "-out", folder / "issuing.pem")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"]
+    by = ["-CA", folder / "issuing.pem", "-CAkey", folder / "issuing.key"]
+    openssl("req", "-x509", *curve, *names, *by, "-keyout", folder / "tls.key", "-out", folder / "leaf.pem")
+    (folder / "tls.pem").write_text((folder / "leaf.pem").read_text() + (folder / "issuing.pem").read_text())
+
+
 @contextmanager
 def cfssl(folder: Path, with_tls: bool) -> Iterator[Peer]:
     folder.mkdir()
@@ -110,8 +121,7 @@ def cfssl(folder: Path, with_tls: bool) -> Iterator[Peer]:
     port = free_port()
     command = ["cfssl", "serve", "-address", "127.0.0.1", "-port", port, "-ca", folder / "ca.pem", "-ca-key", folder / "ca.key"]
     if with_tls:
-        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-        openssl("req", "-x509", *curve, *names, "-keyout", folder / "tls.key", "-out", folder / "tls.pem")
+        server_certificate(folder)
         command += ["-tls-cert", folder / "tls.pem", "-tls-key", folder / "tls.key"]
     with running(command, folder / "log") as process:
         wait_for(port)

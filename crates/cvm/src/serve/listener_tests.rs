@@ -5,9 +5,10 @@ use axum::routing::get;
 use cvm_authority::{
     Authorities, Authority, AuthorityProfile, Curve, Issued, LocalSigner, Profile, SharedAuthorities, Signer as _, Tier,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
@@ -78,11 +79,15 @@ impl World {
     }
 
     fn client(&self, identity: Option<Identity>) -> Arc<ClientConfig> {
+        self.client_with(rustls::crypto::aws_lc_rs::default_provider(), identity)
+    }
+
+    fn client_with(&self, provider: CryptoProvider, identity: Option<Identity>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(self.ours().certificate().pem().as_bytes()).unwrap();
         roots.add(root).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
         let builder = builder.with_root_certificates(roots);
         Arc::new(match identity {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
@@ -123,6 +128,33 @@ async fn threat_29_only_a_clients_certificate_of_our_ca_in_its_time_is_somebodys
     let names = ["localhost".parse().unwrap()];
     let server = world.ours().issue_server(&names, key.public_key(), DAY, now()).await.unwrap();
     assert_eq!(world.who(Some(identity(&server, &key))).await, "nobody", "it is a server's");
+}
+
+#[tokio::test]
+async fn a_connection_has_the_suite_that_small_devices_have_hardware_for_if_they_know_it() {
+    let world = World::new(ROOMY).await;
+    let only = |suites: &[CipherSuite]| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|suite| suites.is_empty() || suites.contains(&suite.suite()));
+        provider
+    };
+    for (suites, expected) in [
+        (&[][..], CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (&[CipherSuite::TLS13_AES_256_GCM_SHA384], CipherSuite::TLS13_AES_256_GCM_SHA384),
+        (&[CipherSuite::TLS13_CHACHA20_POLY1305_SHA256], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+        (
+            &[
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ],
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ),
+    ] {
+        let client = world.client_with(only(suites), None);
+        let stream = world.connect(&client).await.unwrap();
+        let agreed = stream.get_ref().1.negotiated_cipher_suite().unwrap();
+        assert_eq!(agreed.suite(), expected, "{suites:?}");
+    }
 }
 
 #[tokio::test]

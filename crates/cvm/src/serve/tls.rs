@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use cvm_authority::{Curve, LocalSigner, ServerName, SharedAuthorities, Signer as _};
 use cvm_provisioning::{CertificateId, Timestamp};
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
+use rustls::{CipherSuite, ServerConfig};
 
 use super::client_certificates::{ClientCertificates, Trust};
 use super::signals::ToldToLook;
@@ -86,7 +86,7 @@ struct MadeOf {
 
 impl ServerTls {
     pub(super) async fn new(origin: Origin, trust: Trust, now: Timestamp) -> Result<Self, ServeError> {
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(provider());
         let clients = ClientCertificates::new(trust, Arc::clone(&provider));
         let made_of = MadeOf::at(&origin, &clients, now);
         let (configuration, ends_at) = make(&origin, &clients, &provider, now).await?;
@@ -185,6 +185,21 @@ async fn make(
     }
 }
 
+/// AES-128 with SHA-256 before all others: small devices have hardware for SHA-256 and none for SHA-384, and so do most
+/// servers, to whom that hash is a tenth of a handshake.
+fn provider() -> CryptoProvider {
+    let mut provider = default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
+}
+
 fn configuration(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -194,6 +209,7 @@ fn configuration(
 ) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut configuration = builder.with_client_cert_verifier(clients.question(now)).with_single_cert(chain, key)?;
+    configuration.ignore_client_order = true;
     configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // No session is resumed: one that was would bring its certificate along without anybody looking at it again. A
     // device connects a few times in a year, and a whole handshake is a millisecond.
