@@ -170,6 +170,21 @@ async fn is_recorded(registry: &SqlRegistry, given: &BTreeMap<String, Certificat
     assert!(matches!(trail, Verified::Whole { .. }), "{trail:?}");
 }
 
+/// What is kept of the devices beside them is what they come to: their numbers, and the lists of what happened to them.
+fn everything_hangs_together(database: &Path) {
+    let database = rusqlite::Connection::open(database).unwrap();
+    let one = |statement: &str| database.query_row(statement, [], |row| row.get::<_, i64>(0)).unwrap();
+    let counted = "SELECT state, enabled, COUNT(*) FROM devices GROUP BY state, enabled";
+    let kept = "SELECT state, enabled, devices FROM device_counts WHERE devices <> 0";
+    for (these, those) in [(counted, kept), (kept, counted)] {
+        assert_eq!(one(&format!("SELECT COUNT(*) FROM ({these} EXCEPT {those})")), 0, "{these}");
+    }
+    let listed = "WITH RECURSIVE listed (device, sequence) AS (SELECT id, last_entry FROM devices UNION ALL \
+                  SELECT entries.device, earlier FROM entries JOIN listed USING (device, sequence) \
+                  WHERE earlier IS NOT NULL) SELECT COUNT(*) FROM listed JOIN entries USING (device, sequence)";
+    assert_eq!(one(listed), one("SELECT COUNT(*) FROM entries"), "each entry is in the list of its device, once");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_recorded() {
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -201,6 +216,7 @@ async fn threat_33_whenever_it_is_killed_nothing_was_handed_out_that_is_not_reco
         }
         is_recorded(&registry, &all).await;
     }
+    everything_hangs_together(&folder.path().join("registry.sqlite"));
     assert!(unfinished > ROUNDS as usize, "{unfinished} attempts were cut off, which is none of the moments meant");
 }
 
