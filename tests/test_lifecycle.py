@@ -81,6 +81,21 @@ def test_a_factory_certificate_is_cut_off_and_given_back_like_any_other(stack: S
     until(lambda: status(stack, device.certificate_id) == "ACTIVE", "a certificate with power")
 
 
+def test_a_revoked_device_is_out_for_good(stack: Stack, device_id):
+    device, vended = stack.provisioned(device_id)
+    with stack.mqtt(device, vended["certificatePem"]).connect(stack.broker) as connected:
+        connected.publish(f"devices/{device_id}/state", "here")
+        stack.cvm("device", "revoke", device_id, "--reason", "key leaked, ticket 4712")
+        assert connected.ended(), "the connection goes on"
+    until(lambda: status(stack, vended["certificateId"]) == "REVOKED", "a certificate that is revoked")
+    until(lambda: audit(stack, device_id)[0]["action"] == "revoked", "an entry of the trail")
+    stack.cvm("device", "disable", device_id, "--reason", "on hold")
+    stack.cvm("device", "enable", device_id)
+    assert stack.vend(device).status == 403
+    stack.cvm("device", "delete", device_id)
+    until(lambda: status(stack, vended["certificateId"]) is None, "an end of the certificate")
+
+
 # --- Deletion ---
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,11 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from local_aws import free_port
 from mqtt_device import CERTIFICATE
 from server import Server, openssl, start
-from stack import CVM
+from stack import CVM, Device, until
 
 ROWS = 4_000
 """Rows of an import: a few of the command's batches."""
@@ -106,6 +108,41 @@ def test_a_device_goes_through_its_life(server: Server, desk: Desk):
     trail = desk.lines("audit", "sn-0001")
     assert [entry["action"] for entry in trail][-2:] == ["provisioned", "created"] and len(trail) >= 5
     assert trail[0]["actor"] == server.ask("GET", "/audit?device=sn-0001").json[0]["actor"]
+
+
+def test_a_revoked_device_is_out_for_good_and_comes_back_as_another(server: Server, desk: Desk):
+    desk.text("device", "add", "sn-0001", "--token-out", "token")
+    nothing = desk.error("device", "revoke", "sn-0001", "--reason", "leaked")
+    assert nothing["code"] == "nothing-to-revoke" and "cvm device disable sn-0001" in nothing["advice"]
+    device = server.vend("sn-0001", server.folder / "token")
+    asked = desk.run("device", "revoke", "sn-0001", "--reason", "leaked, ticket 9")
+    assert asked.returncode == 0 and "is revoking its certificate" in asked.stderr, asked
+    shown = desk.json("device", "show", "sn-0001")
+    assert (shown["state"], shown["status"], shown["statusReason"]) == ("revoked", "enabled", "leaked, ticket 9")
+    assert desk.lines("device", "list", "--state", "revoked")[0]["deviceId"] == "sn-0001"
+    number = x509.load_pem_x509_certificate((device / CERTIFICATE).read_bytes()).serial_number
+
+    def is_listed() -> bool:
+        lists = re.findall("-----BEGIN X509 CRL-.+?-END X509 CRL-----", server.crl.read_text(), re.DOTALL)
+        found = [x509.load_pem_x509_crl(text.encode()).get_revoked_certificate_by_serial_number(number) for text in lists]
+        return any(found)
+
+    until(is_listed, "a list that has it")
+    # Neither its token, nor its certificate, nor an operator who thinks again lets a key in.
+    desk.json("device", "disable", "sn-0001", "--reason", "on hold")
+    desk.json("device", "enable", "sn-0001")
+    assert desk.error("device", "renew", "sn-0001")["code"] == "not-provisioned"
+    body = {"deviceId": "sn-0001", "csr": Device("sn-0001").csr_pem}
+    assert server.ask("POST", "/v1/certificates", body, token=(server.folder / "token").read_text().strip()).status == 403
+    assert server.ask("POST", "/v1/certificates", body, token="", certificate=device / CERTIFICATE).status == 403
+    assert is_listed()
+
+    desk.text("device", "delete", "sn-0001")
+    desk.text("device", "add", "sn-0001", "--token-out", "another")
+    server.vend("sn-0001", server.folder / "another")
+    assert is_listed(), "of the earlier one nothing is good again"
+    [revoked] = [entry for entry in desk.lines("audit", "sn-0001") if entry["action"] == "revoked"]
+    assert (revoked["reason"], revoked["certificateId"]) == ("leaked, ticket 9", shown["certificate"]["certificateId"])
 
 
 def test_what_cannot_be_done_is_told_as_on_a_table(server: Server, desk: Desk):

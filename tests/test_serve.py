@@ -208,7 +208,7 @@ class Broker:
         return MqttDevice(folder, device_id)
 
 
-def test_a_broker_lets_a_device_in_until_it_is_disabled(server: Server, tmp_path):
+def test_a_broker_lets_a_device_in_until_it_is_disabled_or_revoked(server: Server, tmp_path):
     assert MOSQUITTO, "mosquitto is missing: install it (Debian: mosquitto)"
     folder = server.vend("sn-0001", server.register("sn-0001"))
     assert (folder / PRIVATE_KEY).exists()
@@ -218,9 +218,10 @@ def test_a_broker_lets_a_device_in_until_it_is_disabled(server: Server, tmp_path
         device = broker.device(folder, "sn-0001")
         with device.connect(f"localhost:{broker.port}"):
             pass
-        for status, is_listed in [("disabled", True), ("enabled", False)]:
+        leaked = {"reason": "leaked"}
+        for verb, body, is_listed in [("disable", leaked, True), ("enable", {}, False), ("revoke", leaked, True)]:
             before = server.crl.read_text()
-            assert server.ask("PUT", "/devices/sn-0001", {"status": status}, if_match="*").status == 200
+            assert server.ask("POST", f"/devices/sn-0001/{verb}", body).status == 200
             until(lambda before=before: server.crl.read_text() != before, "a new revocation list")
             broker.reload()
 
@@ -231,7 +232,7 @@ def test_a_broker_lets_a_device_in_until_it_is_disabled(server: Server, tmp_path
                 except (Refused, OSError):
                     return is_listed
 
-            until(as_expected, f"a broker that knows of {status}")
+            until(as_expected, f"a broker that knows of {verb}")
     finally:
         broker.process.kill()
         broker.process.wait()

@@ -221,6 +221,13 @@ def test_what_an_operator_decides_is_done_at_aws_iot(aws: Aws, server: Server, d
     until(lambda: device_id not in aws.things(), "an end of the thing")
 
 
+def test_a_device_that_is_revoked_is_revoked_at_aws_iot(aws: Aws, server: Server, device_id):
+    server.vend(device_id, server.register(device_id))
+    [certificate] = aws.attached(device_id)
+    assert server.ask("POST", f"/devices/{device_id}/revoke", {"reason": "leaked"}).status == 200
+    until(lambda: aws.certificates()[certificate] == "REVOKED", "a certificate that is revoked")
+
+
 def test_threat_33_what_aws_iot_was_not_told_it_is_told_by_the_next_start(aws: Aws, server: Server, device_id, tmp_path):
     token = server.register(device_id)
     device = server.vend(device_id, token)

@@ -256,6 +256,13 @@ async fn threat_45_the_reconciler_removes_what_attempts_left_and_nothing_else() 
     scenario::reconcile::fault_matrix(|| registry.clone(), &[Fault::Kill(Effect::After)]).await;
     scenario::reconcile::a_reservation_is_confirmed_or_released(|| registry.clone()).await;
     scenario::reconcile::a_factory_certificate_is_never_removed(|| registry.clone()).await;
+}
+
+#[tokio::test]
+async fn what_differs_is_told_and_what_was_decided_is_made_up_for() {
+    let database = LocalDynamoDb::start().await;
+    let registry = database.registry("differences").await;
     scenario::reconcile::drift_is_told(|| registry.clone()).await;
+    scenario::reconcile::a_revoked_device_has_no_power(|| registry.clone()).await;
     scenario::reconcile::foreign_things_are_told_and_left(registry).await;
 }

@@ -16,6 +16,9 @@ pub(crate) fn advice(id: &DeviceId, error: &OperationError) -> String {
         OperationError::NotFound => {
             format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
         }
+        OperationError::NothingToRevoke(_) => {
+            format!("`cvm device disable {id}` keeps it out at once, whatever it is about to get")
+        }
         OperationError::Registry(error) => registry::advice(error).to_owned(),
         _ => format!("`cvm device show {id}` has its state"),
     }

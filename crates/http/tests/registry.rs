@@ -12,7 +12,8 @@ use cvm_provisioning::{
     Actor, AuditEntry, AuditTrail as _, Device, DeviceStore as _, Operations, Presence, Presences as _, State,
     WrongProofs,
 };
-use cvm_testkit::fixture::{NOW, device, id, later, origin};
+use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
+use cvm_testkit::scenario::World;
 use cvm_testkit::{Fault, Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -379,6 +380,29 @@ async fn a_person_decides_about_a_device_in_quarantine() {
     assert_eq!(api.post("/devices/sn-1/approve", json!({"keepCertificate": true})).await.status, 409);
     assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.body["cvm"]["state"], "registered");
     assert_eq!(api.post("/devices/sn-1/renew", json!({})).await.status, 409);
+}
+
+#[tokio::test]
+async fn a_device_is_revoked_for_a_reason_and_for_good() {
+    let api = Api::new(&Script::default());
+    assert!(api.registry.add(&device("sn-1"), &origin()).await.unwrap());
+    let nothing = api.post("/devices/sn-1/revoke", json!({"reason": "key leaked"})).await;
+    assert_eq!(nothing.status, 409, "it has no certificate");
+    nothing.is("Failure");
+    let world = World::new(MemoryRegistry::default(), device("sn-2")).await;
+    world.vend(&Script::default()).vend(request("sn-2", 1, Some(&csr("sn-2")), NOW)).await.unwrap();
+    let provisioned = world.registry.find(&id("sn-2")).await.unwrap().unwrap();
+    assert!(api.registry.add(&provisioned, &origin()).await.unwrap());
+    for wrong in [json!({}), json!({"reason": ""}), json!({"reason": "a", "why": "b"})] {
+        assert_eq!(api.post("/devices/sn-2/revoke", wrong).await.status, 400);
+    }
+    for _ in 0..2 {
+        let revoked = api.post("/devices/sn-2/revoke", json!({"reason": "key leaked"})).await;
+        revoked.is("Device");
+        assert_eq!(revoked.body["cvm"]["state"], "revoked");
+        assert_eq!((&revoked.body["status"], &revoked.body["statusReason"]), (&json!("enabled"), &json!("key leaked")));
+    }
+    assert_eq!(api.post("/devices/sn-2/renew", json!({})).await.status, 409);
 }
 
 #[tokio::test]

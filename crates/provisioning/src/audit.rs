@@ -159,6 +159,11 @@ pub enum Outcome<'a> {
         /// The claim that it was asked for with.
         claim: &'a CertificateId,
     },
+    /// A certificate of a device that is revoked was put out of power for good.
+    Revoked {
+        /// Which.
+        certificate: &'a CertificateId,
+    },
     /// A certificate was signed that has no power yet; what comes next decides whether it gets any.
     Signed {
         /// Which.
@@ -238,6 +243,7 @@ impl crate::Audit for LogAudit {
             Outcome::Reserved { certificate, claim } => {
                 write_event!(info, "reserved", certificate = display(certificate), claim = display(claim));
             }
+            Outcome::Revoked { certificate } => write_event!(info, "revoked", certificate = display(certificate)),
             Outcome::Signed { certificate } => write_event!(info, "signed", certificate = display(certificate)),
             Outcome::Suspended { certificate } => {
                 write_event!(info, "suspended", certificate = display(certificate));

@@ -4,7 +4,7 @@
 //! sign that it did: whoever holds the private key is in. The first certificate to connect wins the device; what other
 //! attempts left in power is taken out of it.
 
-use crate::enforce::suspend;
+use crate::enforce::keep_out;
 use crate::superseded::Succeed;
 use crate::{
     Audit, AuditRecord, CertificateId, CertificateIndex, Certificates, Credential, Denial, Departures, Device,
@@ -129,11 +129,11 @@ where
     /// Writes down what the connection means for `device`; `None` where somebody else wrote in between.
     async fn note(&self, device: Device, connection: &Connection) -> Result<Option<Confirmation>, ConfirmError> {
         let version = device.version;
-        if !device.status.enabled && (device.has(&connection.certificate) || device.awaits(&connection.certificate)) {
-            // It was disabled while its certificate was on the way into power. Whatever the certificate is to the
+        if device.is_kept_out() && (device.has(&connection.certificate) || device.awaits(&connection.certificate)) {
+            // It was disabled, or revoked, while its certificate was on the way into power. Whatever the certificate is to the
             // device is settled when it is enabled again.
-            for certificate in suspend(&self.platform, &device).await? {
-                let outcome = Outcome::Suspended { certificate: &certificate };
+            for certificate in keep_out(&self.platform, &device).await? {
+                let outcome = device.kept_out(&certificate);
                 let origin = &connection.origin;
                 self.audit.record(&AuditRecord { origin, device: Some(&device.id), key: None, outcome });
             }

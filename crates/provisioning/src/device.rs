@@ -290,12 +290,35 @@ impl Device {
     /// [`NotProvisioned`] when there is nothing to renew.
     pub fn renew(&mut self, now: Timestamp) -> Result<(), NotProvisioned> {
         match self.state {
-            State::Provisioned | State::Quarantined | State::Revoked => self.state = State::Registered,
-            State::Registered | State::Reserved => return Err(NotProvisioned { state: self.state.name() }),
+            State::Provisioned | State::Quarantined => self.state = State::Registered,
+            State::Registered | State::Reserved | State::Revoked => {
+                return Err(NotProvisioned { state: self.state.name() });
+            }
         }
         self.wrong_proofs = WrongProofs::default();
         self.touch(now);
         Ok(())
+    }
+
+    /// Takes its certificates out of power for good, and lets no key in any more. A device that is to come back is deleted
+    /// and registered again.
+    ///
+    /// # Errors
+    ///
+    /// [`NothingToRevoke`] when it has no certificate, or is about to get one: it can be disabled at once.
+    pub fn revoke(&mut self, reason: ReasonText, now: Timestamp) -> Result<(), NothingToRevoke> {
+        if self.credential.is_none() || self.state == State::Reserved {
+            return Err(NothingToRevoke { state: self.state.name() });
+        }
+        self.state = State::Revoked;
+        self.status.reason = Some(reason);
+        self.touch(now);
+        Ok(())
+    }
+
+    /// Whether it is to have no power, whatever certificates it has.
+    pub(crate) fn is_kept_out(&self) -> bool {
+        !self.status.enabled || self.state == State::Revoked
     }
 
     /// Ends a quarantine the way a person decided.
@@ -475,6 +498,14 @@ pub struct LastRefusal {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the device has no certificate to renew; it is {state}")]
 pub struct NotProvisioned {
+    /// The state it is in.
+    pub state: &'static str,
+}
+
+/// There is no certificate to revoke: the device has none, or an attempt to get it one is under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the device has no certificate to revoke yet; it is {state}")]
+pub struct NothingToRevoke {
     /// The state it is in.
     pub state: &'static str,
 }

@@ -1,5 +1,5 @@
-//! What an operator decided about a device, done at the platform: a device that is disabled has no certificate in power
-//! and no connection, one that is enabled has its certificate back, and of one that was deleted nothing is left.
+//! What an operator decided about a device, done at the platform: a device that is disabled or revoked has no certificate in
+//! power and no connection, one that is enabled has its certificate back, and of one that was deleted nothing is left.
 //!
 //! Each of them looks at what the registry says *now* and not at what changed, so that again is the same as once, and
 //! looks again when it is done, so that of two that run at the same time the last one is right.
@@ -55,10 +55,10 @@ where
         let mut found = self.registry.find(id).await?;
         for _ in 0..Self::TRIES {
             let Some(device) = found else { return Ok(()) };
-            if device.status.enabled {
-                self.restore(&device, origin).await?;
+            if device.is_kept_out() {
+                self.keep_out(&device, origin).await?;
             } else {
-                self.suspend(&device, origin).await?;
+                self.restore(&device, origin).await?;
             }
             found = self.registry.find(id).await?;
             if found.as_ref().is_none_or(|now| now.has_same_standing(&device)) {
@@ -70,8 +70,7 @@ where
 
     /// Gives a device its certificate back.
     async fn restore(&self, device: &Device, origin: &Origin) -> Result<(), PlatformError> {
-        let withdrawn = device.state == State::Revoked;
-        for certificate in device.known_certificates().filter(|_| !withdrawn) {
+        for certificate in device.known_certificates() {
             let there = self.platform.describe(&certificate).await?;
             if there.is_some_and(|there| there.standing == Standing::Inactive) {
                 self.platform.set_standing(&certificate, Standing::Active).await?;
@@ -82,9 +81,9 @@ where
     }
 
     /// Takes all certificates of a device out of power, and ends its connection.
-    async fn suspend(&self, device: &Device, origin: &Origin) -> Result<(), PlatformError> {
-        for certificate in suspend(self.platform, device).await? {
-            self.record(origin, &device.id, Outcome::Suspended { certificate: &certificate });
+    async fn keep_out(&self, device: &Device, origin: &Origin) -> Result<(), PlatformError> {
+        for certificate in keep_out(self.platform, device).await? {
+            self.record(origin, &device.id, device.kept_out(&certificate));
         }
         Ok(())
     }
@@ -157,12 +156,21 @@ impl Device {
     fn has_same_standing(&self, other: &Self) -> bool {
         self.generation == other.generation
             && self.status == other.status
+            && (self.state == State::Revoked) == (other.state == State::Revoked)
             && self.known_certificates().eq(other.known_certificates())
     }
 
     /// Whether the registry knows of this certificate as one of the device's.
     pub(crate) fn knows(&self, certificate: &CertificateId) -> bool {
         self.known_certificates().any(|known| known == *certificate)
+    }
+
+    /// What became of a certificate that was taken out of power because the device is kept out.
+    pub(crate) fn kept_out<'a>(&self, certificate: &'a CertificateId) -> Outcome<'a> {
+        match self.state {
+            State::Revoked => Outcome::Revoked { certificate },
+            _ => Outcome::Suspended { certificate },
+        }
     }
 
     /// The certificates that the registry knows of.
@@ -175,24 +183,28 @@ impl Device {
     }
 }
 
-/// Takes all certificates of a device out of power, and ends its connection. Returns those that were in power.
-pub(crate) async fn suspend<P>(platform: &P, device: &Device) -> Result<Vec<CertificateId>, PlatformError>
+/// Takes all certificates of a device out of power, for good where it is revoked, and ends its connection. Returns those for
+/// which that is new.
+pub(crate) async fn keep_out<P>(platform: &P, device: &Device) -> Result<Vec<CertificateId>, PlatformError>
 where
     P: Certificates + Departures + Platform,
 {
-    let mut suspended = Vec::new();
+    let is_revoked = device.state == State::Revoked;
+    let standing = if is_revoked { Standing::Revoked } else { Standing::Inactive };
+    let mut kept_out = Vec::new();
     for certificate in certificates(platform, device).await? {
-        let there = platform.describe(&certificate).await?;
-        if there.is_some_and(|there| there.standing == Standing::Active) {
-            platform.set_standing(&certificate, Standing::Inactive).await?;
-            suspended.push(certificate);
+        let Some(there) = platform.describe(&certificate).await? else { continue };
+        let is_due = if is_revoked { there.standing != standing } else { there.standing == Standing::Active };
+        if is_due {
+            platform.set_standing(&certificate, standing).await?;
+            kept_out.push(certificate);
         }
     }
     // After the certificate, or the device would be back before it is out.
     if let Some(credential) = &device.credential {
         platform.disconnect(credential.thing.as_str()).await?;
     }
-    Ok(suspended)
+    Ok(kept_out)
 }
 
 /// Every certificate of a device that can be found without searching the whole platform.

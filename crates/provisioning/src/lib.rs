@@ -78,7 +78,8 @@ pub use csr::{Csr, CsrError};
 pub use decision::{Decision, Denial, Refusal};
 pub use der::{BadDer, encode as encode_der};
 pub use device::{
-    Device, GenerationId, KeyOrigin, LastRefusal, NotProvisioned, NotQuarantined, State, Unsettled, Verdict,
+    Device, GenerationId, KeyOrigin, LastRefusal, NotProvisioned, NotQuarantined, NothingToRevoke, State, Unsettled,
+    Verdict,
 };
 pub use device_id::{DeviceId, InvalidDeviceId};
 pub use device_key::{DeviceKey, DeviceKeyError};

@@ -80,6 +80,8 @@ pub enum NoticeKind {
     Renewable,
     /// An attempt began.
     Reserved,
+    /// An operator took its certificates out of power for good.
+    Revoked,
     /// Its earlier certificates have lost their power: it has a newer one.
     Succeeded,
     /// A trusted user has a claim for it.
@@ -88,7 +90,7 @@ pub enum NoticeKind {
 
 impl NoticeKind {
     /// Every kind there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Approved,
         Self::Changed,
         Self::Connected,
@@ -105,6 +107,7 @@ impl NoticeKind {
         Self::Released,
         Self::Renewable,
         Self::Reserved,
+        Self::Revoked,
         Self::Succeeded,
         Self::Vouched,
     ];
@@ -128,6 +131,7 @@ impl NoticeKind {
             Self::Released => "released",
             Self::Renewable => "renewable",
             Self::Reserved => "reserved",
+            Self::Revoked => "revoked",
             Self::Succeeded => "succeeded",
             Self::Vouched => "vouched",
         }
@@ -151,13 +155,18 @@ impl RegistryWrite {
     /// Whether the platform has something to do after it.
     pub fn is_to_be_enforced(&self) -> bool {
         match (&self.before, &self.after) {
-            (Some(before), Some(after)) => before.status.enabled != after.status.enabled,
+            (Some(before), Some(after)) => before.is_kept_out() != after.is_kept_out() || is_revoked(before, after),
             (Some(_), None) => true,
-            // A device that is put back from an export may have a certificate, and be disabled.
-            (None, Some(after)) => !after.status.enabled && after.credential.is_some(),
+            // A device that is put back from an export may have a certificate, and be kept out.
+            (None, Some(after)) => after.is_kept_out() && after.credential.is_some(),
             (None, None) => false,
         }
     }
+}
+
+/// Whether it was revoked by this write.
+fn is_revoked(before: &Device, after: &Device) -> bool {
+    before.state != State::Revoked && after.state == State::Revoked
 }
 
 /// What made `after` of `before`.
@@ -194,8 +203,11 @@ fn progress(before: &Device, after: &Device) -> Option<Notice> {
         owner(before) == owner(after)
     };
     match (before.state, after.state) {
+        _ if is_revoked(before, after) => {
+            Some(after.with_credential(NoticeKind::Revoked).because(after.status.reason.as_ref()))
+        }
         (State::Quarantined, State::Registered | State::Provisioned) => Some(after.notice(NoticeKind::Approved)),
-        (State::Provisioned | State::Revoked, State::Registered) => Some(after.notice(NoticeKind::Renewable)),
+        (State::Provisioned, State::Registered) => Some(after.notice(NoticeKind::Renewable)),
         (State::Registered | State::Reserved, State::Provisioned) if certificate(before) != certificate(after) => {
             Some(after.with_credential(NoticeKind::Provisioned))
         }
@@ -241,7 +253,8 @@ fn changed_properties(before: &Device, after: &Device) -> Vec<&'static str> {
     compare("parameters", before.parameters != after.parameters);
     compare("settableParameters", before.settable_parameters != after.settable_parameters);
     compare("statusReason", {
-        before.status.enabled == after.status.enabled && before.status.reason != after.status.reason
+        let is_told = before.status.enabled != after.status.enabled || is_revoked(before, after);
+        !is_told && before.status.reason != after.status.reason
     });
     compare("template", before.template != after.template);
     changed

@@ -2,7 +2,7 @@
 
 use crate::{
     Attestation, Device, DeviceId, DeviceStore, ETag, GenerationId, InvalidSettings, Module, ModuleId, ModuleManager,
-    NotProvisioned, NotQuarantined, Origin, RegistryError, Settings, Timestamp,
+    NotProvisioned, NotQuarantined, NothingToRevoke, Origin, RegistryError, Settings, Timestamp,
 };
 
 /// The operations, with what they need.
@@ -53,6 +53,9 @@ pub enum OperationError {
     /// There is no certificate to renew.
     #[error(transparent)]
     NotProvisioned(#[from] NotProvisioned),
+    /// There is no certificate to revoke.
+    #[error(transparent)]
+    NothingToRevoke(#[from] NothingToRevoke),
     /// There is no quarantine to end.
     #[error(transparent)]
     NotQuarantined(#[from] NotQuarantined),
@@ -83,6 +86,7 @@ impl OperationError {
             Self::ModuleNotFound => "module-not-found",
             Self::NotFound => "not-found",
             Self::NotProvisioned(_) => "not-provisioned",
+            Self::NothingToRevoke(_) => "nothing-to-revoke",
             Self::NotQuarantined(_) => "not-quarantined",
             Self::PreconditionFailed => "changed-since",
             Self::Randomness => "randomness",

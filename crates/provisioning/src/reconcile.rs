@@ -392,13 +392,21 @@ where
                 Box::pin(succession.end::<ReconcileError>(device.clone(), origin, now)).await?;
                 continue;
             }
-            let Some(credential) = device.credential.as_ref().filter(|_| device.state == State::Provisioned) else {
+            let is_settled = matches!(device.state, State::Provisioned | State::Revoked);
+            let Some(credential) = device.credential.as_ref().filter(|_| is_settled) else {
                 continue;
             };
             if now < device.updated_at.after(Self::GRACE) {
                 continue;
             }
             let standing = self.platform.describe(&credential.certificate).await?.map(|there| there.standing);
+            if device.state == State::Revoked {
+                if standing.is_some_and(|standing| standing != Standing::Revoked) {
+                    // Whoever should have done it at once did not get to it.
+                    Box::pin(self.enforce().status(&device.id, origin)).await?;
+                }
+                continue;
+            }
             let (reason, advice) = match (standing, device.status.enabled) {
                 (None, _) => ("certificate-gone", "`cvm device delete ID`, and add it again if it is to come back"),
                 (Some(Standing::Active), false) => {

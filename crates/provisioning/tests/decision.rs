@@ -91,6 +91,26 @@ async fn a_key_made_here_replaces_only_its_like_and_only_in_time() {
     assert_eq!(made_here.decide(&attempt("sn-1", 3, &csr("sn-1"), own.now)), Decision::Quarantine, "a key of its own");
 }
 
+#[tokio::test]
+async fn a_device_is_revoked_for_good_unless_it_has_nothing_or_is_about_to_get_something() {
+    let (provisioned, own) = provisioned(KeyOrigin::Device).await;
+    for state in State::ALL {
+        let mut device = Device { state, ..provisioned.clone() };
+        let revoked = device.revoke("key leaked".parse().unwrap(), later(2));
+        assert_eq!(revoked.is_ok(), state != State::Reserved, "{state:?}");
+        if revoked.is_ok() {
+            assert_eq!(device.state, State::Revoked);
+            assert_eq!(decisions(&device, &own)[..2], [(); 2].map(|()| Decision::Deny(Denial::Revoked)));
+            device.renew(later(3)).unwrap_err();
+            device.enable(None, later(4));
+            assert_eq!(decisions(&device, &own)[..2], [(); 2].map(|()| Decision::Deny(Denial::Revoked)));
+        } else {
+            assert_eq!(device, Device { state, ..provisioned.clone() });
+        }
+    }
+    device("sn-1").revoke("key leaked".parse().unwrap(), NOW).unwrap_err();
+}
+
 #[test]
 fn only_a_quarantine_can_be_decided_by_a_person() {
     for state in State::ALL {

@@ -565,6 +565,11 @@ mod reconciler {
     }
 
     #[tokio::test]
+    async fn a_revoked_device_has_no_power() {
+        reconcile::a_revoked_device_has_no_power(MemoryRegistry::default).await;
+    }
+
+    #[tokio::test]
     async fn drift_is_told() {
         reconcile::drift_is_told(MemoryRegistry::default).await;
     }

@@ -21,6 +21,11 @@ mod enforcement {
     }
 
     #[tokio::test]
+    async fn a_revocation_is_enforced_however_it_fails() {
+        scenario::lifecycle::a_revocation_is_enforced_however_it_fails(MemoryRegistry::default).await;
+    }
+
+    #[tokio::test]
     async fn a_deletion_is_enforced_however_it_fails() {
         scenario::lifecycle::a_deletion_is_enforced_however_it_fails(MemoryRegistry::default).await;
     }
@@ -138,6 +143,25 @@ mod notices {
         assert_eq!(life.told(), [ModuleCreated, ModuleChanged, ModuleDeleted]);
         life.operations.delete(&id("sn-1"), &Precondition::Exists, &origin(), later(75)).await.unwrap();
         assert_eq!(life.told(), [Deleted]);
+    }
+
+    #[tokio::test]
+    async fn a_revocation_is_told_once_with_its_reason_and_is_enforced() {
+        let life = Life::begins().await;
+        let vended =
+            life.world.vend(&Script::default()).vend(request("sn-1", 1, Some(&csr("sn-1")), NOW)).await.unwrap();
+        life.told();
+        life.change(|device| device.revoke("key leaked".parse().unwrap(), later(1)).unwrap()).await;
+        let writes = life.world.registry.take_writes();
+        let [revoked] = &writes[0].notices()[..] else { panic!("{writes:?}") };
+        assert_eq!((revoked.kind, revoked.reason.as_deref()), (NoticeKind::Revoked, Some("key leaked")));
+        assert_eq!(revoked.certificate, Some(vended.credential.certificate));
+        assert!(writes[0].is_to_be_enforced());
+        // What changes nothing about its power has nothing to be done about it.
+        life.change(|device| device.disable("on hold".parse().ok(), later(2))).await;
+        assert!(!life.world.registry.take_writes()[0].is_to_be_enforced());
+        let restored = RegistryWrite { before: None, ..writes[0].clone() };
+        assert!(restored.is_to_be_enforced(), "one that was exported is revoked where it is imported");
     }
 
     #[tokio::test]

@@ -160,6 +160,7 @@ async fn what_an_operator_decides_holds_whatever_devices_do() {
     scenario::lifecycle::a_decision_in_the_middle_of_a_vend(|| registry.clone()).await;
     scenario::lifecycle::a_decision_in_the_middle_of_a_first_connection(|| registry.clone()).await;
     scenario::lifecycle::a_device_registered_again_is_another(|| registry.clone()).await;
+    scenario::lifecycle::a_revocation_is_enforced_however_it_fails(|| registry.clone()).await;
 }
 
 #[tokio::test]

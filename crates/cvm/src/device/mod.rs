@@ -15,6 +15,7 @@ mod list;
 mod proof;
 mod registry;
 mod renew;
+mod revoke;
 mod show;
 mod view;
 
@@ -48,6 +49,7 @@ enum DeviceVerb {
     Export(export::ExportArguments),
     Approve(approve::ApproveArguments),
     Renew(renew::RenewArguments),
+    Revoke(revoke::RevokeArguments),
 }
 
 const EXAMPLES: &str = "\
@@ -87,5 +89,6 @@ async fn on(registry: &impl DeviceRegistry, verb: DeviceVerb, output: &Output) -
         DeviceVerb::Export(arguments) => export::run(&arguments, registry, output).await,
         DeviceVerb::Approve(arguments) => approve::run(&arguments, registry, output).await,
         DeviceVerb::Renew(arguments) => renew::run(&arguments, registry, output).await,
+        DeviceVerb::Revoke(arguments) => revoke::run(&arguments, registry, output).await,
     }
 }

@@ -52,6 +52,8 @@ pub(crate) enum Change {
     Enable,
     /// It is provisioned once more.
     Renew,
+    /// Its certificates are withdrawn for good.
+    Revoke(ReasonText),
 }
 
 /// A part of a list.
@@ -173,6 +175,7 @@ impl Change {
             Self::Disable(reason) => device.disable(Some(reason.clone()), now()),
             Self::Enable => device.enable(None, now()),
             Self::Renew => device.renew(now())?,
+            Self::Revoke(reason) => device.revoke(reason.clone(), now())?,
         }
         Ok(())
     }

@@ -76,6 +76,10 @@ impl DeviceRegistry for RegistryApi<'_> {
             }
             Change::Enable => (post("enable"), Repeat::Safe, Changing::Other),
             Change::Renew => (post("renew"), Repeat::Unsafe, Changing::Renew),
+            Change::Revoke(reason) => {
+                let body = json!({ "reason": reason.to_string() });
+                (post("revoke").json(body.to_string()), Repeat::Safe, Changing::Revoke)
+            }
         };
         self.device(id, &ask, repeat, changing).await
     }

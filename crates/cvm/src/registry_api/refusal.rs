@@ -1,6 +1,6 @@
 //! What the server says instead of doing what it is asked.
 
-use cvm_provisioning::{DeviceId, NotProvisioned, NotQuarantined, OperationError, State};
+use cvm_provisioning::{DeviceId, NotProvisioned, NotQuarantined, NothingToRevoke, OperationError, State};
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
@@ -66,6 +66,7 @@ impl Refusal {
             ("PreconditionFailed", _) => Some(OperationError::PreconditionFailed),
             ("GenericConflict", Changing::Approve) => Some(NotQuarantined { state: state()? }.into()),
             ("GenericConflict", Changing::Renew) => Some(NotProvisioned { state: state()? }.into()),
+            ("GenericConflict", Changing::Revoke) => Some(NothingToRevoke { state: state()? }.into()),
             _ => None,
         }
     }
@@ -100,6 +101,7 @@ impl Refusal {
 pub(super) enum Changing {
     Approve,
     Renew,
+    Revoke,
     Other,
 }
 

@@ -363,6 +363,28 @@ async fn a_deleted_device_leaves_a_tombstone_with_its_certificate_and_a_free_id(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_device_is_let_in_by_nothing_but_its_registration_anew() {
+    let (endpoint, registry) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint).with("CVM_URL", serve(api(registry)).await);
+    cvm.run("device add sn-0001 --token-out token").text();
+    let nothing = cvm.run("device revoke sn-0001 --reason leaked").failure();
+    assert!(nothing.contains("no certificate to revoke yet") && nothing.contains("cvm device disable"), "{nothing}");
+    let certificate = cvm.run("vend --device sn-0001 --token-file token --out one --output json").json();
+    let revoked = cvm.run("device revoke sn-0001 --reason leaked");
+    let id = certificate["certificateId"].as_str().unwrap();
+    assert!(revoked.stderr.contains(&format!("revoking its certificate {id}")), "{}", revoked.stderr);
+    let shown = cvm.run("device show sn-0001 --output json").json();
+    assert_eq!((&shown["state"], &shown["statusReason"]), (&json!("revoked"), &json!("leaked")));
+    for way in ["one", "two"] {
+        cvm.run(&format!("vend --device sn-0001 --token-file token --out {way}")).failure_after("");
+    }
+    assert!(cvm.run("device renew sn-0001").failure().contains("it is revoked"));
+    cvm.run("device delete sn-0001").text();
+    cvm.run("device add sn-0001 --token-out anew").text();
+    cvm.run("vend --device sn-0001 --token-file anew --out anew-device --output json").json();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_says_what_to_do_next_in_words_or_in_json() {
     let (endpoint, _) = dynamodb().await;
     let cvm = Cvm::on(&endpoint);

@@ -34,11 +34,18 @@ struct Approval {
     keep_certificate: bool,
 }
 
-/// That a device is refused from now on.
+/// Why a device is refused from now on.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Disabling {
+struct Why {
     reason: String,
+}
+
+impl Why {
+    fn of(call: &Call) -> Result<ReasonText, Failure> {
+        let Self { reason } = call.json()?;
+        reason.parse().map_err(|error| Failure::argument(format!("reason: {error}")))
+    }
 }
 
 impl<R: DeviceStore + Presences, T> Registry<R, T> {
@@ -104,8 +111,7 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
     }
 
     pub(super) async fn disable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
-        let Disabling { reason } = call.json()?;
-        let reason: ReasonText = reason.parse().map_err(|error| Failure::argument(format!("reason: {error}")))?;
+        let reason = Why::of(&call)?;
         registry
             .decide(&call, |device| {
                 device.disable(Some(reason.clone()), call.now);
@@ -125,6 +131,11 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
 
     pub(super) async fn renew(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         registry.decide(&call, |device| Ok(device.renew(call.now)?)).await
+    }
+
+    pub(super) async fn revoke(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
+        let reason = Why::of(&call)?;
+        registry.decide(&call, |device| Ok(device.revoke(reason.clone(), call.now)?)).await
     }
 
     async fn decide(

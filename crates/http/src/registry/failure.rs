@@ -170,7 +170,9 @@ impl From<OperationError> for Failure {
             OperationError::ModuleExists => Code::ModuleAlreadyExistsOnDevice,
             OperationError::ModuleNotFound => Code::ModuleNotFound,
             OperationError::NotFound => Code::DeviceNotFound,
-            OperationError::NotProvisioned(_) | OperationError::NotQuarantined(_) => Code::GenericConflict,
+            OperationError::NothingToRevoke(_)
+            | OperationError::NotProvisioned(_)
+            | OperationError::NotQuarantined(_) => Code::GenericConflict,
             OperationError::PreconditionFailed => Code::PreconditionFailed,
             OperationError::TooManyModules => Code::TooManyModulesOnDevice,
             OperationError::Settings(_) => Code::ArgumentInvalid,

@@ -63,6 +63,7 @@ where
         .route("/devices/{device}/disable", post(Registry::<R, T>::disable))
         .route("/devices/{device}/enable", post(Registry::<R, T>::enable))
         .route("/devices/{device}/renew", post(Registry::<R, T>::renew))
+        .route("/devices/{device}/revoke", post(Registry::<R, T>::revoke))
         .route("/devices/{device}/modules", get(Registry::<R, T>::list_modules))
         .route("/devices/{device}/modules/{module}", module.delete(Registry::<R, T>::delete_module))
         .route("/statistics/devices", get(Registry::<R, T>::count_devices))

@@ -64,7 +64,7 @@ async fn change(registry: &SqlRegistry, begin: u64) {
         }
         registry.append(&[stranger("sn-1", begin + step), stranger("sn-0", begin + step)]).await.unwrap();
     }
-    if begin % 200 == 0 {
+    if begin.is_multiple_of(200) {
         for name in &DEVICES[1..] {
             let last = registry.find(&id(name)).await.unwrap().unwrap();
             let version = last.version;

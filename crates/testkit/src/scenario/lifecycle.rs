@@ -2,7 +2,7 @@
 
 use cvm_provisioning::{
     Attempt, CertificateId, Confirmation, Enforce, EnforceError, GenerationId, Operations, Portion, Precondition,
-    Reconcile, Standing, State, StatusSetting, VendError,
+    ReasonText, Reconcile, Standing, State, StatusSetting, VendError,
 };
 
 use super::first_connect::{connection, registration};
@@ -32,6 +32,15 @@ impl<R: Registry> World<R> {
             ..cvm_provisioning::Settings::default()
         };
         let change = |device: &mut cvm_provisioning::Device| Ok(settings.clone().apply(device, later(2))?);
+        let changed = self.operations().change(&id(NAME), &Precondition::Exists, &origin(), change).await;
+        changed.expect("the store answers");
+    }
+
+    async fn change(&self, change: impl Fn(&mut cvm_provisioning::Device)) {
+        let change = |device: &mut cvm_provisioning::Device| {
+            change(device);
+            Ok(())
+        };
         let changed = self.operations().change(&id(NAME), &Precondition::Exists, &origin(), change).await;
         changed.expect("the store answers");
     }
@@ -109,6 +118,40 @@ pub async fn a_status_is_enforced_however_it_fails<R: Registry>(registry: impl F
                 assert_eq!(world.platform.powerful(), powerful, "{context}");
                 assert!(!world.platform.disconnected().is_empty(), "{context}: it was connected until then");
             }
+        }
+    }
+}
+
+/// A revocation that fails at every call in every way and is then told again: no certificate that the device has, or had, comes
+/// back into power, whatever is decided afterwards.
+pub async fn a_revocation_is_enforced_however_it_fails<R: Registry>(registry: impl Fn() -> R) {
+    for fault in Fault::FAILURES {
+        for n in 1.. {
+            let context = format!("{fault:?} at call {n}");
+            let (world, earlier) = World::vended(registry()).await;
+            world.change(|device| device.renew(later(1)).expect("it has a certificate")).await;
+            let renewed = world.vend(&Script::default()).vend(request(NAME, 2, Some(&csr(NAME)), later(2))).await;
+            let newest = renewed.expect("it is vended").credential.certificate;
+            assert_eq!(world.platform.powerful().len(), 2, "{context}: the earlier one still counts");
+            let reason = "ticket 4711".parse().expect("a reason");
+            world.change(|device| device.revoke(ReasonText::clone(&reason), later(3)).expect("it has one")).await;
+            let script = Script::fail(n, fault);
+            let first = script.run(world.enforce_status(&script)).await;
+            if script.calls() < n {
+                assert!(matches!(first, Some(Ok(()))), "{context}");
+                break;
+            }
+            world.enforce_status(&Script::default()).await.expect("the services answer");
+            assert!(!world.platform.disconnected().is_empty(), "{context}: it was connected until then");
+            for enabled in [false, true] {
+                world.set_enabled(enabled).await;
+                world.enforce_status(&Script::default()).await.expect("the services answer");
+                for certificate in [earlier, newest] {
+                    assert_eq!(world.platform.standing(&certificate), Some(Standing::Revoked), "{context}");
+                }
+            }
+            let again = world.vend(&Script::default()).vend(request(NAME, 3, Some(&csr(NAME)), later(4))).await;
+            assert!(matches!(again, Err(VendError::Refused)), "{context}: {again:?}");
         }
     }
 }

@@ -185,6 +185,29 @@ pub async fn drift_is_told<R: Registry>(registry: impl Fn() -> R) {
     }
 }
 
+/// A revocation that nobody has told the platform is made up for.
+pub async fn a_revoked_device_has_no_power<R: Registry>(registry: impl Fn() -> R) {
+    use cvm_provisioning::Certificates as _;
+    for standing in [Standing::Active, Standing::Inactive, Standing::Revoked] {
+        let world = World::new(registry(), device(NAME)).await;
+        world.platform.set_clock(NOW);
+        let vended = world.vend(&Script::default()).vend(request(NAME, 1, Some(&csr(NAME)), NOW)).await;
+        let certificate = vended.expect("it is vended").credential.certificate;
+        let mut device = world.stored(NAME).await;
+        let version = device.version;
+        device.revoke("ticket 4711".parse().expect("a reason"), NOW).expect("it has a certificate");
+        let replaced = world.registry.replace(&device, version, &crate::fixture::origin()).await;
+        assert!(replaced.expect("the store answers"));
+        world.platform.set_standing(&certificate, standing).await.expect("the platform answers");
+        world.audit.take();
+        world.settle(quiet(10)).await;
+        assert_eq!(world.platform.standing(&certificate), Some(Standing::Revoked), "{standing:?}");
+        let told = world.audit.take().join("\n");
+        assert_eq!(told.contains("Revoked"), standing != Standing::Revoked, "{standing:?}: {told}");
+        assert!(!told.contains("Drift"), "{standing:?}: {told}");
+    }
+}
+
 /// A factory certificate whose event was lost on the way stays as it is, and its next connection gets it in.
 pub async fn a_factory_certificate_is_never_removed<R: Registry>(registry: impl Fn() -> R) {
     let factory = Factory::new("factory");
