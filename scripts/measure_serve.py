@@ -1,4 +1,5 @@
 """Measure `cvm serve` beside cfssl, under wrk: the same key in every request, keep-alive and a fresh TLS connection each.
+Devices come from all over the registry.
 
 cfssl neither asks who a device is nor remembers what it signed; it is here for what signing over HTTP costs. Both have
 certificates of P-256. Build first, and install wrk and golang-cfssl (Debian has both):
@@ -32,9 +33,9 @@ CALLERS = 16
 VEND = """
 local thread_number = 0
 function setup(thread) thread:set("number", thread_number); thread_number = thread_number + 1 end
-function init(args) asked, first, threads = 0, tonumber(args[1]), tonumber(args[2]) end
+function init(args) asked, first, threads, devices = 0, tonumber(args[1]), tonumber(args[2]), tonumber(args[3]) end
 function request()
-  local device = string.format("sn-%08d", first + number + asked * threads)
+  local device = string.format("sn-%08d", (first + number + asked * threads) * 7919 % devices)
   asked = asked + 1
   return wrk.format("POST", "/v1/certificates", {headers}, '{{"deviceId":"' .. device .. '","csr":{csr}}}')
 end
@@ -234,17 +235,17 @@ def main() -> None:
             cfssl(folder / "cfssl-tls", with_tls=True) as tls,
             cvm(folder / "cvm", arguments.cvm, arguments.devices) as own,
         ):
-            first = 0
+            first, devices = 0, arguments.devices
             for _ in range(arguments.runs):
                 # In turn, so that whatever else the machine does meets them all.
-                for connections in [8, 32]:
+                for connections in [8, 32, 64]:
                     results.append(load(plain, sign, "/api/v1/cfssl/sign", connections, arguments.seconds))
                     results.append(load(tls, sign, "/api/v1/cfssl/sign", connections, arguments.seconds))
-                    results.append(load(own, vend, "/v1/certificates", connections, arguments.seconds, first, 2))
+                    results.append(load(own, vend, "/v1/certificates", connections, arguments.seconds, first, 2, devices))
                     first += results[-1]["requests"] + 1_000
                 once = load(tls, sign_once, "/api/v1/cfssl/sign", 16, arguments.seconds)
                 results.append(once | {"server": f"{once['server']}, a connection each"})
-                once = load(own, vend_once, "/v1/certificates", 16, arguments.seconds, first, 2)
+                once = load(own, vend_once, "/v1/certificates", 16, arguments.seconds, first, 2, devices)
                 results.append(once | {"server": f"{once['server']}, a connection each"})
                 first += results[-1]["requests"] + 1_000
             if first > arguments.devices:

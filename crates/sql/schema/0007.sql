@@ -20,7 +20,9 @@ ON SQLITE CREATE TRIGGER device_changed AFTER UPDATE OF state, enabled ON device
 WHEN (old.state, old.enabled) <> (new.state, new.enabled) BEGIN
   UPDATE device_counts SET devices = devices - 1 WHERE state = old.state AND enabled = old.enabled;
   INSERT INTO device_counts VALUES (new.state, new.enabled, 1) ON CONFLICT DO UPDATE SET devices = devices + 1; END;
-ON MYSQL CREATE VIEW device_counts AS SELECT state, enabled, COUNT(*) AS devices FROM devices GROUP BY state, enabled;
+-- With the rights of whoever asks, so that a copy of the database does not need the user who made it.
+ON MYSQL CREATE SQL SECURITY INVOKER VIEW device_counts AS
+  SELECT state, enabled, COUNT(*) AS devices FROM devices GROUP BY state, enabled;
 -- What happened to a device is a list: it knows the last entry, and each entry the one before it. An index has the others: the
 -- end of a device that was deleted, what no device is concerned with, and what was written before there were such lists.
 ALTER TABLE devices ADD COLUMN last_entry BIGINT;

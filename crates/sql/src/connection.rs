@@ -17,6 +17,9 @@ pub(crate) trait Connection {
     /// transaction.
     fn for_update(&self) -> &'static str;
 
+    /// Whether an index has the devices in each state, and not just those in the rare ones.
+    fn has_index_of_states(&self) -> bool;
+
     /// The chain of audit entries that this connection adds to: those who write at once have chains of their own, so
     /// that nobody waits for anybody.
     fn chain(&self) -> i64;

@@ -104,7 +104,8 @@ fn list(
 ) -> Result<Page, SqlError> {
     let is_rare = state.is_some_and(|state| !matches!(state, State::Registered | State::Provisioned));
     let is_part = state.is_some() || enabled.is_some() || template.is_some() || changed_since.is_some();
-    let last = if is_part && !is_rare && group.is_none() { last_looked_at(connection, after)? } else { None };
+    let is_indexed = is_rare || group.is_some() || (state.is_some() && connection.has_index_of_states());
+    let last = if is_part && !is_indexed { last_looked_at(connection, after)? } else { None };
     let group = group.as_ref().map(ToString::to_string);
     let template = template.as_ref().map(ToString::to_string);
     let conditions: [(&str, Option<Value<'_>>); 7] = [

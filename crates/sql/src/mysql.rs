@@ -283,6 +283,10 @@ impl Connection for Open<'_> {
         " FOR UPDATE"
     }
 
+    fn has_index_of_states(&self) -> bool {
+        true
+    }
+
     fn chain(&self) -> i64 {
         self.chain
     }

@@ -25,7 +25,8 @@ pub(super) struct RevokeArguments {
 const EXAMPLES: &str = "\
 Examples:
   cvm device revoke sn-0001 --reason 'key found on the internet, ticket 4712'
-  cvm device delete sn-0001 && cvm device add sn-0001";
+  cvm device delete sn-0001
+  cvm device add sn-0001";
 
 pub(super) async fn run(
     RevokeArguments { id, reason }: &RevokeArguments,

@@ -61,6 +61,10 @@ impl Connection for SqliteConnection<'_> {
         ""
     }
 
+    fn has_index_of_states(&self) -> bool {
+        false
+    }
+
     fn chain(&self) -> i64 {
         0
     }
