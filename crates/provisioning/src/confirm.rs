@@ -259,7 +259,7 @@ pub(crate) async fn disarm<P: Certificates + Platform>(
 
 impl Device {
     /// Whether this is the device's certificate.
-    pub(crate) fn has(&self, certificate: &CertificateId) -> bool {
+    pub fn has(&self, certificate: &CertificateId) -> bool {
         self.credential.as_ref().is_some_and(|credential| credential.certificate == *certificate)
     }
 

@@ -196,6 +196,12 @@ pub(crate) async fn turn_away<R: Reservations, A: Audit>(
 ) -> Result<Vended, VendError> {
     let denial = match decision {
         Decision::Replay(credential) => {
+            // Whoever was faster may have no answer yet, and never get one.
+            let is_recorded = registry.is_recorded(&attempt.device, &credential.certificate).await;
+            if !is_recorded.map_err(|error| failed(audit, attempt, error.into()))? {
+                record(audit, attempt, Outcome::Waited);
+                return Err(VendError::InProgress { until: attempt.now.after(Duration::from_secs(1)) });
+            }
             let outcome = Outcome::Replayed { certificate: &credential.certificate, thing: &credential.thing };
             record(audit, attempt, outcome);
             return Ok(Vended { credential, private_key: None, replayed: true });

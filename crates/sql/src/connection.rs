@@ -17,6 +17,9 @@ pub(crate) trait Connection {
     /// transaction.
     fn for_update(&self) -> &'static str;
 
+    /// Whether others' changes may be read before they would outlive a crash.
+    fn shows_what_is_not_on_the_disk(&self) -> bool;
+
     /// Whether an index has the devices in each state, and not just those in the rare ones.
     fn has_index_of_states(&self) -> bool;
 

@@ -283,6 +283,10 @@ impl Connection for Open<'_> {
         " FOR UPDATE"
     }
 
+    fn shows_what_is_not_on_the_disk(&self) -> bool {
+        true
+    }
+
     fn has_index_of_states(&self) -> bool {
         true
     }

@@ -1,10 +1,12 @@
 //! The path of a device: one transaction for each step.
 
 use cvm_provisioning::{
-    Attempt, Beside, Credential, Decision, DeviceId, Leftover, Origin, Refusal, RegistryError, Remains,
+    Attempt, Beside, CertificateId, Credential, Decision, DeviceId, Leftover, Origin, Refusal, RegistryError, Remains,
     ReservationLost, Reservations, Reserve,
 };
 
+use crate::connection::Connection;
+use crate::error::SqlError;
 use crate::{SqlRegistry, devices};
 
 impl Reservations for SqlRegistry {
@@ -38,6 +40,10 @@ impl Reservations for SqlRegistry {
             };
             let before = device.clone();
             let committed = device.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
+            if before == device && committed.is_ok() {
+                // Another attempt has done it.
+                end_behind_what_was_read(connection)?;
+            }
             devices::update(connection, before, &device, &attempt.origin)?;
             Ok(committed)
         })
@@ -55,6 +61,20 @@ impl Reservations for SqlRegistry {
         .await
     }
 
+    async fn is_recorded(&self, device: &DeviceId, certificate: &CertificateId) -> Result<bool, RegistryError> {
+        if !self.is_shared() {
+            // SQLite shows a change when its log is on the disk (sqlite.org, "Write-Ahead Logging").
+            return Ok(true);
+        }
+        let (id, certificate) = (device.clone(), *certificate);
+        self.write(move |connection| {
+            let found = devices::lock(connection, &id)?;
+            end_behind_what_was_read(connection)?;
+            Ok(found.is_some_and(|device| device.has(&certificate)))
+        })
+        .await
+    }
+
     async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         let (id, refusal, by) = (device.clone(), refusal.clone(), by.clone());
         self.write(move |connection| {
@@ -65,4 +85,15 @@ impl Reservations for SqlRegistry {
         })
         .await
     }
+}
+
+/// Lets the transaction end when all that it has read would outlive a crash. InnoDB shows a change when it is committed in
+/// memory, which is before its log is on the disk; a commit waits for the log until its own place in it (MariaDB and MySQL
+/// manuals, `innodb_flush_log_at_trx_commit`).
+fn end_behind_what_was_read(connection: &mut dyn Connection) -> Result<(), SqlError> {
+    if !connection.shows_what_is_not_on_the_disk() {
+        return Ok(());
+    }
+    let statement = "INSERT INTO meta (name, value) VALUES ('shown', 1) ON DUPLICATE KEY UPDATE value = value + 1";
+    connection.execute(statement, &[]).map(|_| ())
 }

@@ -1,6 +1,6 @@
 //! The registry on MySQL or MariaDB: the same contract and scenarios as on SQLite, by several servers at once.
 //!
-//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_6` of the server
+//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_7` of the server
 //! that `CVM_TEST_MYSQL` names, such as `mysql://USER:PASSWORD@HOST:3306`; those have to be empty.
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
@@ -29,9 +29,14 @@ async fn the_registry_on_mysql_keeps_the_contract() {
 async fn the_audit_trail_on_mysql_keeps_the_contract() {
     let server = MariaDb::start();
     contract::audit_trail(&server.registry(1)).await;
-    history::is_the_part_of_the_trail_that_names_the_device(&server.registry(1), || {}).await;
     contract::ledger(&server.registry(1)).await;
     contract::job_store(&SqlJobs::new(server.registry(1), "folder")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_of_a_device_is_the_part_of_the_trail_that_names_it() {
+    let server = MariaDb::start();
+    history::is_the_part_of_the_trail_that_names_the_device(&server.registry(7), || {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

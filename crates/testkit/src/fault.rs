@@ -186,6 +186,10 @@ impl<T> Faulty<T> {
 }
 
 impl<R: Reservations> Reservations for Faulty<R> {
+    async fn is_recorded(&self, device: &DeviceId, certificate: &CertificateId) -> Result<bool, RegistryError> {
+        self.inner.is_recorded(device, certificate).await
+    }
+
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         self.registry_call(self.inner.reserve(attempt)).await
     }

@@ -61,6 +61,10 @@ impl Connection for SqliteConnection<'_> {
         ""
     }
 
+    fn shows_what_is_not_on_the_disk(&self) -> bool {
+        false
+    }
+
     fn has_index_of_states(&self) -> bool {
         false
     }

@@ -21,7 +21,7 @@ use super::own_ca::{OwnCa, own_ca};
 /// Devices that ask at once; each asks twice at once, as one does that has given up waiting too early.
 const DEVICES: usize = 8;
 /// Times that the database is killed.
-const RESTARTS: u64 = 6;
+const RESTARTS: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_33_a_database_that_is_killed_under_load_has_every_certificate_that_was_handed_out() {
