@@ -40,15 +40,22 @@ fn lines(device: &DeviceDocument) -> Vec<String> {
     let told = &device.cvm;
     facts.add("device", &device.device_id);
     let since = device.status_updated_time;
+    let is_revoked = told.state == State::Revoked.name();
     match (device.status.as_str(), &device.status_reason) {
         ("enabled", None) => facts.add("status", "enabled"),
+        ("enabled", Some(_)) if is_revoked => facts.add("status", "enabled"),
         (status, None) => facts.add("status", format_args!("{status} since {since}")),
         (status, Some(reason)) => facts.add("status", format_args!("{status} since {since}: {reason}")),
     }
     if let Some(Some(group)) = &told.extension.group {
         facts.add("group", group);
     }
-    facts.add("state", &told.state);
+    match &device.status_reason {
+        Some(reason) if is_revoked && device.status == "enabled" => {
+            facts.add("state", format_args!("revoked: {reason}"));
+        }
+        _ => facts.add("state", &told.state),
+    }
     facts.add("proof", attestation(device));
     facts.add(
         "key made by",
@@ -71,6 +78,9 @@ fn lines(device: &DeviceDocument) -> Vec<String> {
     for earlier in &told.superseded {
         facts.add("earlier one", earlier.certificate_id);
         facts.add("  key", earlier.key);
+        if is_revoked {
+            continue;
+        }
         let end = earlier.until.map(|until| format!(", or at {until}")).unwrap_or_default();
         facts.add("  in power", format_args!("until the newer one was seen{end}"));
     }

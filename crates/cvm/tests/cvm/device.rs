@@ -375,6 +375,8 @@ async fn a_revoked_device_is_let_in_by_nothing_but_its_registration_anew() {
     assert!(revoked.stderr.contains(&format!("revoking its certificate {id}")), "{}", revoked.stderr);
     let shown = cvm.run("device show sn-0001 --output json").json();
     assert_eq!((&shown["state"], &shown["statusReason"]), (&json!("revoked"), &json!("leaked")));
+    let text = cvm.run("device show sn-0001").text();
+    assert!(text.contains("status        enabled\n") && text.contains("state         revoked: leaked\n"), "{text}");
     for way in ["one", "two"] {
         cvm.run(&format!("vend --device sn-0001 --token-file token --out {way}")).failure_after("");
     }
