@@ -28,6 +28,17 @@ async fn threat_07_fifty_callers_at_once_get_one_certificate() {
     scenario::vend::fifty_callers_with_fifty_keys(MemoryRegistry::default()).await;
 }
 
+#[tokio::test]
+async fn threat_33_a_certificate_that_the_registry_may_yet_lose_is_not_given_again() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    let key = csr("sn-1");
+    let first = world.vend(&Script::default()).vend(request("sn-1", 1, Some(&key), NOW)).await.unwrap();
+    let again = world.vend(&Script::forgets()).vend(request("sn-1", 2, Some(&key), later(1))).await;
+    assert!(matches!(again, Err(VendError::InProgress { until }) if until == later(2)), "{again:?}");
+    let recorded = world.vend(&Script::default()).vend(request("sn-1", 3, Some(&key), later(2))).await.unwrap();
+    assert_eq!((recorded.credential, recorded.replayed), (first.credential, true));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fresh_vend_is_six_calls_in_four_steps_and_a_replay_is_one() {
     let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;

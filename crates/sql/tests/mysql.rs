@@ -7,10 +7,10 @@
 
 use std::net::TcpListener;
 
-use cvm_provisioning::DeviceStore as _;
+use cvm_provisioning::{CertificateId, DeviceStore as _, RefusedKeys, Reservations as _, VendAtOnce, Vending as _};
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry};
-use cvm_testkit::fixture::{device, origin};
-use cvm_testkit::{Effect, Fault, contract, scenario};
+use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
+use cvm_testkit::{Effect, Fault, MemoryAudit, contract, scenario};
 
 use self::mariadb::MariaDb;
 
@@ -46,6 +46,32 @@ async fn threat_07_fifty_callers_at_once_get_one_certificate() {
     contract::fifty_reservations_at_once(&registry).await;
     scenario::vend::fifty_callers_with_one_key(registry.clone()).await;
     scenario::vend::fifty_callers_with_fifty_keys(registry).await;
+}
+
+/// InnoDB shows a commit before its log is on the disk: whoever gives a certificate again has waited for a later commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_33_a_certificate_is_recorded_when_a_later_commit_is_on_the_disk() {
+    let server = MariaDb::start();
+    let registry = server.registry(7);
+    let (name, key) = (id("sn-recorded"), csr("sn-recorded"));
+    assert!(registry.add(&device("sn-recorded"), &origin()).await.unwrap());
+    let vend = VendAtOnce {
+        registry: registry.clone(),
+        authority: own_ca::own_ca(&registry).await,
+        audit: MemoryAudit::default(),
+        templates: templates(),
+        refused_keys: RefusedKeys::default(),
+    };
+    let vended = vend.vend(request("sn-recorded", 1, Some(&key), NOW)).await.unwrap();
+    let commits = || server.query("SELECT value FROM cvm_7.meta WHERE name = 'shown'");
+    assert_eq!(commits().await, [""; 0], "a fresh one is answered when its own commit is");
+    let again = vend.vend(request("sn-recorded", 2, Some(&key), NOW)).await.unwrap();
+    assert_eq!((again.credential.certificate, again.replayed), (vended.credential.certificate, true));
+    assert_eq!(commits().await, ["1"]);
+    assert!(registry.is_recorded(&name, &vended.credential.certificate).await.unwrap());
+    assert!(!registry.is_recorded(&name, &CertificateId::of(b"lost")).await.unwrap());
+    assert!(!registry.is_recorded(&id("sn-lost"), &vended.credential.certificate).await.unwrap());
+    assert_eq!(commits().await, ["4"]);
 }
 
 /// The whole matrix runs over SQLite, by the same statements.

@@ -65,6 +65,7 @@ struct State {
     calls: AtomicUsize,
     fault: Option<(usize, Fault)>,
     hold_commit: bool,
+    forgets: bool,
     killed: Notify,
     held: Notify,
     resumed: Notify,
@@ -80,6 +81,11 @@ impl Script {
     /// The commit is held, whichever call it is.
     pub fn hold_commit() -> Self {
         Self(Arc::new(State { hold_commit: true, ..State::default() }))
+    }
+
+    /// What the registry shows did not outlive a crash of it.
+    pub fn forgets() -> Self {
+        Self(Arc::new(State { forgets: true, ..State::default() }))
     }
 
     /// Nothing fails, and every call takes this long: under a paused clock the time that passes counts the steps that
@@ -187,7 +193,7 @@ impl<T> Faulty<T> {
 
 impl<R: Reservations> Reservations for Faulty<R> {
     async fn is_recorded(&self, device: &DeviceId, certificate: &CertificateId) -> Result<bool, RegistryError> {
-        self.inner.is_recorded(device, certificate).await
+        Ok(!self.script.0.forgets && self.inner.is_recorded(device, certificate).await?)
     }
 
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
