@@ -1,0 +1,318 @@
+//! The device registry.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Attempt, Beside, CertificateId, Claim, Credential, Device, DeviceId, GenerationId, GroupName, Leftover, Origin,
+    Presence, Refusal, Remains, ReservationLost, State, TemplateName, Timestamp, Tombstone, TrustedUser,
+};
+
+/// The device registry as a device's own path uses it.
+///
+/// Each method that changes something is one conditional write with the effect of the [`Device`] method of the same name.
+pub trait Reservations: Send + Sync {
+    /// Reserves the device for this attempt where [`Device::decide`] says
+    /// [`Decision::Provision`](crate::Decision::Provision), and changes nothing where it says anything else.
+    fn reserve(&self, attempt: &Attempt) -> impl Future<Output = Result<Reserve, RegistryError>> + Send;
+
+    /// Ends a reservation with success.
+    fn commit(
+        &self,
+        attempt: &Attempt,
+        credential: &Credential,
+        beside: &Beside,
+    ) -> impl Future<Output = Result<Result<(), ReservationLost>, RegistryError>> + Send;
+
+    /// Ends a reservation without success, at once; the next attempt builds on what is left.
+    fn release(
+        &self,
+        attempt: &Attempt,
+        left: &Leftover,
+        remains: Remains,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// Writes down that an attempt was refused, in one write whatever the reason, so that reasons cannot be told apart
+    /// by the time they take: a wrong proof is counted, a clone puts the device into quarantine.
+    fn refuse(
+        &self,
+        device: &DeviceId,
+        refusal: &Refusal,
+        by: &Origin,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// Whether the device has this certificate in a way that would outlive a crash of the registry, which has shown it as the
+    /// device's. There is nothing to ask where a change is not shown before it is on the disk.
+    fn is_recorded(
+        &self,
+        device: &DeviceId,
+        certificate: &CertificateId,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send {
+        let _ = (device, certificate);
+        async { Ok(true) }
+    }
+}
+
+/// What became of a reservation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reserve {
+    /// The device as it is now, reserved for the attempt.
+    Held(Device),
+    /// The device as it was found, unchanged; `None` where there is no such device.
+    Refused(Option<Device>),
+}
+
+/// The device registry as operators use it. `by` is who made a change: it is kept beside the change, for the audit.
+pub trait DeviceStore: Send + Sync {
+    /// Registers a device; `false` where the id is taken, which changes nothing.
+    fn add(&self, device: &Device, by: &Origin) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// The device as it is at this moment.
+    fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
+
+    /// At most `limit` of the devices that `filter` lets through, in no order, and where to go on.
+    fn list(
+        &self,
+        filter: &DeviceFilter,
+        after: Option<&DeviceId>,
+        limit: u16,
+    ) -> impl Future<Output = Result<Page, RegistryError>> + Send;
+
+    /// Puts `device` in the place of the item that it was read from and changed; `false` where the item is no longer
+    /// at `version`, which changes nothing.
+    fn replace(
+        &self,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Removes the item that was at `version` and leaves a tombstone, both or neither; `false` where the item is no
+    /// longer at that version, which changes nothing.
+    fn remove(
+        &self,
+        tombstone: &Tombstone,
+        version: u64,
+        by: &Origin,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// How many devices there are.
+    fn count(&self) -> impl Future<Output = Result<DeviceCounts, RegistryError>> + Send;
+}
+
+/// Which devices a list has. What is `None` lets every device through.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DeviceFilter {
+    /// Those in this state.
+    pub state: Option<State>,
+    /// Those that are enabled, or those that are not.
+    pub enabled: Option<bool>,
+    /// Those of this group.
+    pub group: Option<GroupName>,
+    /// Those whose items name this template.
+    pub template: Option<TemplateName>,
+    /// Those that changed at this moment or later.
+    pub changed_since: Option<Timestamp>,
+}
+
+impl DeviceFilter {
+    /// Whether a device is let through.
+    pub fn admits(&self, device: &Device) -> bool {
+        let Self { state, enabled, group, template, changed_since } = self;
+        state.is_none_or(|state| device.state == state)
+            && enabled.is_none_or(|enabled| device.status.enabled == enabled)
+            && (group.is_none() || *group == device.group)
+            && (template.is_none() || *template == device.template)
+            && changed_since.is_none_or(|since| since <= device.updated_at)
+    }
+}
+
+/// How many devices there are, by what operators ask for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DeviceCounts {
+    /// All of them.
+    pub total: u64,
+    /// Those that are enabled.
+    pub enabled: u64,
+    /// By state, in the order of [`State::ALL`].
+    pub by_state: [u64; State::ALL.len()],
+}
+
+impl DeviceCounts {
+    /// Counts one more device.
+    pub fn add(&mut self, state: State, enabled: bool) {
+        self.total += 1;
+        self.enabled += u64::from(enabled);
+        if let Some(count) = State::ALL.iter().position(|other| *other == state) {
+            self.by_state[count] += 1;
+        }
+    }
+}
+
+/// What is left of deleted devices until the platform has nothing of them any more.
+pub trait Tombstones: Send + Sync {
+    /// The tombstone of the device that had this id in this generation.
+    fn tombstone(
+        &self,
+        id: &DeviceId,
+        generation: GenerationId,
+    ) -> impl Future<Output = Result<Option<Tombstone>, RegistryError>> + Send;
+
+    /// Removes a tombstone; one that is gone is no error.
+    fn forget(&self, id: &DeviceId, generation: GenerationId)
+    -> impl Future<Output = Result<(), RegistryError>> + Send;
+}
+
+/// Who is connected, as far as the platform has said.
+pub trait Presences: Send + Sync {
+    /// Takes note of what the platform said of a device, unless it has said something later already.
+    fn note_presence(
+        &self,
+        device: &DeviceId,
+        presence: &Presence,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// What is known of these devices, at most a hundred.
+    fn presences(
+        &self,
+        devices: &[DeviceId],
+    ) -> impl Future<Output = Result<BTreeMap<DeviceId, Presence>, RegistryError>> + Send;
+
+    /// Forgets what was said of a device that is no more.
+    fn forget_presence(&self, device: &DeviceId) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// How many devices are connected.
+    fn count_connected(&self) -> impl Future<Output = Result<u64, RegistryError>> + Send;
+}
+
+/// The claims, as the pre-provisioning hook, trusted users and operators use them.
+pub trait ClaimStore: Send + Sync {
+    /// A claim and a device, each as it is at this moment.
+    fn look_up(
+        &self,
+        claim: &CertificateId,
+        device: &DeviceId,
+    ) -> impl Future<Output = Result<(Option<Claim>, Option<Device>), RegistryError>> + Send;
+
+    /// Puts `device`, reserved, in the place of the item at `version`, and counts it on its claim, both or neither;
+    /// `false` where the item is no longer at `version`, or the claim is revoked or used up by now.
+    fn reserve_with_claim(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Registers a claim that was made out for `device`, and puts `device` in the place of the item at `version`, both
+    /// or neither; `false` where the item is no longer at `version`.
+    fn make_out(
+        &self,
+        claim: &Claim,
+        device: &Device,
+        version: u64,
+        by: &Origin,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Counts one more claim of this user on this day (days since 1970-01-01); `false`, uncounted, where that would be
+    /// more than `quota`.
+    fn count_claim(
+        &self,
+        user: &TrustedUser,
+        day: i64,
+        quota: u64,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// The claim as it is at this moment.
+    fn find_claim(&self, id: &CertificateId) -> impl Future<Output = Result<Option<Claim>, RegistryError>> + Send;
+
+    /// Writes what an operator decides about a claim that was `found` before, or not found: its status, quota and
+    /// expiry. What was counted is kept. `false`, unchanged, where the claim has come or gone since, or its status is
+    /// no longer the one that was found: nobody undoes a revocation that they did not see.
+    fn put_claim(
+        &self,
+        claim: &Claim,
+        found: Option<&Claim>,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Every claim, in no order.
+    fn claims(&self) -> impl Future<Output = Result<Vec<Claim>, RegistryError>> + Send;
+}
+
+/// Which device a certificate belongs to; it may lag a moment behind the registry.
+pub trait CertificateIndex: Send + Sync {
+    /// The device that has, or awaits, this certificate.
+    fn device_of(
+        &self,
+        certificate: &CertificateId,
+    ) -> impl Future<Output = Result<Option<CertificateOwner>, RegistryError>> + Send;
+
+    /// At most `limit` devices, deleted ones among them, that attempts may have left something for; the longest waiting
+    /// need not come first.
+    fn unsettled(&self, limit: u16) -> impl Future<Output = Result<Vec<UnsettledDevice>, RegistryError>> + Send;
+}
+
+/// A device that attempts may have left something for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UnsettledDevice {
+    /// Which.
+    pub id: DeviceId,
+    /// The generation of its tombstone, where it was deleted.
+    pub deleted: Option<GenerationId>,
+}
+
+/// The device that has, or awaits, a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateOwner {
+    /// Which.
+    pub device: DeviceId,
+    /// Whether it is known to have connected with it.
+    pub used: bool,
+}
+
+/// Where a job that is done a piece at a time has got to.
+pub trait Cursors: Send + Sync {
+    /// The place that was written last under this name.
+    fn place(&self, name: &str) -> impl Future<Output = Result<Option<String>, RegistryError>> + Send;
+
+    /// Writes a place; `None` is the beginning.
+    fn move_to(&self, name: &str, place: Option<&str>) -> impl Future<Output = Result<(), RegistryError>> + Send;
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Page {
+    /// The devices on it; there may be none although more pages follow.
+    pub devices: Vec<Device>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<DeviceId>,
+}
+
+/// The registry could not say yes or no.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// An item is not what this version of cvm writes.
+    #[error("the item of {device} in the registry cannot be read; was it written by a newer version?")]
+    Corrupt {
+        /// The item's key.
+        device: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The store asks for a slower pace.
+    #[error("the device registry is throttled")]
+    Throttled {
+        /// The store's words.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The call failed or its outcome is unknown.
+    #[error("the device registry did not answer")]
+    Unavailable {
+        /// What happened.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
