@@ -4,6 +4,7 @@ import http.client
 import json
 import random
 import socket
+import sqlite3
 import ssl
 import subprocess
 import threading
@@ -127,6 +128,12 @@ def test_threat_33_a_server_that_is_killed_200_times_loses_and_doubles_nothing(t
     assert server.wait(timeout=20) == 0
     verified = subprocess.run([CVM, "audit", "verify", "--data", storm.data], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stderr
+    with sqlite3.connect(storm.data / "registry" / "registry.sqlite") as registry:
+        entered = "SELECT devices.id, certificates.id FROM devices JOIN certificates ON sequence = last_certificate"
+        whole = f"{entered} WHERE sequence = devices.credential AND is_linked AND device = thing AND earlier IS NULL"
+        fingerprint = lambda pem: x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
+        assert dict(registry.execute(whole)) == {name: fingerprint(pem) for name, pem in storm.handed_out.items()}
+        assert registry.execute("SELECT COUNT(*) FROM certificates").fetchone() == (len(storm.handed_out),)
     chain = storm.data / "ca" / "ca.pem"
     for number, pem in enumerate(list(storm.handed_out.values())[:20]):
         file = tmp_path / f"{number}.pem"

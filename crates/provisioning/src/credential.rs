@@ -98,6 +98,26 @@ pub enum Standing {
     Revoked,
 }
 
+impl Standing {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Active, Self::Inactive, Self::Pending, Self::Revoked];
+
+    /// The word for it in stores.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The standing that this is the word for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|standing| standing.name() == name)
+    }
+}
+
 /// A temporary claim certificate with its key, for a trusted user to hand to a device.
 pub struct IssuedClaim {
     /// Its id.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use cvm_provisioning::{
-    CertificateId, Credential, GroupCredential, InvalidGroupCredential, KeyFingerprint, Superseded, ThingName,
-    Timestamp,
+    CertificateId, Credential, GroupCredential, InvalidGroupCredential, KeyFingerprint, LedgerEntry, Superseded,
+    ThingName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,22 @@ pub struct CredentialRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     enrolled_with: Option<String>,
     thing_name: String,
+    configuration: BTreeMap<String, String>,
+}
+
+/// What is left of a credential beside the entry of its certificate in a ledger.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenRecord {
+    /// Where it is not the certificate's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_arn: Option<String>,
+    key: KeyFingerprint,
+    key_made_here: bool,
+    issued_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrolled_with: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     configuration: BTreeMap<String, String>,
 }
 
@@ -102,6 +118,43 @@ impl TryFrom<CredentialRecord> for Credential {
             group: group(record.enrolled_with.as_deref())?,
             thing: ThingName::try_from(record.thing_name)?,
             configuration: record.configuration,
+        })
+    }
+}
+
+impl From<&Credential> for GivenRecord {
+    fn from(credential: &Credential) -> Self {
+        let id = credential.certificate.to_string();
+        Self {
+            certificate_arn: Some(&credential.certificate_name).filter(|name| **name != id).cloned(),
+            key: credential.key,
+            key_made_here: credential.key_made_here,
+            issued_at: credential.issued_at,
+            enrolled_with: credential.group.map(|group| group.to_string()),
+            configuration: credential.configuration.clone(),
+        }
+    }
+}
+
+impl GivenRecord {
+    /// The credential with this certificate.
+    ///
+    /// # Errors
+    ///
+    /// What cannot have been written.
+    pub fn with(self, entry: LedgerEntry) -> Result<Credential, InvalidGroupCredential> {
+        Ok(Credential {
+            certificate: entry.id,
+            certificate_name: self.certificate_arn.unwrap_or_else(|| entry.id.to_string()),
+            pem: entry.pem,
+            key: self.key,
+            key_made_here: self.key_made_here,
+            not_after: entry.not_after,
+            issued_at: self.issued_at,
+            used_at: None,
+            group: group(self.enrolled_with.as_deref())?,
+            thing: entry.thing,
+            configuration: self.configuration,
         })
     }
 }

@@ -90,6 +90,24 @@ pub struct DeviceRecord {
     updated_at: Timestamp,
 }
 
+impl DeviceRecord {
+    /// The same for a store that has the credential elsewhere. When it was first used stays.
+    #[must_use]
+    pub fn without_credential(self) -> Self {
+        Self { credential: None, ..self }
+    }
+
+    /// The device, with the credential that is elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// What cannot have been written.
+    pub fn with_credential(self, credential: Credential) -> Result<Device, Box<dyn Error + Send + Sync>> {
+        let credential = Credential { used_at: self.used_at, ..credential };
+        Ok(Device { credential: Some(credential), ..self.try_into()? })
+    }
+}
+
 impl From<&Device> for DeviceRecord {
     fn from(device: &Device) -> Self {
         let Hierarchy { edge, scope, parents } = device.hierarchy.clone();

@@ -124,7 +124,7 @@ fn entries_of(
 }
 
 /// The last entry in the list of a device.
-pub(crate) fn last_entry(connection: &mut dyn Connection, device: &DeviceId) -> Result<Option<i64>, SqlError> {
+fn last_entry(connection: &mut dyn Connection, device: &DeviceId) -> Result<Option<i64>, SqlError> {
     let rows = connection.query("SELECT last_entry FROM devices WHERE id = ?", &[device.as_str().into()])?;
     rows.first().map(|row| row.optional_integer(0)).transpose().map(Option::flatten)
 }

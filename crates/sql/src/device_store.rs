@@ -41,9 +41,9 @@ impl DeviceStore for SqlRegistry {
         self.write(move |connection| {
             let buried = &tombstone.device;
             match devices::lock(connection, &buried.id)? {
-                Some(there) if there.version == version && there.generation == buried.generation => {
+                Some(there) if there.is(buried.generation, version) => {
                     tombstones::insert(connection, &tombstone)?;
-                    devices::delete(connection, buried.clone(), &by)?;
+                    devices::delete(connection, &there, buried.clone(), &by)?;
                     Ok(true)
                 }
                 _ => Ok(false),
@@ -73,7 +73,8 @@ impl DeviceStore for SqlRegistry {
 
 /// The device as it is at this moment.
 pub(crate) fn find(connection: &mut dyn Connection, id: &DeviceId) -> Result<Option<Device>, SqlError> {
-    let rows = connection.query("SELECT record FROM devices WHERE id = ?", &[id.as_str().into()])?;
+    let statement = format!("{} WHERE devices.id = ?", devices::SELECT);
+    let rows = connection.query(&statement, &[id.as_str().into()])?;
     rows.first().map(|row| devices::device(row, id.as_str())).transpose()
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn replace(
     by: &Origin,
 ) -> Result<bool, SqlError> {
     match devices::lock(connection, &device.id)? {
-        Some(there) if there.version == version && there.generation == device.generation => {
+        Some(there) if there.is(device.generation, version) => {
             devices::update(connection, there, device, by)?;
             Ok(true)
         }
@@ -109,8 +110,8 @@ fn list(
     let group = group.as_ref().map(ToString::to_string);
     let template = template.as_ref().map(ToString::to_string);
     let conditions: [(&str, Option<Value<'_>>); 7] = [
-        ("id > ?", after.map(|id| id.as_str().into())),
-        ("id <= ?", last.as_ref().map(|id| id.as_str().into())),
+        ("devices.id > ?", after.map(|id| id.as_str().into())),
+        ("devices.id <= ?", last.as_ref().map(|id| id.as_str().into())),
         ("state = ?", state.map(|state| state.name().into())),
         ("enabled = ?", enabled.map(|enabled| Value::Integer(enabled.into()))),
         ("device_group = ?", group.as_ref().map(Into::into)),
@@ -125,7 +126,8 @@ fn list(
     }
     let all = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     values.push(Value::Integer(i64::from(limit) + 1));
-    let rows = connection.query(&format!("SELECT record FROM devices{all} ORDER BY id LIMIT ?"), &values)?;
+    let statement = format!("{}{all} ORDER BY devices.id LIMIT ?", devices::SELECT);
+    let rows = connection.query(&statement, &values)?;
     let read = rows.iter().take(limit.into()).map(|row| devices::device(row, "a device of a list"));
     let found = read.collect::<Result<Vec<_>, _>>()?;
     let is_full = rows.len() > usize::from(limit);

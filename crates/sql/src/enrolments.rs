@@ -18,17 +18,17 @@ impl Enrolments for SqlRegistry {
     ) -> Result<Enrol, RegistryError> {
         let (attempt, credential, entry) = (attempt.clone(), credential.clone(), entry.clone());
         self.write(move |connection| {
-            let Some(mut device) = devices::lock(connection, &attempt.device)? else {
+            let Some(mut there) = devices::lock(connection, &attempt.device)? else {
                 return Ok(Enrol::Refused(None));
             };
-            if !matches!(device.decide(&attempt), Decision::Provision) {
-                return Ok(Enrol::Refused(Some(device)));
+            if !matches!(there.device.decide(&attempt), Decision::Provision) {
+                return Ok(Enrol::Refused(Some(there.device)));
             }
-            let before = device.clone();
+            let mut device = there.device.clone();
             let outdated = device.enrol(&attempt, credential.clone());
-            ledger::enter(connection, &entry, Some(&device.id))?;
+            there.enter(connection, &entry, &credential)?;
             revoke(connection, &outdated, attempt.now)?;
-            devices::update(connection, before, &device, &attempt.origin)?;
+            devices::update(connection, there, &device, &attempt.origin)?;
             Ok(Enrol::Done)
         })
         .await
@@ -60,14 +60,14 @@ impl SqlRegistry {
 
     async fn end_succession(&self, id: DeviceId, now: Timestamp) -> Result<bool, RegistryError> {
         self.write(move |connection| {
-            let Some(mut device) = devices::lock(connection, &id)? else { return Ok(false) };
+            let Some(there) = devices::lock(connection, &id)? else { return Ok(false) };
+            let mut device = there.device.clone();
             if device.succession_ends().is_none_or(|end| now < end) {
                 return Ok(false);
             }
-            let before = device.clone();
             let superseded = device.end_succession(now);
             revoke(connection, &superseded, now)?;
-            devices::update(connection, before, &device, &Origin::new("succession", String::new()))?;
+            devices::update(connection, there, &device, &Origin::new("succession", String::new()))?;
             Ok(true)
         })
         .await

@@ -4,7 +4,7 @@ use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, Device
 
 use crate::connection::Value;
 use crate::error::SqlError;
-use crate::{SqlRegistry, devices};
+use crate::{SqlRegistry, devices, ledger};
 
 impl CertificateIndex for SqlRegistry {
     async fn device_of(&self, certificate: &CertificateId) -> Result<Option<CertificateOwner>, RegistryError> {
@@ -12,9 +12,13 @@ impl CertificateIndex for SqlRegistry {
         self.read(move |connection| {
             let key = certificate.to_string();
             // The ledger may know it as an earlier one.
-            let statement = "SELECT record FROM devices WHERE certificate = ? UNION ALL SELECT devices.record \
-                             FROM certificates JOIN devices ON devices.id = certificates.device WHERE certificates.id = ?";
-            for row in connection.query(statement, &[(&key).into(), (&key).into()])? {
+            let statement = format!(
+                "{0} WHERE devices.certificate = ? UNION ALL {0} WHERE devices.id IN (SELECT device FROM certificates WHERE {1})",
+                devices::SELECT,
+                ledger::HAS_ID,
+            );
+            let [start, id] = ledger::has_id(&key);
+            for row in connection.query(&statement, &[(&key).into(), start, id])? {
                 let device = devices::device(&row, &key)?;
                 if device.indexed_certificate() == Some(certificate) {
                     return Ok(Some(CertificateOwner { used: device.is_used(&certificate), device: device.id }));

@@ -1,35 +1,53 @@
 //! The certificates of our own CA.
 
+use std::error::Error;
+
 use cvm_provisioning::{
-    CertificateId, CertificateLedger, DeviceId, LedgerEntry, RegistryError, Standing, ThingName, Timestamp,
+    CertificateId, CertificateLedger, Credential, DeviceId, LedgerEntry, RegistryError, Standing, ThingName, Timestamp,
 };
-use cvm_records::LedgerEntryRecord;
+use cvm_records::GivenRecord;
 
 use crate::SqlRegistry;
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
+
+/// The columns of an entry, in the order of [`entry`].
+macro_rules! entry_columns {
+    () => {
+        "certificates.id, certificates.issuer, certificates.serial, certificates.pem, certificates.thing, \
+         certificates.not_after, certificates.standing, certificates.since"
+    };
+}
+pub(crate) use entry_columns;
+
+/// Reads entries; what comes behind it says which.
+const SELECT: &str = concat!("SELECT sequence, earlier, ", entry_columns!(), " FROM certificates");
 
 impl CertificateLedger for SqlRegistry {
     async fn enter(&self, entry: &LedgerEntry) -> Result<(), RegistryError> {
         let entry = entry.clone();
         self.write(move |connection| match lock(connection, &entry.id)? {
             Some(_) => Ok(()),
-            None => enter(connection, &entry, None),
+            None => insert(connection, &entry, &Beside::default()).map(|_| ()),
         })
         .await
     }
 
     async fn entry(&self, id: &CertificateId) -> Result<Option<LedgerEntry>, RegistryError> {
-        let id = *id;
-        self.look(move |connection| find(connection, &id, "")).await
+        let key = id.to_string();
+        self.look(move |connection| {
+            let rows = connection.query(&format!("{SELECT} WHERE {HAS_ID}"), &has_id(&key))?;
+            rows.first().map(|row| entry(row, 2, &key)).transpose()
+        })
+        .await
     }
 
     async fn entry_of_serial(&self, issuer: &str, serial: &str) -> Result<Option<LedgerEntry>, RegistryError> {
         let (issuer, serial) = (issuer.to_owned(), serial.to_owned());
         self.look(move |connection| {
-            let statement = "SELECT record FROM certificates WHERE issuer = ? AND serial = ?";
-            let rows = connection.query(statement, &[(&issuer).into(), (&serial).into()])?;
-            rows.first().map(|row| entry(row, &serial)).transpose()
+            let statement = format!("{SELECT} WHERE issuer = ? AND serial = ?");
+            let rows = connection.query(&statement, &[(&issuer).into(), (&serial).into()])?;
+            rows.first().map(|row| entry(row, 2, &serial)).transpose()
         })
         .await
     }
@@ -37,8 +55,12 @@ impl CertificateLedger for SqlRegistry {
     async fn entries_of(&self, thing: &ThingName) -> Result<Vec<LedgerEntry>, RegistryError> {
         let thing = thing.clone();
         self.read(move |connection| {
-            let rows = connection.query("SELECT record FROM certificates WHERE thing = ?", &[thing.as_str().into()])?;
-            rows.iter().map(|row| entry(row, thing.as_str())).collect()
+            let key = [thing.as_str().into()];
+            let rows = connection.query("SELECT last_certificate FROM devices WHERE id = ?", &key)?;
+            let last = rows.first().map(|row| row.optional_integer(0)).transpose()?.flatten();
+            let mut all = list(connection, last)?;
+            all.extend(connection.query(&format!("{SELECT} WHERE thing = ? AND is_linked = 0"), &key)?);
+            all.iter().map(|row| entry(row, 2, thing.as_str())).collect()
         })
         .await
     }
@@ -51,27 +73,81 @@ impl CertificateLedger for SqlRegistry {
     async fn without_power(&self, issuer: &str, ends_after: Timestamp) -> Result<Vec<LedgerEntry>, RegistryError> {
         let issuer = issuer.to_owned();
         self.read(move |connection| {
-            let statement = "SELECT record FROM certificates WHERE powerless = 1 AND issuer = ? AND not_after > ?";
+            let statement = format!("{SELECT} WHERE powerless = 1 AND issuer = ? AND not_after > ?");
             let values = [(&issuer).into(), Value::Integer(ends_after.seconds())];
-            connection.query(statement, &values)?.iter().map(|row| entry(row, &issuer)).collect()
+            connection.query(&statement, &values)?.iter().map(|row| entry(row, 2, &issuer)).collect()
         })
         .await
     }
 }
 
-/// Enters a certificate that nobody has entered, and whose it is where that is known.
-pub(crate) fn enter(
+/// Finds a certificate by its id, of which an index has the beginning.
+pub(crate) const HAS_ID: &str = "substr(certificates.id, 1, 12) = ? AND certificates.id = ?";
+
+/// The values for [`HAS_ID`].
+pub(crate) fn has_id(id: &str) -> [Value<'_>; 2] {
+    [id.get(..12).unwrap_or(id).into(), id.into()]
+}
+
+/// Whose a certificate is.
+#[derive(Default)]
+struct Beside {
+    device: Option<String>,
+    given: Option<String>,
+    earlier: Option<i64>,
+    is_linked: bool,
+}
+
+/// Where a certificate came to stand.
+pub(crate) struct Entered {
+    pub(crate) sequence: i64,
+    /// The last one in the list of its device from now on.
+    pub(crate) last_certificate: Option<i64>,
+}
+
+/// Enters a certificate that nobody has entered, with what the device is given; the last one in the list of the device was
+/// `last_certificate`.
+pub(crate) fn enter_for(
     connection: &mut dyn Connection,
     entry: &LedgerEntry,
-    device: Option<&DeviceId>,
-) -> Result<(), SqlError> {
-    write(
-        connection,
-        "INSERT INTO certificates (issuer, serial, thing, powerless, not_after, record, id, device) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        entry,
-        &[device.map(DeviceId::as_str).into()],
-    )
+    device: &DeviceId,
+    credential: &Credential,
+    last_certificate: Option<i64>,
+) -> Result<Entered, SqlError> {
+    // The list is that of the thing, too, where that has the name of the device.
+    let is_linked = entry.thing.as_str() == device.as_str();
+    let given = serde_json::to_string(&GivenRecord::from(credential));
+    let beside = Beside {
+        device: Some(device.to_string()),
+        given: Some(given.map_err(|error| SqlError::Failed(error.into()))?),
+        earlier: last_certificate.filter(|_| is_linked),
+        is_linked,
+    };
+    let sequence = insert(connection, entry, &beside)?;
+    Ok(Entered { sequence, last_certificate: if is_linked { Some(sequence) } else { last_certificate } })
+}
+
+/// Takes the list apart that ends with this certificate: no device knows it any more, so that the index has to.
+pub(crate) fn unlink(connection: &mut dyn Connection, last: Option<i64>) -> Result<(), SqlError> {
+    for row in list(connection, last)? {
+        let sequence = row.integer(0)?.into();
+        connection.execute("UPDATE certificates SET is_linked = 0 WHERE sequence = ?", &[sequence])?;
+    }
+    Ok(())
+}
+
+/// The certificates in the list that ends with this one, the latest first.
+fn list(connection: &mut dyn Connection, last: Option<i64>) -> Result<Vec<Row>, SqlError> {
+    let mut all = Vec::new();
+    let mut next = last;
+    while let Some(sequence) = next {
+        let row = connection.query(&format!("{SELECT} WHERE sequence = ?"), &[sequence.into()])?.pop();
+        let earlier = row.as_ref().map(|row| row.optional_integer(1)).transpose()?.flatten();
+        // Always further to the front, whatever somebody has written there.
+        next = earlier.filter(|earlier| *earlier < sequence);
+        all.extend(row);
+    }
+    Ok(all)
 }
 
 /// Writes how a certificate stands; one that is revoked stays so, and one that is unknown is no error.
@@ -81,52 +157,63 @@ pub(crate) fn set_standing(
     standing: Standing,
     now: Timestamp,
 ) -> Result<(), SqlError> {
-    let Some(there) = lock(connection, id)? else { return Ok(()) };
+    let Some((sequence, there)) = lock(connection, id)? else { return Ok(()) };
     if there.standing == standing || there.standing == Standing::Revoked {
         return Ok(());
     }
-    write(
-        connection,
-        "UPDATE certificates SET issuer = ?, serial = ?, thing = ?, powerless = ?, not_after = ?, record = ? WHERE id = ?",
-        &LedgerEntry { standing, since: now, ..there },
-        &[],
-    )
+    let values = [standing.name().into(), Value::Integer(now.seconds()), is_powerless(standing), sequence.into()];
+    let statement = "UPDATE certificates SET standing = ?, since = ?, powerless = ? WHERE sequence = ?";
+    connection.execute(statement, &values).map(|_| ())
 }
 
-fn lock(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<LedgerEntry>, SqlError> {
-    let end = connection.for_update();
-    find(connection, id, end)
-}
-
-fn find(connection: &mut dyn Connection, id: &CertificateId, end: &str) -> Result<Option<LedgerEntry>, SqlError> {
+/// A certificate, as it is for as long as the transaction lasts, and its number.
+fn lock(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<(i64, LedgerEntry)>, SqlError> {
     let key = id.to_string();
-    let rows = connection.query(&format!("SELECT record FROM certificates WHERE id = ?{end}"), &[(&key).into()])?;
-    rows.first().map(|row| entry(row, &key)).transpose()
+    let end = connection.for_update();
+    let rows = connection.query(&format!("{SELECT} WHERE {HAS_ID}{end}"), &has_id(&key))?;
+    rows.first().map(|row| Ok((row.integer(0)?, entry(row, 2, &key)?))).transpose()
 }
 
-fn entry(row: &Row, key: &str) -> Result<LedgerEntry, SqlError> {
-    let record = serde_json::from_str::<LedgerEntryRecord>(row.text(0)?).map_err(Into::into);
-    record.and_then(LedgerEntry::try_from).map_err(|source| SqlError::Corrupt { key: key.to_owned(), source })
-}
-
-fn write(
-    connection: &mut dyn Connection,
-    statement: &str,
-    entry: &LedgerEntry,
-    more: &[Value<'_>],
-) -> Result<(), SqlError> {
-    let record = serde_json::to_string(&LedgerEntryRecord::from(entry));
-    let record = record.map_err(|error| SqlError::Failed(error.into()))?;
+fn insert(connection: &mut dyn Connection, entry: &LedgerEntry, beside: &Beside) -> Result<i64, SqlError> {
     let id = entry.id.to_string();
-    let mut values = vec![
+    let values = [
+        (&id).into(),
         (&entry.issuer).into(),
         (&entry.serial).into(),
+        (&entry.pem).into(),
         entry.thing.as_str().into(),
-        Value::Integer((entry.standing != Standing::Active).into()),
         Value::Integer(entry.not_after.seconds()),
-        (&record).into(),
-        (&id).into(),
+        entry.standing.name().into(),
+        Value::Integer(entry.since.seconds()),
+        is_powerless(entry.standing),
+        beside.device.as_ref().into(),
+        beside.given.as_ref().into(),
+        beside.earlier.into(),
+        Value::Integer(beside.is_linked.into()),
     ];
-    values.extend_from_slice(more);
-    connection.execute(statement, &values).map(|_| ())
+    let statement = "INSERT INTO certificates (id, issuer, serial, pem, thing, not_after, standing, since, powerless, device, \
+                     given, earlier, is_linked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    connection.append(statement, &values)
+}
+
+fn is_powerless(standing: Standing) -> Value<'static> {
+    Value::Integer((standing != Standing::Active).into())
+}
+
+/// The entry in the columns of a row from `first` on.
+pub(crate) fn entry(row: &Row, first: usize, key: &str) -> Result<LedgerEntry, SqlError> {
+    let corrupt = |source: Box<dyn Error + Send + Sync>| SqlError::Corrupt { key: key.to_owned(), source };
+    let text = |column: usize| row.text(first + column);
+    let time = |column: usize| row.integer(first + column).map(Timestamp::from_seconds);
+    let standing = Standing::from_name(text(6)?).ok_or("its standing is not one that this version knows");
+    Ok(LedgerEntry {
+        id: text(0)?.parse().map_err(|error| corrupt(Box::new(error)))?,
+        issuer: text(1)?.to_owned(),
+        serial: text(2)?.to_owned(),
+        pem: text(3)?.to_owned(),
+        thing: ThingName::try_from(text(4)?.to_owned()).map_err(|error| corrupt(Box::new(error)))?,
+        not_after: time(5)?,
+        standing: standing.map_err(|error| corrupt(error.into()))?,
+        since: time(7)?,
+    })
 }

@@ -13,15 +13,15 @@ impl Reservations for SqlRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         let attempt = attempt.clone();
         self.write(move |connection| {
-            let Some(mut device) = devices::lock(connection, &attempt.device)? else {
+            let Some(there) = devices::lock(connection, &attempt.device)? else {
                 return Ok(Reserve::Refused(None));
             };
-            if !matches!(device.decide(&attempt), Decision::Provision) {
-                return Ok(Reserve::Refused(Some(device)));
+            if !matches!(there.device.decide(&attempt), Decision::Provision) {
+                return Ok(Reserve::Refused(Some(there.device)));
             }
-            let before = device.clone();
+            let mut device = there.device.clone();
             device.reserve(&attempt);
-            devices::update(connection, before, &device, &attempt.origin)?;
+            devices::update(connection, there, &device, &attempt.origin)?;
             Ok(Reserve::Held(device))
         })
         .await
@@ -35,16 +35,16 @@ impl Reservations for SqlRegistry {
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         let (attempt, credential, beside) = (attempt.clone(), credential.clone(), beside.clone());
         self.write(move |connection| {
-            let Some(mut device) = devices::lock(connection, &attempt.device)? else {
+            let Some(there) = devices::lock(connection, &attempt.device)? else {
                 return Ok(Err(ReservationLost { to_same_key: false }));
             };
-            let before = device.clone();
+            let mut device = there.device.clone();
             let committed = device.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
-            if before == device && committed.is_ok() {
+            if there.device == device && committed.is_ok() {
                 // Another attempt has done it.
                 end_behind_what_was_read(connection)?;
             }
-            devices::update(connection, before, &device, &attempt.origin)?;
+            devices::update(connection, there, &device, &attempt.origin)?;
             Ok(committed)
         })
         .await
@@ -53,10 +53,10 @@ impl Reservations for SqlRegistry {
     async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
         let (attempt, left) = (attempt.clone(), left.clone());
         self.write(move |connection| {
-            let Some(mut device) = devices::lock(connection, &attempt.device)? else { return Ok(()) };
-            let before = device.clone();
+            let Some(there) = devices::lock(connection, &attempt.device)? else { return Ok(()) };
+            let mut device = there.device.clone();
             device.release(attempt.id, left.clone(), remains, attempt.now);
-            devices::update(connection, before, &device, &attempt.origin)
+            devices::update(connection, there, &device, &attempt.origin)
         })
         .await
     }
@@ -70,7 +70,7 @@ impl Reservations for SqlRegistry {
         self.write(move |connection| {
             let found = devices::lock(connection, &id)?;
             end_behind_what_was_read(connection)?;
-            Ok(found.is_some_and(|device| device.has(&certificate)))
+            Ok(found.is_some_and(|there| there.device.has(&certificate)))
         })
         .await
     }
@@ -78,10 +78,10 @@ impl Reservations for SqlRegistry {
     async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         let (id, refusal, by) = (device.clone(), refusal.clone(), by.clone());
         self.write(move |connection| {
-            let Some(mut device) = devices::lock(connection, &id)? else { return Ok(()) };
-            let before = device.clone();
+            let Some(there) = devices::lock(connection, &id)? else { return Ok(()) };
+            let mut device = there.device.clone();
             device.refuse(&refusal);
-            devices::update(connection, before, &device, &by)
+            devices::update(connection, there, &device, &by)
         })
         .await
     }

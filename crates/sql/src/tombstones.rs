@@ -12,7 +12,7 @@ impl Tombstones for SqlRegistry {
         self.read(move |connection| {
             let statement = "SELECT record FROM tombstones WHERE id = ? AND generation = ?";
             let rows = connection.query(statement, &[id.as_str().into(), (&generation).into()])?;
-            let buried = rows.first().map(|row| devices::device(row, id.as_str())).transpose()?;
+            let buried = rows.first().map(|row| devices::of_record(row.text(0)?, id.as_str())).transpose()?;
             Ok(buried.map(|device| Tombstone { device }))
         })
         .await

@@ -297,7 +297,9 @@ async fn threat_35_a_bit_that_flips_at_the_head_of_a_page_is_seen_before_anythin
 fn content(path: &Path) -> Vec<String> {
     let file = rusqlite::Connection::open(path).unwrap();
     let mut rows = Vec::new();
-    for (table, column) in [("devices", "record"), ("certificates", "record"), ("entries", "document || hash")] {
+    for (table, column) in
+        [("devices", "record"), ("certificates", "id || pem || standing"), ("entries", "document || hash")]
+    {
         let mut statement = file.prepare(&format!("SELECT {column} FROM {table} ORDER BY rowid")).unwrap();
         rows.extend(statement.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap));
     }

@@ -7,7 +7,9 @@
 
 use std::net::TcpListener;
 
-use cvm_provisioning::{CertificateId, DeviceStore as _, RefusedKeys, Reservations as _, VendAtOnce, Vending as _};
+use cvm_provisioning::{
+    CertificateId, CertificateLedger as _, DeviceStore as _, RefusedKeys, Reservations as _, VendAtOnce, Vending as _,
+};
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry};
 use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
 use cvm_testkit::{Effect, Fault, MemoryAudit, contract, scenario};
@@ -15,6 +17,7 @@ use cvm_testkit::{Effect, Fault, MemoryAudit, contract, scenario};
 use self::mariadb::MariaDb;
 
 mod history;
+mod ledger;
 mod mariadb;
 mod own_ca;
 mod restarts;
@@ -37,6 +40,12 @@ async fn the_audit_trail_on_mysql_keeps_the_contract() {
 async fn the_history_of_a_device_is_the_part_of_the_trail_that_names_it() {
     let server = MariaDb::start();
     history::is_the_part_of_the_trail_that_names_the_device(&server.registry(7), || {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
+    let server = MariaDb::start();
+    ledger::knows_what_a_device_was_given(&server.registry(7), || {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,6 +164,46 @@ async fn threat_33_a_schema_that_is_cut_off_after_any_statement_is_finished_at_t
         }
     }
     assert!(statements > 2 * 20, "{statements} is less than the statements and their notes");
+}
+
+#[tokio::test]
+async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
+    let server = MariaDb::start();
+    server.query("DROP DATABASE cvm_6").await;
+    server.query("CREATE DATABASE cvm_6").await;
+    contract::ledger(&server.registry(6)).await;
+    let all = async || {
+        let registry = server.registry(6);
+        let mut all = Vec::new();
+        for thing in ["sn-1", "sn-2", "sn-3"] {
+            let entries = registry.entries_of(&thing.to_owned().try_into().unwrap()).await.unwrap();
+            for entry in entries {
+                assert_eq!(registry.entry(&entry.id).await.unwrap().as_ref(), Some(&entry));
+                all.push(entry);
+            }
+        }
+        all.sort_by_key(|entry| entry.id);
+        all
+    };
+    let (before, whole) = (all().await, schema(&server, 6).await);
+    assert_eq!(before.len(), 9);
+    for statement in [
+        "certificates ADD COLUMN record MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        "certificates DROP COLUMN sequence, ADD PRIMARY KEY (id), DROP COLUMN pem, DROP COLUMN standing, \
+         DROP COLUMN since, DROP COLUMN given, DROP COLUMN earlier, DROP COLUMN is_linked, DROP INDEX certificates_by_id",
+        "devices DROP COLUMN last_certificate, DROP COLUMN credential",
+    ] {
+        server.query(&format!("ALTER TABLE cvm_6.{statement}")).await;
+        let record = "UPDATE cvm_6.certificates SET record = JSON_OBJECT('certificateId', id, 'issuer', issuer, \
+                      'serial', serial, 'certificatePem', pem, 'thingName', thing, 'notAfter', not_after, \
+                      'standing', standing, 'since', since)";
+        if statement.contains("ADD COLUMN record") {
+            server.query(record).await;
+        }
+    }
+    server.query("UPDATE cvm_6.meta SET value = 7 WHERE name = 'schema'").await;
+    assert_eq!(all().await, before);
+    assert_eq!(schema(&server, 6).await, whole);
 }
 
 /// The columns and the indexes of a database, and how far its schema is.

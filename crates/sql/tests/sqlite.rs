@@ -13,6 +13,8 @@ use cvm_testkit::{Fault, contract, scenario};
 use tempfile::TempDir;
 
 mod history;
+mod ledger;
+mod own_ca;
 
 fn registry() -> (TempDir, SqlRegistry) {
     let folder = tempfile::tempdir().unwrap();
@@ -29,6 +31,24 @@ async fn the_registry_on_sqlite_keeps_the_contract() {
 #[tokio::test]
 async fn the_ledger_on_sqlite_keeps_the_contract() {
     contract::ledger(&registry().1).await;
+}
+
+#[tokio::test]
+async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
+    let (folder, registry) = registry();
+    let upgrade = || {
+        let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+        file.execute_batch(
+            "UPDATE devices SET record = json_set(record, '$.credential', (SELECT json_patch(given, json_object( \
+             'certificateId', id, 'certificateArn', id, 'certificatePem', pem, 'notAfter', not_after, 'thingName', thing, \
+             'configuration', json('{}'))) FROM certificates WHERE sequence = devices.credential)) \
+             WHERE credential IS NOT NULL; \
+             UPDATE devices SET credential = NULL, last_certificate = NULL; \
+             UPDATE certificates SET given = NULL, is_linked = 0, earlier = NULL",
+        )
+        .unwrap();
+    };
+    ledger::knows_what_a_device_was_given(&registry, upgrade).await;
 }
 
 #[tokio::test]
@@ -210,8 +230,11 @@ fn a_page_of_a_list_is_read_in_the_order_of_an_index_and_never_sorted() {
     let rare = "state = ? AND state NOT IN ('registered', 'provisioned') AND";
     let usual = ["", "state = ? AND", "state = ? AND enabled = ? AND", "device_group = ? AND", "template = ? AND"];
     for conditions in usual.into_iter().chain([rare]) {
-        let explained =
-            format!("EXPLAIN QUERY PLAN SELECT record FROM devices WHERE {conditions} id > ? ORDER BY id LIMIT ?");
+        let explained = format!(
+            "EXPLAIN QUERY PLAN SELECT devices.record, certificates.given FROM devices LEFT JOIN certificates \
+                     ON certificates.sequence = devices.credential WHERE {conditions} devices.id > ? \
+                     ORDER BY devices.id LIMIT ?"
+        );
         let mut statement = file.prepare(&explained).unwrap();
         let mut rows = statement.raw_query();
         let mut steps = Vec::new();
@@ -266,9 +289,17 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
     drop(registry);
     let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
     file.execute_batch(
-        "DROP INDEX certificates_by_serial; ALTER TABLE certificates DROP COLUMN serial; \
+        "CREATE TABLE first (id TEXT NOT NULL PRIMARY KEY, issuer TEXT NOT NULL, thing TEXT NOT NULL, \
+         powerless INTEGER NOT NULL, not_after INTEGER NOT NULL, record TEXT NOT NULL) STRICT; \
+         INSERT INTO first SELECT id, issuer, thing, powerless, not_after, json_object('certificateId', id, \
+         'issuer', issuer, 'serial', serial, 'certificatePem', pem, 'thingName', thing, 'notAfter', not_after, \
+         'standing', standing, 'since', since) FROM certificates; \
+         DROP TABLE certificates; ALTER TABLE first RENAME TO certificates; \
+         CREATE INDEX certificates_by_thing ON certificates (thing); \
+         CREATE INDEX certificates_by_power ON certificates (powerless, issuer, not_after); \
+         ALTER TABLE devices DROP COLUMN last_certificate; ALTER TABLE devices DROP COLUMN credential; \
          DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
-         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; ALTER TABLE certificates DROP COLUMN device; \
+         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; \
          DROP INDEX devices_in_rare_state; CREATE INDEX devices_by_state ON devices (state, enabled); \
          DROP TRIGGER device_added; DROP TRIGGER device_deleted; DROP TRIGGER device_changed; DROP TABLE device_counts; \
          DROP INDEX entries_by_device; CREATE INDEX entries_by_device ON entries (device, moment); \
