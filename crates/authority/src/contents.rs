@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub(crate) use cvm_provisioning::encode_der as tlv;
 use cvm_provisioning::{PublicKey, Timestamp};
+use pkcs8::ObjectIdentifier;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
@@ -115,41 +116,47 @@ impl Contents<'_> {
     /// Its extensions, by the object identifier: no others, each once. `issuer` is the identifier of the issuer's key,
     /// if that is another.
     pub(crate) fn extensions(&self, key: &PublicKey, issuer: Option<&[u8]>) -> Vec<Extension> {
-        let mut extensions = vec![Extension::new("2.5.29.14", false, tlv(OCTET_STRING, &[&key_identifier(key)]))];
+        let mut extensions =
+            vec![Extension::new(SUBJECT_KEY_IDENTIFIER, false, tlv(OCTET_STRING, &[&key_identifier(key)]))];
         if let Some(issuer) = issuer {
-            extensions.push(Extension::new("2.5.29.35", false, tlv(SEQUENCE, &[&tlv(0x80, &[issuer])])));
+            extensions.push(Extension::new(AUTHORITY_KEY_IDENTIFIER, false, tlv(SEQUENCE, &[&tlv(0x80, &[issuer])])));
         }
         match &self.purpose {
             Purpose::Authority { path_length } => {
                 let constraints = tlv(SEQUENCE, &[&[0x01, 1, 0xff], &tlv(INTEGER, &[&[*path_length]])]);
-                extensions.push(Extension::new("2.5.29.19", true, constraints));
+                extensions.push(Extension::new(BASIC_CONSTRAINTS, true, constraints));
                 // keyCertSign and cRLSign are the bits 5 and 6; the last one of the octet is not used.
-                extensions.push(Extension::new("2.5.29.15", true, vec![BIT_STRING, 2, 1, 0b0000_0110]));
+                extensions.push(Extension::new(KEY_USAGE, true, vec![BIT_STRING, 2, 1, 0b0000_0110]));
             }
             Purpose::Client { uri, addresses } => {
-                extensions.push(Extension::new("2.5.29.19", true, tlv(SEQUENCE, &[])));
-                extensions.push(Extension::new("2.5.29.15", true, DIGITAL_SIGNATURE.to_vec()));
-                extensions.push(Extension::new("2.5.29.37", false, tlv(SEQUENCE, &[&tlv(OID, &[CLIENT_AUTH])])));
+                extensions.push(Extension::new(BASIC_CONSTRAINTS, true, tlv(SEQUENCE, &[])));
+                extensions.push(Extension::new(KEY_USAGE, true, DIGITAL_SIGNATURE.to_vec()));
+                extensions.push(Extension::new(EXTENDED_KEY_USAGE, false, tlv(SEQUENCE, &[&tlv(OID, &[CLIENT_AUTH])])));
                 let name = |uri: &String| tlv(UNIFORM_RESOURCE_IDENTIFIER, &[uri.as_bytes()]);
-                extensions
-                    .extend(uri.iter().map(|uri| Extension::new("2.5.29.17", false, tlv(SEQUENCE, &[&name(uri)]))));
+                extensions.extend(
+                    uri.iter().map(|uri| Extension::new(SUBJECT_ALT_NAME, false, tlv(SEQUENCE, &[&name(uri)]))),
+                );
                 if let Some(addresses) = addresses {
                     let point = tlv(SEQUENCE, &[&tlv(0xa0, &[&tlv(0xa0, &[&name(&addresses.crl)])])]);
-                    extensions.push(Extension::new("2.5.29.31", false, tlv(SEQUENCE, &[&point])));
-                    extensions.push(Extension::new("1.3.6.1.5.5.7.1.1", false, addresses.information_access()));
+                    extensions.push(Extension::new(CRL_DISTRIBUTION_POINTS, false, tlv(SEQUENCE, &[&point])));
+                    extensions.push(Extension::new(
+                        AUTHORITY_INFORMATION_ACCESS,
+                        false,
+                        addresses.information_access(),
+                    ));
                 }
             }
             Purpose::Server { names } => {
-                extensions.push(Extension::new("2.5.29.19", true, tlv(SEQUENCE, &[])));
-                extensions.push(Extension::new("2.5.29.15", true, DIGITAL_SIGNATURE.to_vec()));
-                extensions.push(Extension::new("2.5.29.37", false, tlv(SEQUENCE, &[&tlv(OID, &[SERVER_AUTH])])));
+                extensions.push(Extension::new(BASIC_CONSTRAINTS, true, tlv(SEQUENCE, &[])));
+                extensions.push(Extension::new(KEY_USAGE, true, DIGITAL_SIGNATURE.to_vec()));
+                extensions.push(Extension::new(EXTENDED_KEY_USAGE, false, tlv(SEQUENCE, &[&tlv(OID, &[SERVER_AUTH])])));
                 let name = |name: &ServerName| match name {
                     ServerName::Address(address) => tlv(IP_ADDRESS, &[&ServerName::octets(address)]),
                     ServerName::Dns(name) => tlv(DNS_NAME, &[name.as_bytes()]),
                 };
                 let names: Vec<_> = names.iter().map(name).collect();
                 let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
-                extensions.push(Extension::new("2.5.29.17", false, tlv(SEQUENCE, &names)));
+                extensions.push(Extension::new(SUBJECT_ALT_NAME, false, tlv(SEQUENCE, &names)));
             }
         }
         extensions.sort();
@@ -160,14 +167,14 @@ impl Contents<'_> {
 /// An extension as it is to be in the certificate.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Extension {
-    pub(crate) object_identifier: String,
+    pub(crate) object_identifier: ObjectIdentifier,
     pub(crate) is_critical: bool,
     pub(crate) value: Vec<u8>,
 }
 
 impl Extension {
-    fn new(object_identifier: &str, is_critical: bool, value: Vec<u8>) -> Self {
-        Self { object_identifier: object_identifier.to_owned(), is_critical, value }
+    fn new(object_identifier: ObjectIdentifier, is_critical: bool, value: Vec<u8>) -> Self {
+        Self { object_identifier, is_critical, value }
     }
 }
 
@@ -178,6 +185,16 @@ pub(crate) fn key_identifier(key: &PublicKey) -> [u8; 20] {
     identifier.copy_from_slice(&key.fingerprint().as_bytes()[..20]);
     identifier
 }
+
+// The extensions of RFC 5280 section 4.2.
+const SUBJECT_KEY_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+const AUTHORITY_KEY_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
+const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+const CRL_DISTRIBUTION_POINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.31");
+const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.1");
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;

@@ -1,6 +1,7 @@
 //! What was made, taken apart and compared with what it was to say, before anybody gets it.
 
 use cvm_provisioning::PublicKey;
+use pkcs8::ObjectIdentifier;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::x509::{AlgorithmIdentifier, X509Version};
 
@@ -48,7 +49,7 @@ pub(crate) fn certificate(
         (signed.subject_pki.raw == key.spki(), Defect::Key),
         // Octets, all of whose bits count.
         (certificate.signature_value.unused_bits == 0, Defect::Encoding),
-        (extensions(&certificate) == contents.extensions(key, signatory.key_identifier), Defect::Extensions),
+        (extensions(&certificate) == Some(contents.extensions(key, signatory.key_identifier)), Defect::Extensions),
     ];
     rules.into_iter().try_for_each(|(holds, defect)| if holds { Ok(()) } else { Err(defect) })?;
     signature(
@@ -68,7 +69,7 @@ pub(crate) fn signature(
 ) -> Result<(), Defect> {
     let is_rsa = signatory.algorithm == SignatureAlgorithm::RsaSha256;
     let is_named = names.into_iter().all(|name| {
-        name.algorithm.to_id_string() == signatory.algorithm.object_identifier()
+        name.algorithm.as_bytes() == signatory.algorithm.object_identifier().as_bytes()
             && match &name.parameters {
                 // NULL for RSA (RFC 4055 section 5), nothing for ECDSA (RFC 5758 section 3.2).
                 Some(parameters) => is_rsa && parameters.as_null().is_ok(),
@@ -88,15 +89,15 @@ fn no_unique_identifier(certificate: &X509Certificate<'_>) -> bool {
     certificate.issuer_uid.is_none() && certificate.subject_uid.is_none()
 }
 
-fn extensions(certificate: &X509Certificate<'_>) -> Vec<Extension> {
-    let extension = |extension: &x509_parser::extensions::X509Extension<'_>| Extension {
-        object_identifier: extension.oid.to_id_string(),
-        is_critical: extension.critical,
-        value: extension.value.to_vec(),
+/// Those that it has, or none if one has a name that none of ours could be.
+fn extensions(certificate: &X509Certificate<'_>) -> Option<Vec<Extension>> {
+    let extension = |extension: &x509_parser::extensions::X509Extension<'_>| {
+        let object_identifier = ObjectIdentifier::from_bytes(extension.oid.as_bytes()).ok()?;
+        Some(Extension { object_identifier, is_critical: extension.critical, value: extension.value.to_vec() })
     };
-    let mut extensions: Vec<Extension> = certificate.extensions().iter().map(extension).collect();
+    let mut extensions = certificate.extensions().iter().map(extension).collect::<Option<Vec<_>>>()?;
     extensions.sort();
-    extensions
+    Some(extensions)
 }
 
 /// What is not as it was to be. Each is a defect of this program or of the key that signed.

@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 use cvm_provisioning::{KeyAlgorithm, PublicKey};
+use pkcs8::ObjectIdentifier;
 
 use crate::LocalSigner;
 
@@ -108,12 +109,12 @@ impl SignatureAlgorithm {
     }
 
     /// Its object identifier (RFC 5758 section 3.2, RFC 4055 section 5).
-    pub(crate) const fn object_identifier(self) -> &'static str {
+    pub(crate) const fn object_identifier(self) -> ObjectIdentifier {
         match self {
-            Self::EcdsaSha256 => "1.2.840.10045.4.3.2",
-            Self::EcdsaSha384 => "1.2.840.10045.4.3.3",
-            Self::EcdsaSha512 => "1.2.840.10045.4.3.4",
-            Self::RsaSha256 => "1.2.840.113549.1.1.11",
+            Self::EcdsaSha256 => ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"),
+            Self::EcdsaSha384 => ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"),
+            Self::EcdsaSha512 => ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"),
+            Self::RsaSha256 => ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"),
         }
     }
 }

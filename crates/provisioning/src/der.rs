@@ -167,16 +167,20 @@ pub enum BadDer {
 
 /// Encodes a value in DER: its tag, its length in as few bytes as it takes, and the parts of its content.
 pub fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let content = parts.concat();
-    let length = content.len().to_be_bytes();
-    let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
-    let mut encoded = vec![tag];
-    if content.len() >= 0x80 {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let octets = length.to_be_bytes();
+    let significant = &octets[octets.iter().take_while(|octet| **octet == 0).count()..];
+    let mut encoded = Vec::with_capacity(2 + significant.len() + length);
+    encoded.push(tag);
+    if length >= 0x80 {
         encoded.push(0x80 | significant.len() as u8);
     } else if significant.is_empty() {
         encoded.push(0);
     }
-    encoded.extend([significant, &content].concat());
+    encoded.extend(significant);
+    for part in parts {
+        encoded.extend_from_slice(part);
+    }
     encoded
 }
 

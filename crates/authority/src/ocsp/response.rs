@@ -102,7 +102,7 @@ impl<S: Signer> Authority<S> {
             return Err(Defect::Signature.into());
         }
         let signature = tlv(BIT_STRING, &[&[0], &signature]);
-        let basic = tlv(SEQUENCE, &[&to_be_signed, &algorithm(self.signer().algorithm())?, &signature]);
+        let basic = tlv(SEQUENCE, &[&to_be_signed, &algorithm(self.signer().algorithm()), &signature]);
         let bytes = tlv(SEQUENCE, &[&oid(BASIC), &tlv(OCTET_STRING, &[&basic])]);
         let der = tlv(SEQUENCE, &[&tlv(ENUMERATED, &[&[SUCCESSFUL]]), &tlv(0xa0, &[&bytes])]);
         Ok(OcspResponse { der, is_cacheable: nonce.is_none() })
@@ -154,10 +154,9 @@ fn time(timestamp: Timestamp) -> Vec<u8> {
 }
 
 /// An AlgorithmIdentifier: with NULL for RSA (RFC 4055 section 5), with nothing for ECDSA (RFC 5758 section 3.2).
-fn algorithm(algorithm: SignatureAlgorithm) -> Result<Vec<u8>, Defect> {
-    let name = ObjectIdentifier::new(algorithm.object_identifier()).map_err(|_| Defect::SignatureAlgorithm)?;
+fn algorithm(algorithm: SignatureAlgorithm) -> Vec<u8> {
     let null: &[u8] = if algorithm == SignatureAlgorithm::RsaSha256 { &[0x05, 0] } else { &[] };
-    Ok(tlv(SEQUENCE, &[&oid(name), null]))
+    tlv(SEQUENCE, &[&oid(algorithm.object_identifier()), null])
 }
 
 fn oid(identifier: ObjectIdentifier) -> Vec<u8> {

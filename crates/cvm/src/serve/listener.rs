@@ -82,7 +82,7 @@ impl Listener {
             };
             // One too many is closed at once: its device knows, and comes again, while one that had to wait would not.
             let Some(place) = connections.place(address) else {
-                metrics.connections_refused.inc();
+                metrics.connection_refused();
                 tracing::debug!(%address, "one connection too many was closed");
                 continue;
             };
@@ -130,7 +130,7 @@ impl Connection {
         let stream = match timeout(HEADERS, Box::pin(handshake)).await {
             Ok(Ok(stream)) => stream,
             failed => {
-                metrics.handshakes_failed.inc();
+                metrics.handshake_failed();
                 let error = match failed {
                     Ok(error) => error.err().map(|error| error.to_string()),
                     Err(_) => Some("it took too long".to_owned()),

@@ -29,10 +29,13 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5
 
 /// The numbers. Clones are of the same.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
+pub(super) struct Metrics(Arc<Numbers>);
+
+#[derive(Debug)]
+struct Numbers {
     connections: Gauge,
-    pub(super) connections_refused: Counter,
-    pub(super) handshakes_failed: Counter,
+    connections_refused: Counter,
+    handshakes_failed: Counter,
     rate_limited: Family<OfBucket, Counter>,
     requests: Family<OfAnswer, Counter>,
     durations: Family<OfDoor, Histogram, fn() -> Histogram>,
@@ -40,7 +43,7 @@ pub(super) struct Metrics {
     authority_end: Gauge,
     list_made: Gauge,
     database_size: Gauge,
-    registry: Arc<Registry>,
+    registry: Registry,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -76,7 +79,7 @@ pub(super) struct Observed {
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("cvm");
-        let made = Self {
+        let made = Numbers {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             handshakes_failed: Counter::default(),
@@ -87,7 +90,7 @@ impl Metrics {
             authority_end: Gauge::default(),
             list_made: Gauge::default(),
             database_size: Gauge::default(),
-            registry: Arc::default(),
+            registry: Registry::default(),
         };
         registry.register("connections", "Connections that are open", made.connections.clone());
         let refused = "Connections that were closed because there were too many";
@@ -108,12 +111,22 @@ impl Metrics {
         registry.register_with_unit("revocation_list_made", list, Unit::Seconds, made.list_made.clone());
         let size = "The size of the registry's files, where it is on SQLite";
         registry.register_with_unit("database_size", size, Unit::Bytes, made.database_size.clone());
-        Self { registry: Arc::new(registry), ..made }
+        Self(Arc::new(Numbers { registry, ..made }))
+    }
+
+    /// A connection was closed because there were too many.
+    pub(super) fn connection_refused(&self) {
+        self.0.connections_refused.inc();
+    }
+
+    /// A handshake came to no end.
+    pub(super) fn handshake_failed(&self) {
+        self.0.handshakes_failed.inc();
     }
 
     /// A request was told to come later.
     pub(super) fn limited(&self, bucket: &'static str) {
-        self.rate_limited.get_or_create(&OfBucket { bucket }).inc();
+        self.0.rate_limited.get_or_create(&OfBucket { bucket }).inc();
     }
 
     /// The address at which the numbers are read.
@@ -125,16 +138,17 @@ impl Metrics {
     fn answered(&self, door: &'static str, method: &'static str, response: &Response, took: Duration) {
         let code = response.extensions().get::<Problem>().map_or("", Problem::code);
         let status = response.status().as_u16();
-        self.requests.get_or_create(&OfAnswer { door, method, status, code }).inc();
-        self.durations.get_or_create(&OfDoor { door }).observe(took.as_secs_f64());
+        self.0.requests.get_or_create(&OfAnswer { door, method, status, code }).inc();
+        self.0.durations.get_or_create(&OfDoor { door }).observe(took.as_secs_f64());
     }
 
     fn observe(&self, observed: &Observed) {
-        self.certificate_end.set((observed.certificate_end)().seconds());
-        self.authority_end.set((observed.authority_end)().map_or(0, Timestamp::seconds));
-        self.list_made.set(written_at(&observed.lists));
-        self.database_size.set(size(&observed.database));
-        self.connections.set(i64::try_from((observed.connections)()).unwrap_or(i64::MAX));
+        let Numbers { connections, certificate_end, authority_end, list_made, database_size, .. } = &*self.0;
+        certificate_end.set((observed.certificate_end)().seconds());
+        authority_end.set((observed.authority_end)().map_or(0, Timestamp::seconds));
+        list_made.set(written_at(&observed.lists));
+        database_size.set(size(&observed.database));
+        connections.set(i64::try_from((observed.connections)()).unwrap_or(i64::MAX));
     }
 }
 
@@ -142,7 +156,7 @@ async fn read(State(state): State<Arc<(Metrics, Observed)>>) -> Response {
     let (metrics, observed) = &*state;
     metrics.observe(observed);
     let mut text = String::new();
-    match encode(&mut text, &metrics.registry) {
+    match encode(&mut text, &metrics.0.registry) {
         Ok(()) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }

@@ -28,6 +28,8 @@ use crate::schema::{self, Dialect};
 const FILE: &str = "registry.sqlite";
 /// Connections that read.
 const READERS: usize = 2;
+/// Connections for whoever looks, without a thread of their own.
+const AT_HAND: usize = 2;
 /// Statements that are kept prepared for each connection.
 const PREPARED: usize = 128;
 /// Memory for pages, for each connection, in KiB; SQLite writes that as a negative number.
@@ -37,7 +39,7 @@ const CACHE: i64 = -8 * 1024;
 #[derive(Debug)]
 pub(crate) struct Sqlite {
     /// For a look at a row or two, which takes less time than to hand it to another thread.
-    at_hand: Mutex<rusqlite::Connection>,
+    at_hand: [Mutex<rusqlite::Connection>; AT_HAND],
     queues: Option<Queues>,
     threads: Vec<JoinHandle<()>>,
     /// Held until the last thread is at its end, by who may write.
@@ -83,7 +85,7 @@ impl Sqlite {
         let mut threads = vec![spawn("registry-writer", write)?, checkpoint_thread];
         let reads = start_readers(&path, &mut threads)?;
         let queues = Some(Queues { writes: Some(writes), reads });
-        Ok(Self { at_hand: Mutex::new(open_reader(&path)?), queues, threads, _lock: Some(lock) })
+        Ok(Self { at_hand: open_at_hand(&path)?, queues, threads, _lock: Some(lock) })
     }
 
     /// Looks into the database in a folder, whoever has it open, and changes nothing.
@@ -93,23 +95,24 @@ impl Sqlite {
         let mut threads = Vec::new();
         let reads = start_readers(&path, &mut threads)?;
         let queues = Some(Queues { writes: None, reads });
-        Ok(Self { at_hand: Mutex::new(open_reader(&path)?), queues, threads, _lock: None })
+        Ok(Self { at_hand: open_at_hand(&path)?, queues, threads, _lock: None })
     }
 
     /// Looks at every page, which a bit that flips on the disk makes unreadable more often than not.
     pub(crate) fn check_pages(&self) -> Result<(), OpenError> {
-        let connection = self.at_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let [connection, ..] = &self.at_hand;
+        let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
         let path = PathBuf::from(connection.path().unwrap_or(FILE));
         check_pages(&connection, &path)
     }
 
-    /// Does something that is one statement right here, unless somebody else is at it: one caller at most waits for the
-    /// disk in this way.
+    /// Does something that is one statement right here, unless others are at it: so few callers wait for the disk in this
+    /// way.
     pub(crate) fn look<T>(
         &self,
         look: &mut impl FnMut(&mut dyn Connection) -> Result<T, SqlError>,
     ) -> Option<Result<T, SqlError>> {
-        let connection = self.at_hand.try_lock().ok()?;
+        let connection = self.at_hand.iter().find_map(|connection| connection.try_lock().ok())?;
         Some(look(&mut SqliteConnection(&connection)))
     }
 
@@ -153,6 +156,10 @@ fn start_readers(path: &Path, threads: &mut Vec<JoinHandle<()>>) -> Result<SyncS
         threads.push(spawn("registry-reader", move || read(&reader, &queue))?);
     }
     Ok(reads)
+}
+
+fn open_at_hand(path: &Path) -> Result<[Mutex<rusqlite::Connection>; AT_HAND], OpenError> {
+    Ok([Mutex::new(open_reader(path)?), Mutex::new(open_reader(path)?)])
 }
 
 fn open_reader(path: &Path) -> Result<rusqlite::Connection, OpenError> {
