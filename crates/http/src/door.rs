@@ -59,8 +59,10 @@ pub(crate) fn router(routes: Router, address: &'static str, max_body: usize) -> 
             Problem::method_not_allowed("the header Allow says what can be done here")
         })
         .fallback(async move || Problem::not_found(address))
-        .layer(DefaultBodyLimit::max(max_body))
-        .layer(CatchPanicLayer::custom(|_| Problem::internal("ask again, and report it if it stays").into_response()))
+        .layer((
+            CatchPanicLayer::custom(|_| Problem::internal("ask again, and report it if it stays").into_response()),
+            DefaultBodyLimit::max(max_body),
+        ))
 }
 
 /// Refuses what is in a query, because addresses are written into logs.

@@ -14,7 +14,8 @@ ON MYSQL ALTER TABLE certificates DROP COLUMN record;
 -- The beginning of a hash is enough to find it by.
 ON MYSQL CREATE INDEX certificates_by_id ON certificates (id(12));
 ON SQLITE CREATE TABLE ledger (
-  sequence SEQUENCE,
+  -- Nothing is deleted, so that the next number is always a new one.
+  sequence INTEGER PRIMARY KEY,
   id NAME NOT NULL,
   issuer NAME NOT NULL,
   serial NAME NOT NULL,

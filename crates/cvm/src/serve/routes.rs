@@ -101,10 +101,11 @@ trait Bounded {
 
 impl Bounded for Router {
     fn bounded(self, limits: Arc<Limits>, metrics: Metrics) -> Self {
+        let (count, admit) =
+            (from_fn_with_state(metrics.clone(), count), from_fn_with_state((limits, metrics), admit_source));
         self.layer(RequestBodyLimitLayer::new(MAX_BODY))
             .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, LONGEST))
-            .layer(from_fn_with_state((limits, metrics.clone()), admit_source))
-            .layer(from_fn_with_state(metrics, count))
+            .layer((count, admit))
     }
 }
 
