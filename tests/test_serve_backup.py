@@ -9,10 +9,12 @@ import threading
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from mqtt_device import CERTIFICATE
 from server import Server, openssl, start
 from stack import CVM, Device, until
+from test_operate_server import Desk
 
 
 def backup(data: Path, out: Path) -> subprocess.CompletedProcess:
@@ -67,6 +69,30 @@ def test_threat_40_a_server_begins_with_its_backup_and_says_what_that_means(serv
         assert again.status == 201, again.body
         vended = x509.load_pem_x509_certificate(again.json["certificatePem"].encode())
         assert vended.serial_number != lost_serial, "a serial number came again"
+        # What it had before is nobody's any more, and is taken out of power by itself.
+        desk = Desk(tmp_path, restored.url, restored.ca, restored.token)
+        revoked = desk.json("ca", "revoke", lost, "--reason", "made after the backup")
+        assert int(revoked["serialNumber"], 16) == lost_serial and revoked["standing"] == "revoked"
+        lists = lambda: x509.load_pem_x509_crl((kept / "ca" / "crl.pem").read_bytes())
+        until(lambda: lists().get_revoked_certificate_by_serial_number(lost_serial), "a list that has it")
+        assert lists().get_revoked_certificate_by_serial_number(vended.serial_number) is None
+        assert desk.json("ca", "revoke", lost, "--reason", "again") == revoked
+        assert restored.ask("POST", "/v1/certificates", body, token="", certificate=lost).status == 403
+        # What a device has is the device's to lose, and what another CA has signed is that one's.
+        current = tmp_path / "current.pem"
+        current.write_bytes(vended.public_bytes(serialization.Encoding.PEM))
+        owned = desk.error("ca", "revoke", current, "--reason", "by mistake")
+        assert owned["code"] == "refused" and "cvm device revoke sn-after" in owned["message"], owned
+        foreign = tmp_path / "foreign.pem"
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        leaf = ["-subj", "/CN=sn-after", "-addext", "basicConstraints=critical,CA:FALSE"]
+        openssl("req", "-x509", *curve, *leaf, "-keyout", tmp_path / "foreign.key", "-out", foreign)
+        refused = desk.error("ca", "revoke", foreign, "--reason", "by mistake")
+        assert refused["code"] == "refused" and "none of this server's CAs" in refused["message"], refused
+        made = desk.json("token", "create", "--data", kept, "--name", "anna", "--role", "operator")
+        anna = Desk(tmp_path, restored.url, restored.ca, made["token"])
+        assert anna.error("ca", "revoke", lost, "--reason", "again")["code"] == "not-allowed"
+        assert desk.error("ca", "revoke", lost, "--reason", "again", "--server", "", code=2)["code"] == "usage"
         assert restored.end() == 0
         said = restored.log.read_text().count("this folder was a backup")
         once_more = start(kept, tmp_path)

@@ -50,6 +50,7 @@ macro_rules! problems {
 
 problems! {
     authorization_invalid = BAD_REQUEST, "authorization-invalid", "The Authorization header is not what this address takes";
+    belongs_to_device = UNPROCESSABLE_ENTITY, "belongs-to-device", "The certificate is the one that a device has";
     body_invalid = BAD_REQUEST, "body-invalid", "The body is not what this address takes";
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     common_name_missing = BAD_REQUEST, "common-name-missing", "The certificate signing request names no device";

@@ -87,7 +87,8 @@ impl<R: CertificateLedger, C, A> VendAtOnce<R, C, A> {
             tracing::warn!(
                 device = %attempt.device,
                 certificate = %shown.id,
-                "a certificate of our CA is not in the registry: this is an earlier registry, or others sign with the CA's key"
+                "a certificate of our CA is not in the registry: this is an earlier registry, or others sign with the CA's key; \
+                 `cvm ca revoke` takes it out of power"
             );
         }
     }

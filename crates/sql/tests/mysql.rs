@@ -1,6 +1,6 @@
 //! The registry on MySQL or MariaDB: the same contract and scenarios as on SQLite, by several servers at once.
 //!
-//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_7` of the server
+//! The tests start a MariaDB of their own (Debian: mariadb-server), or use the databases `cvm_0` to `cvm_9` of the server
 //! that `CVM_TEST_MYSQL` names, such as `mysql://USER:PASSWORD@HOST:3306`; those have to be empty.
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
@@ -45,7 +45,7 @@ async fn the_history_of_a_device_is_the_part_of_the_trail_that_names_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
     let server = MariaDb::start();
-    ledger::knows_what_a_device_was_given(&server.registry(7), || {}).await;
+    ledger::knows_what_a_device_was_given(&server.registry(8), || {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,11 +169,11 @@ async fn threat_33_a_schema_that_is_cut_off_after_any_statement_is_finished_at_t
 #[tokio::test]
 async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
     let server = MariaDb::start();
-    server.query("DROP DATABASE cvm_6").await;
-    server.query("CREATE DATABASE cvm_6").await;
-    contract::ledger(&server.registry(6)).await;
+    server.query("DROP DATABASE cvm_9").await;
+    server.query("CREATE DATABASE cvm_9").await;
+    contract::ledger(&server.registry(9)).await;
     let all = async || {
-        let registry = server.registry(6);
+        let registry = server.registry(9);
         let mut all = Vec::new();
         for thing in ["sn-1", "sn-2", "sn-3"] {
             let entries = registry.entries_of(&thing.to_owned().try_into().unwrap()).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
         all.sort_by_key(|entry| entry.id);
         all
     };
-    let (before, whole) = (all().await, schema(&server, 6).await);
+    let (before, whole) = (all().await, schema(&server, 9).await);
     assert_eq!(before.len(), 9);
     for statement in [
         "certificates ADD COLUMN record MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
@@ -193,17 +193,17 @@ async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
          DROP COLUMN since, DROP COLUMN given, DROP COLUMN earlier, DROP COLUMN is_linked, DROP INDEX certificates_by_id",
         "devices DROP COLUMN last_certificate, DROP COLUMN credential",
     ] {
-        server.query(&format!("ALTER TABLE cvm_6.{statement}")).await;
-        let record = "UPDATE cvm_6.certificates SET record = JSON_OBJECT('certificateId', id, 'issuer', issuer, \
+        server.query(&format!("ALTER TABLE cvm_9.{statement}")).await;
+        let record = "UPDATE cvm_9.certificates SET record = JSON_OBJECT('certificateId', id, 'issuer', issuer, \
                       'serial', serial, 'certificatePem', pem, 'thingName', thing, 'notAfter', not_after, \
                       'standing', standing, 'since', since)";
         if statement.contains("ADD COLUMN record") {
             server.query(record).await;
         }
     }
-    server.query("UPDATE cvm_6.meta SET value = 7 WHERE name = 'schema'").await;
+    server.query("UPDATE cvm_9.meta SET value = 7 WHERE name = 'schema'").await;
     assert_eq!(all().await, before);
-    assert_eq!(schema(&server, 6).await, whole);
+    assert_eq!(schema(&server, 9).await, whole);
 }
 
 /// The columns and the indexes of a database, and how far its schema is.

@@ -7,15 +7,21 @@ use cvm_provisioning::{CertificateId, PlatformError};
 
 use super::authority::AuthorityError;
 use super::issue::IssueError;
+use crate::certificate::CertificateError;
 use crate::file::FileError;
 use crate::own_ca::OwnCaError;
+use crate::registry_api::ApiError;
 
 /// Why a CA is not what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CaError {
     #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
     Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error(transparent)]
@@ -26,6 +32,8 @@ pub(crate) enum CaError {
     KeyGeneration(#[from] KeyError),
     #[error("the CA {id} is not registered with AWS IoT")]
     NotFound { id: CertificateId },
+    #[error("there is no server to ask")]
+    NoServer,
     #[error(transparent)]
     Own(#[from] OwnCaError),
     #[error("AWS IoT gave a registration code of another form than 1 to 64 hexadecimal digits")]
@@ -48,11 +56,14 @@ impl CaError {
     /// The stable word for it in JSON.
     pub(crate) fn code(&self) -> &'static str {
         match self {
+            Self::Api(error) => error.code(),
             Self::Authority(error) => error.code(),
+            Self::Certificate(_) => "certificate",
             Self::File(_) => "file",
             Self::Issue(error) => error.code(),
             Self::KeyGeneration(_) => "key",
             Self::NotFound { .. } => "not-found",
+            Self::NoServer => "usage",
             Self::Own(error) => error.code(),
             Self::RegistrationCode | Self::Refused { .. } => "refused",
             Self::Create(_) | Self::Signing(_) => "signing",
@@ -66,11 +77,14 @@ impl CaError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::Api(error) => return error.advice(),
             Self::Authority(error) => return error.advice(),
+            Self::Certificate(error) => return error.advice(),
             Self::File(error) => return error.advice(),
             Self::Issue(error) => return error.advice(),
             Self::Own(error) => return error.advice(),
             Self::NotFound { .. } => "`cvm ca list` has those there are; check the region and the account too",
+            Self::NoServer => "give --server, the address of `cvm serve`, and --operator-token-file",
             Self::RegistrationCode => "check where AWS_ENDPOINT_URL points to",
             Self::Refused { .. } => {
                 "its words say why; check the template and role of --jitp, and your credentials' rights"
@@ -93,7 +107,7 @@ impl CaError {
 
     /// Whether the command could never have worked.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Issue(error) if error.is_usage())
+        matches!(self, Self::NoServer) || matches!(self, Self::Issue(error) if error.is_usage())
     }
 
     /// What went wrong with the output, if that did.

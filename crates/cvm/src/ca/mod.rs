@@ -17,6 +17,7 @@ mod key;
 mod list;
 mod passphrase;
 mod register;
+mod revoke;
 mod rotate;
 mod show;
 mod view;
@@ -33,7 +34,7 @@ use crate::own_ca::CaFolder;
 /// credentials and endpoint are those of the AWS environment (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ...); `create` and
 /// `issue` work without AWS and without a network.
 ///
-/// `show`, `rotate` and `passphrase` are for the CA that `cvm serve` has in its folder.
+/// `show`, `rotate` and `passphrase` are for the CA that `cvm serve` has in its folder; `revoke` asks the server.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CaArguments {
@@ -49,6 +50,7 @@ enum CaVerb {
     Deactivate(deactivate::DeactivateArguments),
     Issue(issue::IssueArguments),
     Show(show::ShowArguments),
+    Revoke(revoke::RevokeArguments),
     Rotate(rotate::RotateArguments),
     Passphrase(passphrase::ChangePassphraseArguments),
 }
@@ -86,6 +88,7 @@ pub(crate) async fn run(arguments: CaArguments, output: &Output) -> Result<(), C
         CaVerb::Deactivate(arguments) => deactivate::run(&arguments, &authorities().await, output).await,
         CaVerb::Issue(arguments) => issue::run(&arguments, output).await,
         CaVerb::Show(arguments) => show::run(&arguments, output),
+        CaVerb::Revoke(arguments) => revoke::run(arguments, output).await,
         CaVerb::Rotate(arguments) => rotate::run(&arguments, output).await,
         CaVerb::Passphrase(arguments) => passphrase::run(&arguments, output),
     }

@@ -9,6 +9,7 @@ mod error;
 mod import;
 mod patience;
 mod refusal;
+mod revocations;
 mod token;
 
 pub(crate) use arguments::ServerArguments;

@@ -176,6 +176,7 @@ where
         claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.
         authority: Router::new(),
+        admins: Router::new(),
         revocation: Router::new(),
         readiness: readiness(registry),
     })

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cvm_authority::{Authority, Crl, RevokedCertificate};
-use cvm_provisioning::{CertificateLedger as _, Cursors as _, Enrolments as _, Timestamp};
+use cvm_provisioning::{CertificateLedger as _, Cursors as _, Enrolments as _, RegistryError, Timestamp};
 use cvm_sql::SqlRegistry;
 
 use super::decisions::{AT_ONCE, Decisions};
@@ -48,6 +48,19 @@ impl Revocations {
 
 fn put(place: &RwLock<String>, text: String) {
     *place.write().unwrap_or_else(PoisonError::into_inner) = text;
+}
+
+/// Says that lists are due with a number of their own, which it returns: each server that has made none with it makes its own.
+pub(super) async fn announce_lists(registry: &SqlRegistry, now: Timestamp) -> Result<u64, RegistryError> {
+    // A list that is made later has a higher number, whatever the clock says.
+    let last = last_number(registry).await?;
+    let number = last.map_or(0, |last| last + 1).max(u64::try_from(now.seconds()).unwrap_or_default());
+    registry.move_to(LIST_NUMBER, Some(&number.to_string())).await?;
+    Ok(number)
+}
+
+async fn last_number(registry: &SqlRegistry) -> Result<Option<u64>, RegistryError> {
+    Ok(registry.place(LIST_NUMBER).await?.and_then(|number| number.parse().ok()))
 }
 
 /// Does what was decided, for as long as the server runs.
@@ -113,27 +126,20 @@ impl Enforcement {
     /// Signs new lists. Their number is written down before it is looked what belongs into them: of servers that do so at
     /// once, none has the last number and not the last revocation.
     async fn renew_lists(&self, now: Timestamp) -> Result<(), ServeError> {
-        // A list that is made later has a higher number, whatever the clock says.
-        let last = self.last_number().await?;
-        let number = last.map_or(0, |last| last + 1).max(u64::try_from(now.seconds()).unwrap_or_default());
-        self.registry.move_to(LIST_NUMBER, Some(&number.to_string())).await?;
+        let number = announce_lists(&self.registry, now).await?;
         self.make_lists(number, now).await
     }
 
     /// Signs what another server on the same registry has signed, too.
     async fn follow(&self, now: Timestamp) -> Result<(), ServeError> {
-        let last = self.last_number().await?;
+        let last = last_number(&self.registry).await?;
         self.make_lists(last.unwrap_or_default(), now).await
     }
 
     /// Whether another server has made lists since this one did. One that cannot tell goes on with those that it has.
     async fn is_overtaken(&self) -> bool {
         let made = self.made.load(Ordering::Relaxed);
-        self.last_number().await.is_ok_and(|last| last.is_some_and(|last| last > made))
-    }
-
-    async fn last_number(&self) -> Result<Option<u64>, ServeError> {
-        Ok(self.registry.place(LIST_NUMBER).await?.and_then(|number| number.parse().ok()))
+        last_number(&self.registry).await.is_ok_and(|last| last.is_some_and(|last| last > made))
     }
 
     /// Makes the lists, and puts them and the CAs' certificates where brokers read them: over HTTPS, and as files beside

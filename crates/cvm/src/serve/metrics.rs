@@ -185,7 +185,7 @@ fn door(path: &str) -> &'static str {
     match path.split('/').nth(1).unwrap_or_default() {
         "v1" => "vend",
         ".well-known" => "est",
-        "devices" | "statistics" | "audit" | "jobs" | "tokens" => "registry",
+        "devices" | "statistics" | "audit" | "jobs" | "revocations" | "tokens" => "registry",
         "ca" | "ca.pem" | "crl" | "crl.pem" | "ocsp" => "ca",
         "livez" | "readyz" => "health",
         _ => "other",

@@ -34,6 +34,7 @@ mod platform;
 mod published;
 mod rates;
 mod reconciler;
+mod revocation_routes;
 mod routes;
 mod settings;
 mod signals;

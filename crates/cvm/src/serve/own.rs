@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::client_certificates::Trust;
 use super::decisions::Decisions;
 use super::enforcement::{Enforcement, Revocations};
+use super::revocation_routes::{Strays, revocation_routes};
 use super::routes::{Doors, readiness};
 use super::tls::ServerTls;
 use super::{Begun, ServeError, Told, now, ocsp, owner, published};
@@ -64,6 +65,7 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
     }
     let responder = OcspResponder::new(authorities.clone(), registry.clone());
     let platform = OwnPlatform::new(authorities.clone(), profile, registry.clone(), now);
+    let strays = Strays { registry: registry.clone(), authorities: authorities.clone(), woken: Arc::clone(&woken) };
     let decisions = Decisions::new(registry.clone(), platform.clone(), woken);
     let mut enforcement = Enforcement::new(registry.clone(), decisions, authority);
     let revocations = enforcement.begin(now()).await?;
@@ -81,6 +83,7 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
         claims: None,
         revocation: published::router(revocations.published()).merge(ocsp::router(responder)),
         authority: authority_router(revocations),
+        admins: revocation_routes(strays),
         readiness: readiness(registry),
     };
     let mut work = JoinSet::new();

@@ -39,6 +39,8 @@ pub(super) struct Doors {
     pub(super) claims: Option<Router>,
     /// What brokers ask of the CA, where that is ours.
     pub(super) authority: Router,
+    /// What admins ask of the CA, where that is ours.
+    pub(super) admins: Router,
     /// What certificates name, where they are ours: it can be read without TLS, because it is signed.
     pub(super) revocation: Router,
     /// Whether the registry answers.
@@ -63,10 +65,10 @@ pub(super) struct Limits {
 
 /// All of its addresses.
 pub(super) fn router(doors: Doors, services: Services) -> Router {
-    let Doors { devices, operators, claims, authority, revocation, readiness } = doors;
+    let Doors { devices, operators, claims, authority, admins, revocation, readiness } = doors;
     let Services { tokens, woken, limits, metrics } = services;
     let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
-    let admins = token_routes(tokens).layer(from_fn_with_state(door.clone(), admit_admin));
+    let admins = admins.merge(token_routes(tokens)).layer(from_fn_with_state(door.clone(), admit_admin));
     let claims = match claims {
         Some(claims) => claims.layer(from_fn_with_state(door.clone(), admit_trusted_user)),
         None => claims::nowhere(),

@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 use tempfile::TempDir;
 
-const DATABASES: usize = 8;
+const DATABASES: usize = 10;
 const START: Duration = Duration::from_secs(60);
 
 /// A running server; the last one who has it ends it.
