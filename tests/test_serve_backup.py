@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from mqtt_device import CERTIFICATE
 from server import Server, openssl, start
@@ -83,6 +84,20 @@ def test_threat_40_a_server_begins_with_its_backup_and_says_what_that_means(serv
         current.write_bytes(vended.public_bytes(serialization.Encoding.PEM))
         owned = desk.error("ca", "revoke", current, "--reason", "by mistake")
         assert owned["code"] == "refused" and "cvm device revoke sn-after" in owned["message"], owned
+        # Who has the CA's key can make another one of the same number, which lists cannot tell from it.
+        key = serialization.load_pem_private_key((kept / "ca" / "issuing.key").read_bytes(), None)
+        twin = tmp_path / "twin.pem"
+        copied = x509.CertificateBuilder(
+            vended.issuer,
+            x509.Name([]),
+            ec.generate_private_key(ec.SECP256R1()).public_key(),
+            vended.serial_number,
+            vended.not_valid_before_utc,
+            vended.not_valid_after_utc,
+        )
+        twin.write_bytes(copied.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        both = desk.error("ca", "revoke", twin, "--reason", "not one of ours")
+        assert "sn-after has one of the same number" in both["message"], both
         foreign = tmp_path / "foreign.pem"
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         leaf = ["-subj", "/CN=sn-after", "-addext", "basicConstraints=critical,CA:FALSE"]

@@ -66,7 +66,15 @@ async fn revoke(
 impl Strays {
     async fn revoke(&self, entry: &LedgerEntry) -> Result<(), Problem> {
         match self.registry.entry(&entry.id).await.map_err(|error| problem(&error))? {
-            None => self.registry.enter(entry).await.map_err(|error| problem(&error))?,
+            None => {
+                // Lists and OCSP know certificates by their numbers alone.
+                let twin = self.registry.entry_of_serial(&entry.issuer, &entry.serial).await;
+                if let Some(twin) = twin.map_err(|error| problem(&error))? {
+                    let detail = format!("{} has one of the same number: `cvm device revoke` revokes both", twin.thing);
+                    return Err(Problem::belongs_to_device(detail));
+                }
+                self.registry.enter(entry).await.map_err(|error| problem(&error))?;
+            }
             Some(there) if there.standing == Standing::Revoked => {}
             Some(_) => {
                 let owner = self.registry.device_of(&entry.id).await.map_err(|error| problem(&error))?;
