@@ -91,10 +91,10 @@ pub struct DeviceRecord {
 }
 
 impl DeviceRecord {
-    /// The same for a store that has the credential elsewhere. When it was first used stays.
+    /// The same for a store that has the credential elsewhere, and finds the device by it there. When it was first used stays.
     #[must_use]
     pub fn without_credential(self) -> Self {
-        Self { credential: None, ..self }
+        Self { credential: None, certificate_id: None, ..self }
     }
 
     /// The device, with the credential that is elsewhere.

@@ -29,7 +29,7 @@ const FILE: &str = "registry.sqlite";
 /// Connections that read.
 const READERS: usize = 2;
 /// Connections for whoever looks, without a thread of their own.
-const AT_HAND: usize = 2;
+const AT_HAND: usize = 4;
 /// Statements that are kept prepared for each connection.
 const PREPARED: usize = 128;
 /// Memory for pages, for each connection, in KiB; SQLite writes that as a negative number.
@@ -159,7 +159,8 @@ fn start_readers(path: &Path, threads: &mut Vec<JoinHandle<()>>) -> Result<SyncS
 }
 
 fn open_at_hand(path: &Path) -> Result<[Mutex<rusqlite::Connection>; AT_HAND], OpenError> {
-    Ok([Mutex::new(open_reader(path)?), Mutex::new(open_reader(path)?)])
+    let open = || open_reader(path).map(Mutex::new);
+    Ok([open()?, open()?, open()?, open()?])
 }
 
 fn open_reader(path: &Path) -> Result<rusqlite::Connection, OpenError> {
