@@ -238,7 +238,7 @@ def main() -> None:
             first, devices = 0, arguments.devices
             for _ in range(arguments.runs):
                 # In turn, so that whatever else the machine does meets them all.
-                for connections in [8, 32, 64]:
+                for connections in [8, 32, 64, 128]:
                     results.append(load(plain, sign, "/api/v1/cfssl/sign", connections, arguments.seconds))
                     results.append(load(tls, sign, "/api/v1/cfssl/sign", connections, arguments.seconds))
                     results.append(load(own, vend, "/v1/certificates", connections, arguments.seconds, first, 2, devices))
