@@ -1,7 +1,8 @@
 """Keep the folder of a `cvm serve` of this version, for later versions to be tried on: tests/fixtures/serve-VERSION.
+A schema of the database that was never released is kept by its number, too.
 
     cargo build --locked --package cvm
-    .venv/bin/python scripts/keep_serve_data.py 0.1
+    .venv/bin/python scripts/keep_serve_data.py 0.1-schema-8
 
 In it are devices in the states that there are, operators' tokens, and a CA. Its keys are for these tests alone.
 """
@@ -45,7 +46,7 @@ def main() -> None:
 def fill(server: Server, folder: Path) -> dict:
     """Makes a device of each kind, and says what is to be found again."""
     vended, request = {}, {}
-    for device in ["sn-vended", "sn-renewable", "sn-disabled"]:
+    for device in ["sn-vended", "sn-renewable", "sn-renewed", "sn-disabled", "sn-revoked"]:
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         request[device] = openssl("req", "-new", *curve, "-subj", f"/CN={device}", "-keyout", folder / f"{device}.key")
         token = server.register(device).read_text()
@@ -56,6 +57,13 @@ def fill(server: Server, folder: Path) -> dict:
     assert server.ask("POST", "/devices/sn-renewable/renew").status == 200
     disabled = server.ask("GET", "/devices/sn-disabled").json | {"status": "disabled", "statusReason": "stolen"}
     assert server.ask("PUT", "/devices/sn-disabled", disabled, if_match="*").status == 200
+    assert server.ask("POST", "/devices/sn-renewed/renew").status == 200
+    renewed = vended["sn-renewed"]
+    asked = {"deviceId": "sn-renewed", "csr": renewed["csr"]}
+    answer = server.ask("POST", "/v1/certificates", asked, token=renewed["token"])
+    assert answer.status == 201, answer.body
+    renewed["earlier"], renewed["certificatePem"] = renewed["certificatePem"], answer.json["certificatePem"]
+    assert server.ask("POST", "/devices/sn-revoked/revoke", {"reason": "its key was published"}).status == 200
     server.register("sn-gone")
     assert server.ask("DELETE", "/devices/sn-gone", if_match="*").status in {200, 204}
     trail = server.ask("GET", "/audit").json
