@@ -6,6 +6,11 @@ certificates of P-256. Build first, and install wrk and golang-cfssl (Debian has
 
     cargo build --locked --profile server --package cvm
     .venv/bin/python scripts/measure_serve.py --devices 300000
+
+wrk asks without pause while a handshake is under way, so that with a connection each it has more than half of two cores. Where
+oha is installed, it makes that load, too:
+
+    cargo install oha --locked --version 1.16.0 --no-default-features --features rustls
 """
 
 import argparse
@@ -29,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-token-that-all-of-these-devices-share-0123456789"
 BULK = 100
 CALLERS = 16
+# So many devices are drawn from for each second of oha's, which are several times those that it comes to.
+DRAWN = 16_000
 
 VEND = """
 local thread_number = 0
@@ -180,6 +187,10 @@ def register(peer: Peer, token: str, ca: Path, devices: int) -> None:
     print(f"{devices} devices registered, {devices / (time.monotonic() - began):.0f} a second", file=sys.stderr)
 
 
+def asked(number: int, csr: str) -> str:
+    return json.dumps({"deviceId": f"sn-{number:08}", "csr": csr}) + "\n"
+
+
 def load(peer: Peer, script: Path, path: str, connections: int, seconds: int, *arguments: object) -> dict:
     threads = 2 if connections > 1 else 1
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "-s", script, f"{peer.url}{path}"]
@@ -194,6 +205,35 @@ def load(peer: Peer, script: Path, path: str, connections: int, seconds: int, *a
         "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1]),
         "p99_ms": float(re.search(r"p99=([\d.]+)", told)[1]),
         "errors": int(re.search(r"errors=(\d+)", told)[1]) + socket_errors(told),
+        "requests": requests,
+        "processor_us": used / requests * 1e6,
+        "memory_mb": peer.memory(),
+    }
+
+
+def load_with_oha(peer: Peer, bodies: Path, path: str, connections: int, seconds: int, headers: dict[str, str]) -> dict:
+    """A connection for each request, and one line of `bodies` in each, at random; only what is made is counted."""
+    command = ["oha", "--no-tui", "--output-format", "json", "--insecure", "--disable-keepalive", "-m", "POST"]
+    command += ["-Z", bodies, "-c", connections, "-z", f"{seconds}s"]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    before = peer.processor()
+    ran = subprocess.run(list(map(str, [*command, f"{peer.url}{path}"])), capture_output=True, text=True, check=True)
+    used = peer.processor() - before
+    told = json.loads(ran.stdout)
+    answers = told["statusCodeDistribution"]
+    requests = sum(answers.values())
+    # cfssl says 200 to each. Here it is a device that was drawn a second time, and got again what it has.
+    again = answers.get("200", 0) if "201" in answers else 0
+    # What is under way at the end is given up.
+    given_up = told["errorDistribution"].pop("aborted due to deadline", 0)
+    assert given_up <= connections
+    return {
+        "server": f"{peer.name}, a connection each, oha",
+        "connections": connections,
+        "rate": (requests - again) / seconds,
+        "p99_ms": told["latencyPercentiles"]["p99"] * 1000,
+        "errors": requests - answers.get("200", 0) - answers.get("201", 0) + sum(told["errorDistribution"].values()),
         "requests": requests,
         "processor_us": used / requests * 1e6,
         "memory_mb": peer.memory(),
@@ -248,6 +288,17 @@ def main() -> None:
                 once = load(own, vend_once, "/v1/certificates", 16, arguments.seconds, first, 2, devices)
                 results.append(once | {"server": f"{once['server']}, a connection each"})
                 first += results[-1]["requests"] + 1_000
+                if not shutil.which("oha"):
+                    continue
+                for connections in [16, 64]:
+                    bodies = folder / "bodies"
+                    bodies.write_text(json.dumps({"certificate_request": csr}) + "\n")
+                    seconds = arguments.seconds
+                    results.append(load_with_oha(tls, bodies, "/api/v1/cfssl/sign", connections, seconds, headers))
+                    drawn = range(first, first + DRAWN * seconds)
+                    bodies.write_text("".join(asked(number * 7919 % devices, csr) for number in drawn))
+                    results.append(load_with_oha(own, bodies, "/v1/certificates", connections, seconds, authorized))
+                    first = drawn.stop
             if first > arguments.devices:
                 print(f"only {arguments.devices} devices for {first} vends: give more --devices", file=sys.stderr)
     report(results)
