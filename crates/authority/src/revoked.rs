@@ -26,7 +26,7 @@ impl RevokedCertificate {
         let reason = match entry.standing {
             Standing::Active => return None,
             Standing::Inactive | Standing::Pending => RevocationReason::CertificateHold,
-            Standing::Revoked => RevocationReason::CessationOfOperation,
+            Standing::Revoked => RevocationReason::Unspecified,
         };
         let serial_number = entry.serial.parse().ok()?;
         Some(Self { serial_number, revoked_at: entry.since, reason, not_after: entry.not_after })
@@ -41,26 +41,12 @@ impl RevokedCertificate {
     }
 }
 
-/// Why a certificate was revoked (RFC 5280 section 5.3.1).
-///
-/// `removeFromCRL` is left out: it is for lists of changes, which nobody makes here.
+/// Why a certificate is not to be trusted (RFC 5280 section 5.3.1), as far as the ledger knows it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum RevocationReason {
-    /// The device has another name or owner now.
-    AffiliationChanged,
-    /// The key of a CA may be known to somebody else.
-    CaCompromise,
     /// The device is kept out until somebody lets it in again: the one reason that a later list may take back.
     CertificateHold,
-    /// The device is out of service.
-    CessationOfOperation,
-    /// The device's key may be known to somebody else.
-    KeyCompromise,
-    /// The device may not do any more what the certificate lets it.
-    PrivilegeWithdrawn,
-    /// The device has a newer certificate.
-    Superseded,
-    /// None was given.
+    /// It is for good, and nobody has said in a word of the RFC's why: a list says nothing rather than what may be wrong.
     Unspecified,
 }
 
@@ -68,26 +54,14 @@ impl RevocationReason {
     /// Its number in a list, in which [`RevocationReason::Unspecified`] has none.
     pub const fn code(self) -> Option<u8> {
         match self {
-            Self::Unspecified => None,
-            Self::KeyCompromise => Some(1),
-            Self::CaCompromise => Some(2),
-            Self::AffiliationChanged => Some(3),
-            Self::Superseded => Some(4),
-            Self::CessationOfOperation => Some(5),
             Self::CertificateHold => Some(6),
-            Self::PrivilegeWithdrawn => Some(9),
+            Self::Unspecified => None,
         }
     }
 
     pub(crate) const fn of_library(self) -> rcgen::RevocationReason {
         match self {
-            Self::AffiliationChanged => rcgen::RevocationReason::AffiliationChanged,
-            Self::CaCompromise => rcgen::RevocationReason::CaCompromise,
             Self::CertificateHold => rcgen::RevocationReason::CertificateHold,
-            Self::CessationOfOperation => rcgen::RevocationReason::CessationOfOperation,
-            Self::KeyCompromise => rcgen::RevocationReason::KeyCompromise,
-            Self::PrivilegeWithdrawn => rcgen::RevocationReason::PrivilegeWithdrawn,
-            Self::Superseded => rcgen::RevocationReason::Superseded,
             Self::Unspecified => rcgen::RevocationReason::Unspecified,
         }
     }
@@ -104,7 +78,7 @@ mod tests {
         let revoked = RevokedCertificate {
             serial_number: "01".parse().unwrap(),
             revoked_at: Timestamp::from_seconds(0),
-            reason: RevocationReason::KeyCompromise,
+            reason: RevocationReason::Unspecified,
             not_after: Timestamp::from_seconds(1_000_000_000),
         };
         let expiry = revoked.not_after;

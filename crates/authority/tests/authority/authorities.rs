@@ -26,7 +26,7 @@ async fn threat_55_what_was_issued_before_a_rotation_is_trusted_and_can_be_revok
     let entry = RevokedCertificate {
         serial_number: before.serial_number().clone(),
         revoked_at: now(),
-        reason: RevocationReason::KeyCompromise,
+        reason: RevocationReason::Unspecified,
         not_after: before.certificate().not_after().into(),
     };
     let issuer = authorities.find(before.issuer()).unwrap();
