@@ -20,8 +20,7 @@ help: ## Show this list
 
 .PHONY: run
 run: ## Serve devices and operators on this machine, with a CA of its own: nothing else is needed
-	@cargo build --quiet --locked --package cvm
-	@target/debug/cvm serve --data .local/serve
+	@cargo run --locked --package cvm -- serve --data .local/serve
 
 .PHONY: local
 local: ## Run it all here: a local AWS, the stack, and devices that get their certificates by each door
