@@ -19,11 +19,16 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: run
-run: ## Serve devices and operators on this machine, with a CA of its own: nothing else is needed
-	@cargo run --locked --package cvm -- serve --data .local/serve
+run: ## Serve devices and operators on this machine, with a private CA
+	@scripts/prerequisites.sh run
+	@# With the features of the whole workspace, so that "make local" has nothing to build twice.
+	@cargo build --locked --workspace --bin cvm
+	@target/debug/cvm serve --data .local/serve
 
 .PHONY: local
 local: ## Run it all here: a local AWS, the stack, and devices that get their certificates by each door
+	@scripts/prerequisites.sh local
+	@echo "Building the functions and installing the tools: about 5 minutes on two cores the first time"
 	@$(MAKE) --no-print-directory -j2 tools package-host PROFILE=dev
 	@$(PYTHON) scripts/demo.py
 
@@ -32,7 +37,13 @@ local-down: ## Stop the local AWS
 	@if [ -x $(PYTHON) ]; then $(PYTHON) scripts/local_aws.py stop; fi
 
 .PHONY: test
-test: tools ## Check everything; this is the gate
+test: ## Check everything; this is the gate
+	@scripts/prerequisites.sh test
+	@$(MAKE) --no-print-directory gate
+
+# In the order in which a mistake is cheapest to find.
+.PHONY: gate
+gate: tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Checks, before anything is compiled, that the programs which a make target needs are installed: prerequisites.sh run|local|test.
+# What "test" needs beyond Rust, a C compiler and Python is installed on Debian (by root, or with sudo); elsewhere, it is listed.
+set -u
+target=$1
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing= # What is missing, one line each.
+packages= # The packages of Debian that have it.
+
+has() { command -v "$1" > /dev/null 2>&1; }
+
+lacks() { # WHAT PACKAGES
+    missing="$missing  $1
+"
+    packages="$packages${2:+ $2}"
+}
+
+has cargo || lacks "Rust: cargo and rustc, by https://rustup.rs" ""
+has cc || lacks "a C compiler: cc" "gcc libc6-dev"
+if [ "$target" != run ]; then
+    if has python3 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        python3 -c 'import ensurepip, venv' 2> /dev/null || lacks "Python's venv" "python3-venv"
+    else
+        lacks "Python 3.11 or later: python3" "python3 python3-venv"
+    fi
+fi
+if [ "$target" = test ]; then
+    has curl || lacks curl curl
+    has mariadbd || lacks "MariaDB's server: mariadbd" mariadb-server
+    has mosquitto || lacks mosquitto mosquitto
+    has mosquitto_pub || lacks "mosquitto's clients: mosquitto_pub" mosquitto-clients
+    has openssl || lacks openssl openssl
+    has pki || lacks "strongSwan's pki" "strongswan-pki libstrongswan-standard-plugins"
+    has ps || lacks ps procps
+    [ -n "$(find /usr/lib /usr/local/lib -name 'libfaketimeMT.so*' -print -quit 2> /dev/null)" ] ||
+        lacks "libfaketime (libfaketimeMT.so.1)" libfaketime
+fi
+
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" != 0 ]; then as_root=sudo; fi
+# Rust is not installed from Debian, whose version is older.
+if [ "$target" = test ] && has cargo && has apt-get && { [ -z "$as_root" ] || sudo -n true 2> /dev/null; }; then
+    printf 'Installing what the tests need:\n%s' "$missing"
+    # $packages is a list of words.
+    $as_root apt-get update -q && $as_root apt-get install -qy --no-install-recommends $packages
+    exit
+fi
+
+printf '"make %s" needs what is not installed here:\n%s' "$target" "$missing" >&2
+if [ -n "$packages" ] && has apt-get; then
+    echo "On Debian: ${as_root:+sudo }apt-get install$packages" >&2
+fi
+exit 1
