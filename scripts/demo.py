@@ -47,8 +47,10 @@ def cvm(environment: dict[str, str], *arguments: str) -> dict:
 def write_environment(variables: dict[str, str]) -> None:
     """Writes a file to source: for the cvm command, and for functions that run under `cargo lambda watch`."""
     path = ":".join([str(CVM.parent), str(ROOT / ".venv" / "bin"), "$PATH"])
+    # Those of a server that "make run" has started would be meant instead.
+    forget = ["unset CVM_SERVER CVM_SERVER_CA CVM_OPERATOR_TOKEN"]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    (LOCAL / "env").write_text("\n".join([*exports, f'export PATH="{path}"', ""]))
+    (LOCAL / "env").write_text("\n".join([*forget, *exports, f'export PATH="{path}"', ""]))
 
 
 def main() -> None:

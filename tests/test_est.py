@@ -61,9 +61,9 @@ class EstDevice:
         return certificate
 
     def pki(self, command: str, *options: object) -> subprocess.CompletedProcess:
-        # It reads one certificate from a file.
-        ca = self.server.data / "ca"
-        url = ["--url", self.server.url, "--cacert", ca / "root.pem", "--cacert", ca / "issuing.pem"]
+        # It reads one certificate from a file, which is the root of ca.pem.
+        issuing = self.server.data / "ca" / "issuing.pem"
+        url = ["--url", self.server.url, "--cacert", self.server.ca, "--cacert", issuing]
         return subprocess.run([PKI, command, *url, *options], capture_output=True, timeout=60, cwd=self.folder)
 
     def pki_enroll(self, user: str) -> subprocess.CompletedProcess:

@@ -1,5 +1,6 @@
 """Where certificates say that their revocation is to be found: others ask there by plain HTTP, and are told."""
 
+import json
 import socket
 import subprocess
 import urllib.error
@@ -104,15 +105,34 @@ def test_nothing_else_is_there_and_tls_has_it_too(published: Server):
     certificate, _ = device(published, "sn-0001")
     crl, _, ca = addresses(certificate)
     plain = crl.partition("/crl/")[0]
-    for path in ("/", "/livez", "/devices", "/v1/certificates", "/ca.pem", "/crl.pem", "/crl/", "/crl/x.crl", "/ca/.."):
+    for path in ("/", "/livez", "/devices", "/v1/certificates", "/ca.pem", "/crl/", "/crl/x.crl", "/ca/.."):
         assert get(plain + path)[0] == 404, path
-    for url in (crl, ca):
+    for url in (crl, ca, f"{plain}/crl.pem"):
         assert published.ask("GET", url.removeprefix(plain), token="").body == get(url)[2]
     # What does not speak HTTP is told so, and not waited for.
     host, port = plain.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as silent:
         silent.sendall(b"\x16\x03\x01\x00\x05hello")
         assert silent.recv(1_000).startswith(b"HTTP/1.1 400")
+
+
+def test_each_list_and_ca_is_there_in_pem_too(published: Server):
+    """Some brokers read PEM only, and only the first list of a file."""
+    certificate, _ = device(published, "sn-0001")
+    crl, _, ca = addresses(certificate)
+    shown = subprocess.run([CVM, "ca", "show", "--data", published.data, "--output", "json"], capture_output=True)
+    shown = json.loads(shown.stdout)
+    names = [authority["publishedAs"] for authority in [shown["root"], *shown["issuing"]]]
+    plain = crl.partition("/crl/")[0]
+    assert crl == f"{plain}/crl/{names[1]}.crl" and ca == f"{plain}/ca/{names[1]}.cer"
+    root = x509.load_pem_x509_certificate((published.data / "ca" / "root.pem").read_bytes())
+    for name, issuer in zip(names, (root.subject, certificate.issuer), strict=True):
+        status, kind, pem = get(f"{plain}/crl/{name}.pem")
+        assert (status, kind, pem.count(b"BEGIN X509 CRL")) == (200, "application/x-pem-file", 1)
+        listed = x509.load_pem_x509_crl(pem)
+        assert listed.issuer == issuer and listed == x509.load_der_x509_crl(get(f"{plain}/crl/{name}.crl")[2])
+        authority = x509.load_pem_x509_certificate(get(f"{plain}/ca/{name}.pem")[2])
+        assert authority.subject == issuer and authority == x509.load_der_x509_certificate(get(f"{plain}/ca/{name}.cer")[2])
 
 
 def test_without_an_address_certificates_name_none(server: Server):

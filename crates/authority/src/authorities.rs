@@ -3,6 +3,7 @@ use std::mem;
 
 use cvm_provisioning::{Certificate, CertificateId, DeviceId, KeyFingerprint, PublicKey, Timestamp};
 
+use crate::authority::authority_key_identifier;
 use crate::{Authority, IssueError, Issued, Profile, Signer, Unfit};
 
 /// The CA that issues now, those that did before, and the next one.
@@ -44,6 +45,16 @@ impl<S: Signer> Authorities<S> {
     /// The CA with this key, which is what [`Issued::issuer`] has.
     pub fn find(&self, issuer: &KeyFingerprint) -> Option<&Authority<S>> {
         self.iter().find(|authority| authority.certificate().key() == issuer)
+    }
+
+    /// The CA certificates that a device sends in TLS behind this certificate of its own, as [`Authority::chain`] has
+    /// them; empty if none of these CAs issued it.
+    ///
+    /// The issuer is found by the key identifier that the certificate names. No signature is verified.
+    pub fn chain_of(&self, certificate: &Certificate) -> &[Certificate] {
+        let issuer = authority_key_identifier(certificate);
+        let found = self.iter().find(|authority| issuer.as_deref() == Some(authority.key_identifier()));
+        found.map_or(&[], Authority::chain)
     }
 
     /// The certificates of CAs that what was issued is verified with at this time, each once: those that issued, and

@@ -17,8 +17,8 @@ use crate::{Signer, SigningError, Unfit};
 pub struct Authority<S> {
     certificate: Certificate,
     above: Vec<Certificate>,
-    /// What a device sends behind its own certificate.
-    chain: String,
+    /// The certificates that a device sends behind its own.
+    chain: Vec<Certificate>,
     /// What the library takes for it, but for its key.
     issuer: CertificateParams,
     /// Its key, as the library has it.
@@ -78,9 +78,9 @@ impl<S: Signer> Authority<S> {
         &self.above
     }
 
-    /// What a device sends behind its own certificate, in PEM: the CA's certificate and those above it. A root is left
-    /// out (RFC 8446 section 4.4.2), unless it is the CA itself, which AWS IoT wants to see in the first TLS connect.
-    pub fn chain(&self) -> &str {
+    /// The certificates that a device sends behind its own: the CA's and those above it. A root is left out (RFC 8446
+    /// section 4.4.2), unless it is the CA itself, which AWS IoT wants to see in the first TLS connect.
+    pub fn chain(&self) -> &[Certificate] {
         &self.chain
     }
 
@@ -200,6 +200,16 @@ fn subject_key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> 
     })
 }
 
+/// The identifier of its issuer's key, as the certificate names it (RFC 5280 section 4.2.1.1).
+pub(crate) fn authority_key_identifier(certificate: &Certificate) -> Option<Vec<u8>> {
+    let der = certificate.der();
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => Some(identifier.key_identifier.as_ref()?.0.to_vec()),
+        _ => None,
+    })
+}
+
 /// The key that a certificate is about.
 ///
 /// # Errors
@@ -212,8 +222,8 @@ pub fn public_key(certificate: &Certificate) -> Result<PublicKey, Unfit> {
 }
 
 /// The PEM of the certificates that a device sends, after it was checked that each has signed the one before.
-fn chain(certificate: &Certificate, above: &[Certificate]) -> Result<String, Unfit> {
-    let mut text = certificate.pem().to_owned();
+fn chain(certificate: &Certificate, above: &[Certificate]) -> Result<Vec<Certificate>, Unfit> {
+    let mut chain = vec![certificate.clone()];
     let mut below = block(certificate)?;
     for (position, certificate) in above.iter().enumerate() {
         let block = block(certificate)?;
@@ -230,11 +240,11 @@ fn chain(certificate: &Certificate, above: &[Certificate]) -> Result<String, Unf
             return Err(Unfit::Chain { position });
         }
         if parsed.subject().as_raw() != parsed.issuer().as_raw() {
-            text.push_str(certificate.pem());
+            chain.push(certificate.clone());
         }
         below = block;
     }
-    Ok(text)
+    Ok(chain)
 }
 
 fn block(certificate: &Certificate) -> Result<Pem, Unfit> {

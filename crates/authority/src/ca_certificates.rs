@@ -31,15 +31,15 @@ impl FromStr for CaCertificates {
     type Err = InvalidCaCertificates;
 
     fn from_str(text: &str) -> Result<Self, InvalidCaCertificates> {
-        let blocks = text.split_inclusive(END).filter(|block| !block.trim().is_empty());
-        let mut certificates = blocks.map(Certificate::parse);
-        let certificate = certificates.next().ok_or(InvalidCaCertificates::Empty)??;
+        if text.trim().is_empty() {
+            return Err(InvalidCaCertificates::Empty);
+        }
+        let mut certificates = Certificate::parse_chain(text)?.into_iter();
+        let certificate = certificates.next().ok_or(InvalidCaCertificates::Empty)?;
         let key = public_key(&certificate).map_err(InvalidCaCertificates::Key)?;
-        Ok(Self { certificate, above: certificates.collect::<Result<_, _>>()?, key })
+        Ok(Self { certificate, above: certificates.collect(), key })
     }
 }
-
-const END: &str = "-----END CERTIFICATE-----";
 
 /// Why a text is not [`CaCertificates`].
 #[derive(Debug, thiserror::Error)]

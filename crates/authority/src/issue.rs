@@ -98,7 +98,7 @@ impl<S: Signer> Authority<S> {
         };
         let certificate = self.certify(&contents, key).await?;
         Ok(Issued {
-            chain: format!("{}{}", certificate.pem(), self.chain()),
+            chain: std::iter::once(&certificate).chain(self.chain()).map(Certificate::pem).collect(),
             certificate,
             serial_number: contents.serial_number,
             issuer: *self.certificate().key(),

@@ -56,7 +56,7 @@ pub use ocsp::{CertificateStatus, InvalidOcspRequest, OcspRequest, OcspResponder
 pub use own_platform::OwnPlatform;
 pub use profile::Profile;
 pub use recognize::Recognized;
-pub use revocation_address::RevocationAddress;
+pub use revocation_address::{RevocationAddress, published_name};
 pub use revoked::{RevocationReason, RevokedCertificate};
 pub use serial_number::{InvalidSerialNumber, SerialNumber};
 pub use server_name::{InvalidServerName, ServerName};

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use cvm_provisioning::Certificate;
+
 use crate::contents::tlv;
 use crate::{Authority, InvalidUri, Signer, Uri};
 
@@ -59,10 +61,15 @@ impl fmt::Display for RevocationAddress {
 }
 
 impl<S: Signer> Authority<S> {
-    /// The name that the CA has in addresses: the first 160 bits of its key's fingerprint, in hexadecimal digits.
+    /// The name that the CA has in addresses, see [`published_name`].
     pub fn published_name(&self) -> String {
-        self.certificate().key().to_string().chars().take(40).collect()
+        published_name(self.certificate())
     }
+}
+
+/// The name that a CA has in addresses: the first 160 bits of its key's fingerprint, in hexadecimal digits.
+pub fn published_name(authority: &Certificate) -> String {
+    authority.key().to_string().chars().take(40).collect()
 }
 
 /// What a certificate says of the address, by the CA that issues it.

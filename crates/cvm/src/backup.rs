@@ -96,13 +96,13 @@ fn copy(data: &Path, out: &Path, made_at: &str) -> Result<bool, BackupError> {
         SqlRegistry::copy(&registry, &copied)?;
         file::make_private(&copied.join("registry.sqlite"))?;
     }
-    for folder in [ca.path(), &operators] {
-        copy_files(folder, &made.path().join(folder.file_name().unwrap_or_default()))?;
+    for (from, to) in [(ca.path(), "ca"), (&ca.server_certificates_path(), "ca/servers"), (&operators, "operators")] {
+        copy_files(from, &made.path().join(to))?;
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mark = Mark { made_at: made_at.to_owned(), registry: has_registry, version };
     file::create(&made.path().join(MARK), &format!("{}\n", json!(mark)))?;
-    for folder in ["registry", "ca", "operators", ""].map(|name| made.path().join(name)) {
+    for folder in ["registry", "ca/servers", "ca", "operators", ""].map(|name| made.path().join(name)) {
         file::sync_folder(&folder)?;
     }
     fs::rename(made.path(), out).map_err(failed(out))?;

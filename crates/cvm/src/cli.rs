@@ -7,6 +7,7 @@ use clap::{ArgMatches, CommandFactory as _, Parser, Subcommand};
 
 use crate::audit::{self, AuditArguments};
 use crate::backup::{self, BackupArguments};
+use crate::broker::{self, BrokerArguments};
 use crate::ca::{self, CaArguments};
 use crate::claim::{self, ClaimArguments};
 use crate::device::{self, DeviceArguments};
@@ -33,6 +34,7 @@ pub(crate) struct Cli {
 enum Verb {
     Audit(AuditArguments),
     Backup(BackupArguments),
+    Broker(BrokerArguments),
     Ca(CaArguments),
     Claim(ClaimArguments),
     Device(DeviceArguments),
@@ -81,6 +83,7 @@ fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
     match verb {
         Verb::Audit(arguments) => wait(audit::run(arguments, output)),
         Verb::Backup(arguments) => backup::run(&arguments, output),
+        Verb::Broker(arguments) => wait(broker::run(arguments, output)),
         Verb::Ca(arguments) => wait(ca::run(arguments, output)),
         Verb::Claim(arguments) => wait(claim::run(arguments, output)),
         Verb::Device(arguments) => wait(device::run(arguments, output)),

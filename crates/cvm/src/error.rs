@@ -3,6 +3,7 @@ use std::io;
 
 use crate::audit::AuditError;
 use crate::backup::BackupError;
+use crate::broker::BrokerError;
 use crate::ca::CaError;
 use crate::claim::ClaimError;
 use crate::device::DeviceError;
@@ -18,6 +19,8 @@ pub(crate) enum CommandError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]
@@ -40,6 +43,7 @@ impl CommandError {
         match self {
             Self::Audit(error) => error.code(),
             Self::Backup(error) => error.code(),
+            Self::Broker(error) => error.code(),
             Self::Ca(error) => error.code(),
             Self::Claim(error) => error.code(),
             Self::Device(error) => error.code(),
@@ -55,6 +59,7 @@ impl CommandError {
         match self {
             Self::Audit(error) => error.advice(),
             Self::Backup(error) => error.advice(),
+            Self::Broker(error) => error.advice(),
             Self::Ca(error) => error.advice(),
             Self::Claim(error) => error.advice(),
             Self::Device(error) => error.advice(),
@@ -69,6 +74,7 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> u8 {
         let usage = match self {
             Self::Audit(error) => error.is_usage(),
+            Self::Broker(error) => error.is_usage(),
             Self::Ca(error) => error.is_usage(),
             Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),

@@ -7,6 +7,7 @@ mod arguments;
 mod audit;
 mod aws;
 mod backup;
+mod broker;
 mod ca;
 mod ca_key;
 mod certificate;

@@ -72,10 +72,10 @@ fn vend(criterion: &mut Criterion) {
     let issued = runtime.block_on(MemoryPlatform::default().issue(&csr)).expect("the platform in memory issues");
 
     let registry = MemoryRegistry::default();
-    let handout = Handout {
-        endpoint: "mqtt.example.com".parse().expect("an endpoint"),
-        root_ca: RootCa::amazon().expect("the root that is built in is one"),
-    };
+    let handout = Handout::new(
+        "mqtt.example.com".parse().expect("an endpoint"),
+        RootCa::amazon().expect("the root that is built in is one"),
+    );
     let vend = Vend {
         registry: registry.clone(),
         platform: Answering(issued),

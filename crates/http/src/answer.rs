@@ -1,7 +1,9 @@
 //! What a device is handed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -10,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use cvm_provisioning::{Certificate, DeviceId, DeviceKey, KeyFingerprint, Vended};
 use serde::Serialize;
 
+use crate::Problem;
+use crate::est::certs_only;
 use crate::media::AnswerType;
 
 /// What every device is handed beside what is its own.
@@ -19,11 +23,46 @@ pub struct Handout {
     pub endpoint: Endpoint,
     /// What it checks that address's certificate against.
     pub root_ca: RootCa,
+    /// The CA certificates that it sends behind its own.
+    pub chain: DeviceChain,
+}
+
+/// Finds the CA certificates that a device sends in TLS behind its own, its issuer's first and without the root, so that a
+/// broker which trusts the root alone can verify it. The default finds none: AWS IoT needs none.
+#[derive(Clone, Default)]
+pub struct DeviceChain(Option<Arc<FindChain>>);
+
+type FindChain = dyn Fn(&Certificate) -> Vec<Certificate> + Send + Sync;
+
+impl DeviceChain {
+    /// The chain that `find` finds for a device's certificate.
+    pub fn new(find: impl Fn(&Certificate) -> Vec<Certificate> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(find)))
+    }
+
+    fn of(&self, leaf: &Certificate) -> Vec<Certificate> {
+        self.0.as_ref().map(|find| find(leaf)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for DeviceChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DeviceChain").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Handout {
+    /// What devices are handed that connect to `endpoint`, verify it against `root_ca` and send no chain.
+    pub fn new(endpoint: Endpoint, root_ca: RootCa) -> Self {
+        Self { endpoint, root_ca, chain: DeviceChain::default() }
+    }
+
     /// The answer to a vend.
-    pub(crate) fn answer(&self, device: &DeviceId, vended: &Vended, answer: AnswerType) -> Response {
+    pub(crate) fn answer(&self, device: &DeviceId, vended: &Vended, answer: AnswerType) -> Result<Response, Problem> {
+        let unreadable = |_| Problem::internal("ask again, and report it with the x-request-id if it stays");
+        let leaf = Certificate::parse(&vended.credential.pem).map_err(unreadable)?;
+        let chain: Vec<Certificate> = std::iter::once(leaf.clone()).chain(self.chain.of(&leaf)).collect();
+        let chain_pem: String = chain.iter().map(Certificate::pem).collect();
         let status = if vended.replayed { StatusCode::OK } else { StatusCode::CREATED };
         let private_key = vended.private_key.as_ref().map(DeviceKey::pem);
         let credential = &vended.credential;
@@ -34,7 +73,7 @@ impl Handout {
                     device_id: device,
                     thing_name: credential.thing.as_str(),
                     certificate_id: credential.certificate.to_string(),
-                    certificate_pem: &credential.pem,
+                    certificate_pem: &chain_pem,
                     private_key_pem: private_key,
                     ca_pem: self.root_ca.pem(),
                     endpoint: self.endpoint.as_str(),
@@ -44,13 +83,14 @@ impl Handout {
             )
                 .into_response(),
             AnswerType::Pem => {
-                let pem = [private_key.unwrap_or_default(), &credential.pem].concat();
-                let pem_file = HeaderValue::from_static("application/x-pem-file");
-                (status, [(CONTENT_TYPE, pem_file)], pem).into_response()
+                let pem = [private_key.unwrap_or_default(), &chain_pem].concat();
+                (status, [(CONTENT_TYPE, answer.media_type())], pem).into_response()
             }
+            AnswerType::Der => (status, [(CONTENT_TYPE, answer.media_type())], leaf.der()).into_response(),
+            AnswerType::Pkcs7 => (status, [(CONTENT_TYPE, answer.media_type())], certs_only(&chain)).into_response(),
         };
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+        Ok(response)
     }
 }
 
@@ -74,6 +114,17 @@ struct Answer<'a> {
 pub struct Endpoint(String);
 
 impl Endpoint {
+    /// The port of MQTT over TLS (IANA: secure-mqtt).
+    const MQTT_PORT: u16 = 8883;
+
+    /// The host and the port.
+    pub fn host_and_port(&self) -> (&str, u16) {
+        match self.0.split_once(':') {
+            Some((host, port)) => (host, port.parse().unwrap_or(Self::MQTT_PORT)),
+            None => (&self.0, Self::MQTT_PORT),
+        }
+    }
+
     /// `host` or `host:port`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -100,10 +151,7 @@ pub struct InvalidEndpoint;
 
 /// The root certificates that devices check the endpoint against.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RootCa {
-    key: KeyFingerprint,
-    pem: String,
-}
+pub struct RootCa(Certificate);
 
 impl RootCa {
     /// Amazon Root CA 1, which AWS IoT's endpoints chain to; valid to 2038-01-17. Published at
@@ -116,14 +164,19 @@ impl RootCa {
         include_str!("amazon-root-ca-1.pem").parse()
     }
 
+    /// The certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.0
+    }
+
     /// The certificate in PEM.
     pub fn pem(&self) -> &str {
-        &self.pem
+        self.0.pem()
     }
 
     /// Its key, which no device may bring as its own.
     pub fn key(&self) -> &KeyFingerprint {
-        &self.key
+        self.0.key()
     }
 }
 
@@ -136,7 +189,7 @@ impl FromStr for RootCa {
         if !certificate.is_ca() {
             return Err(InvalidRootCa::NotACa);
         }
-        Ok(Self { key: *certificate.key(), pem: certificate.pem().to_owned() })
+        Ok(Self(certificate))
     }
 }
 

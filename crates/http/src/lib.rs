@@ -13,7 +13,7 @@ mod request;
 mod vend;
 mod vend_error;
 
-pub use answer::{Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
+pub use answer::{DeviceChain, Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
 pub use device::device_router;
 pub use door::{Caller, ClientCertificate, Clock, Pace};

@@ -30,13 +30,17 @@ impl BodyType {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AnswerType {
     Json,
-    /// The certificate alone, in PEM.
+    /// The certificates alone, in PEM: the device's, then those of the CAs behind it.
     Pem,
+    /// The device's certificate alone, in DER (RFC 2585 section 4.1).
+    Der,
+    /// The same certificates as [`AnswerType::Pem`], in DER: PKCS #7 with certificates only (RFC 8551 section 3.2.2).
+    Pkcs7,
 }
 
 impl AnswerType {
     /// The first type of `Accept` that can be given; JSON where the caller does not care. Weights are not compared:
-    /// there are two types, and a device names the one it wants.
+    /// a device names the type it wants.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         if !headers.contains_key(ACCEPT) {
             return Ok(Self::Json);
@@ -46,10 +50,34 @@ impl AnswerType {
             .flat_map(|value| value.split(','))
             .find_map(|range| match essence_of(range).as_str() {
                 "application/x-pem-file" => Some(Self::Pem),
+                "application/pkix-cert" => Some(Self::Der),
+                "application/pkcs7-mime" => Some(Self::Pkcs7),
                 "application/json" | "application/*" | "*/*" => Some(Self::Json),
                 _ => None,
             })
-            .ok_or_else(|| Problem::not_acceptable("accept application/json or application/x-pem-file"))
+            .ok_or_else(|| {
+                Problem::not_acceptable(
+                    "accept application/json, application/x-pem-file, application/pkix-cert or application/pkcs7-mime",
+                )
+            })
+    }
+
+    /// The `Content-Type` of the answer.
+    pub(crate) const fn media_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Json => "application/json",
+            Self::Pem => "application/x-pem-file",
+            Self::Der => "application/pkix-cert",
+            Self::Pkcs7 => "application/pkcs7-mime; smime-type=certs-only",
+        })
+    }
+
+    /// Whether the answer can carry a private key beside the certificate.
+    pub(crate) const fn carries_key(self) -> bool {
+        match self {
+            Self::Json | Self::Pem => true,
+            Self::Der | Self::Pkcs7 => false,
+        }
     }
 }
 

@@ -36,6 +36,11 @@ impl DeviceRequest {
             BodyType::Json => from_json(body)?,
             BodyType::Pkcs10 => from_pkcs10(body)?,
         };
+        if csr.is_none() && !answer.carries_key() {
+            return Err(Problem::not_acceptable(
+                "without a CSR the answer has a private key: accept application/json or application/x-pem-file",
+            ));
+        }
         Ok(Self { answer, csr, device, parameters: parameters.0, token })
     }
 }

@@ -68,7 +68,7 @@ impl<V: Vending> Door<V> {
         let shown = extensions.get().map(|ClientCertificate(certificate)| Arc::clone(certificate));
         let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
         match self.vend.vend(request).await {
-            Ok(vended) => Ok(self.handout.answer(&device, &vended, answer)),
+            Ok(vended) => self.handout.answer(&device, &vended, answer),
             Err(error) => Err(Problem::of_vend(&error, attempt, now)),
         }
     }

@@ -25,7 +25,7 @@ async fn app(user: Option<&str>, script: &Script) -> (Router, MemoryAudit) {
         default_template: "fleet".parse().unwrap(),
         claims_per_day: 2,
     };
-    let handout = Handout { endpoint: "mqtt.example.com".parse().unwrap(), root_ca: RootCa::amazon().unwrap() };
+    let handout = Handout::new("mqtt.example.com".parse().unwrap(), RootCa::amazon().unwrap());
     let router = claim_router(users, handout, || NOW);
     let router = match user {
         Some(user) => router.layer(Extension(user.parse::<TrustedUser>().unwrap())),

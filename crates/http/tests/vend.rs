@@ -11,8 +11,8 @@ use axum::http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER
 use axum::http::{Method, Request, Response, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cvm_http::{Handout, Problem, RootCa, router};
-use cvm_provisioning::{Csr, Device, DeviceStore as _, KeyOrigin, RefusedKeys, Vend};
+use cvm_http::{DeviceChain, Handout, Problem, RootCa, router};
+use cvm_provisioning::{Certificate, Csr, Device, DeviceStore as _, KeyOrigin, RefusedKeys, Vend};
 use cvm_testkit::fixture::{NOW, TOKEN, csr, device, id, origin, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
 use serde_json::{Value, json};
@@ -32,10 +32,10 @@ impl App {
     }
 
     async fn with_script(script: &Script) -> Self {
-        Self::build(script, || NOW).await
+        Self::build(script, || NOW, DeviceChain::default()).await
     }
 
-    async fn build(script: &Script, clock: cvm_http::Clock) -> Self {
+    async fn build(script: &Script, clock: cvm_http::Clock, chain: DeviceChain) -> Self {
         let (registry, platform, audit) =
             (MemoryRegistry::default(), MemoryPlatform::default(), MemoryAudit::default());
         registry.add(&device("sn-1"), &origin()).await.unwrap();
@@ -46,7 +46,8 @@ impl App {
             templates: templates(),
             refused_keys: RefusedKeys::default(),
         };
-        let handout = Handout { endpoint: "mqtt.example.com".parse().unwrap(), root_ca: RootCa::amazon().unwrap() };
+        let mut handout = Handout::new("mqtt.example.com".parse().unwrap(), RootCa::amazon().unwrap());
+        handout.chain = chain;
         Self { audit, platform, registry, router: router(Arc::new(vend), handout, clock) }
     }
 
@@ -169,6 +170,44 @@ async fn curl_and_openssl_are_a_client() {
         assert_eq!(answer.header(CONTENT_TYPE), "application/x-pem-file");
         assert!(answer.bytes.starts_with(b"-----BEGIN CERTIFICATE-----\n"));
         assert!(answer.bytes.ends_with(b"-----END CERTIFICATE-----\n"));
+    }
+    assert_eq!(app.platform.active(), 1);
+}
+
+#[tokio::test]
+async fn the_issuing_ca_comes_behind_the_certificate_in_pem_and_in_der() {
+    let issuer = RootCa::amazon().unwrap().certificate().clone();
+    let chain = DeviceChain::new({
+        let issuer = issuer.clone();
+        move |_| vec![issuer.clone()]
+    });
+    let app = App::build(&Script::default(), || NOW, chain).await;
+    let key = csr("sn-1");
+    let vended = app.post(&body(&key)).await.vended();
+    let sent = Certificate::parse_chain(vended["certificatePem"].as_str().unwrap()).unwrap();
+    assert_eq!((sent.len(), &sent[1]), (2, &issuer));
+    let ask = async |body: Vec<u8>, accept: &str| {
+        let mut request = post(body);
+        request.headers_mut().insert(ACCEPT, accept.parse().unwrap());
+        app.send(request).await
+    };
+    let with_csr = body(&key).to_string().into_bytes();
+    let pem = ask(with_csr.clone(), "application/x-pem-file").await;
+    assert_eq!(pem.bytes, vended["certificatePem"].as_str().unwrap().as_bytes());
+    let der = ask(with_csr.clone(), "application/pkix-cert").await;
+    assert_eq!((der.header(CONTENT_TYPE), &der.bytes[..]), ("application/pkix-cert", &sent[0].der()[..]));
+    let pkcs7 = ask(with_csr, "application/pkcs7-mime").await;
+    assert_eq!(pkcs7.header(CONTENT_TYPE), "application/pkcs7-mime; smime-type=certs-only");
+    let both = [sent[0].der(), sent[1].der()].concat();
+    assert!(pkcs7.bytes.windows(both.len()).any(|part| part == both), "both certificates, one behind the other");
+
+    // A private key has no place in DER: the answer would be of no use, and asking again looks like a clone.
+    let mut registered = device("sn-2");
+    registered.key_origin = KeyOrigin::Service;
+    app.add(&registered).await;
+    for accept in ["application/pkix-cert", "application/pkcs7-mime"] {
+        let refused = ask(br#"{"deviceId": "sn-2"}"#.to_vec(), accept).await;
+        assert_eq!((refused.status(), refused.problem()), (StatusCode::NOT_ACCEPTABLE, "not-acceptable".to_owned()));
     }
     assert_eq!(app.platform.active(), 1);
 }
@@ -398,7 +437,7 @@ async fn threat_24_a_panic_is_one_answer_and_not_the_process() {
         0 => panic!("the clock has stopped"),
         _ => NOW,
     };
-    let app = App::build(&Script::default(), clock).await;
+    let app = App::build(&Script::default(), clock, DeviceChain::default()).await;
     let key = csr("sn-1");
     let broken = app.post(&body(&key)).await;
     assert_eq!(broken.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -28,6 +28,8 @@ pub struct Certificate {
 impl Certificate {
     /// The longest text that is read, in bytes: what AWS IoT takes as a certificate's PEM (AWS IoT API reference).
     pub const MAX_TEXT: usize = 65_536;
+    /// The most certificates of a chain: a leaf and more CAs than any platform has above it.
+    pub const MAX_CHAIN: usize = 8;
 
     /// Reads exactly one certificate: a PEM block, or the base64 of the DER.
     ///
@@ -36,6 +38,25 @@ impl Certificate {
     /// [`BadCertificate`] if there is not exactly one, or it cannot be read.
     pub fn parse(text: &str) -> Result<Self, BadCertificate> {
         Self::from_der(&pem::decode(text, &[LABEL], Self::MAX_TEXT)?)
+    }
+
+    /// Reads one or more certificates in PEM, one after the other and at most [`Certificate::MAX_CHAIN`]: a chain, whose
+    /// first certificate is the leaf.
+    ///
+    /// # Errors
+    ///
+    /// [`BadCertificate`] if a block cannot be read, there is none, or there are too many.
+    pub fn parse_chain(text: &str) -> Result<Vec<Self>, BadCertificate> {
+        if text.len() > Self::MAX_TEXT {
+            return Err(BadPem::TooLong { length: text.len(), limit: Self::MAX_TEXT }.into());
+        }
+        let blocks = text.split_inclusive(END).filter(|block| !block.trim().is_empty());
+        let chain = blocks.map(Self::parse).take(Self::MAX_CHAIN + 1).collect::<Result<Vec<_>, _>>()?;
+        match chain.len() {
+            0 => Err(BadPem::Empty.into()),
+            length if length > Self::MAX_CHAIN => Err(BadPem::SeveralBlocks.into()),
+            _ => Ok(chain),
+        }
     }
 
     /// Reads exactly one certificate in DER, to the last byte.
@@ -177,6 +198,7 @@ pub enum CertificateDefect {
 }
 
 const LABEL: &str = "CERTIFICATE";
+const END: &str = "-----END CERTIFICATE-----";
 
 /// An extension that cannot be read counts as damage, never as absence.
 fn is_ca(certificate: &X509Certificate<'_>) -> Result<bool, BadCertificate> {
@@ -262,5 +284,19 @@ mod tests {
         assert_eq!(Certificate::from_der(b""), Err(BadCertificate::Encoding));
         let request = pem::encode("CERTIFICATE REQUEST", &[0x30, 0]);
         assert_eq!(Certificate::parse(&request), Err(BadCertificate::Pem(BadPem::Label)));
+    }
+
+    #[test]
+    fn a_chain_is_read_block_by_block_up_to_its_limit() {
+        let text = include_str!("../tests/fixtures/certificate.pem");
+        let one = Certificate::parse(text).unwrap();
+        assert_eq!(Certificate::parse_chain(text), Ok(vec![one.clone()]));
+        assert_eq!(Certificate::parse_chain(&format!("{text}\n{text}")), Ok(vec![one; 2]));
+        let longest = text.repeat(Certificate::MAX_CHAIN);
+        assert_eq!(Certificate::parse_chain(&longest).unwrap().len(), Certificate::MAX_CHAIN);
+        let too_long = Certificate::parse_chain(&text.repeat(Certificate::MAX_CHAIN + 1));
+        assert_eq!(too_long, Err(BadCertificate::Pem(BadPem::SeveralBlocks)));
+        assert_eq!(Certificate::parse_chain(" \n"), Err(BadCertificate::Pem(BadPem::Empty)));
+        assert_eq!(Certificate::parse_chain(&format!("{text}x")), Err(BadCertificate::Pem(BadPem::Base64)));
     }
 }

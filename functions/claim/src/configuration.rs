@@ -22,10 +22,10 @@ impl Configuration {
         Ok(Self {
             claims_per_day: environment.parsed("CLAIMS_PER_USER_PER_DAY")?,
             default_template: environment.parsed("FLEET_TEMPLATE")?,
-            handout: Handout {
-                endpoint: environment.parsed("IOT_ENDPOINT")?,
-                root_ca: environment.parsed_or("ROOT_CA_PEM", RootCa::amazon)?,
-            },
+            handout: Handout::new(
+                environment.parsed("IOT_ENDPOINT")?,
+                environment.parsed_or("ROOT_CA_PEM", RootCa::amazon)?,
+            ),
             table: environment.required("DEVICE_TABLE")?.to_owned(),
         })
     }

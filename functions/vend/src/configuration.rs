@@ -37,10 +37,8 @@ pub(crate) struct OwnCaConfiguration {
 
 impl Configuration {
     pub(crate) fn read(environment: &Environment) -> Result<Self, InvalidEnvironment> {
-        let handout = Handout {
-            endpoint: environment.parsed("IOT_ENDPOINT")?,
-            root_ca: environment.parsed_or("ROOT_CA_PEM", RootCa::amazon)?,
-        };
+        let handout =
+            Handout::new(environment.parsed("IOT_ENDPOINT")?, environment.parsed_or("ROOT_CA_PEM", RootCa::amazon)?);
         let mut refused_keys = environment.refused_keys()?;
         refused_keys.extend([*handout.root_ca.key()]);
         let own_ca = environment.optional("CA_KEY_ARN").map(|key_id| OwnCaConfiguration::read(environment, key_id));

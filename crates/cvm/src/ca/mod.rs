@@ -13,6 +13,7 @@ mod create;
 mod deactivate;
 mod error;
 mod issue;
+mod issue_server;
 mod key;
 mod list;
 mod passphrase;
@@ -23,6 +24,7 @@ mod show;
 mod view;
 
 pub(crate) use error::CaError;
+pub(crate) use issue_server::ServerTerms;
 
 use crate::error::CommandError;
 use crate::output::Output;
@@ -34,7 +36,8 @@ use crate::own_ca::CaFolder;
 /// credentials and endpoint are those of the AWS environment (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ...); `create` and
 /// `issue` work without AWS and without a network.
 ///
-/// `show`, `rotate` and `passphrase` are for the CA that `cvm serve` has in its folder; `revoke` asks the server.
+/// `show`, `rotate`, `passphrase` and `issue-server` are for the CA that `cvm serve` has in its folder; `revoke` asks the
+/// server.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CaArguments {
@@ -49,22 +52,24 @@ enum CaVerb {
     List(list::ListArguments),
     Deactivate(deactivate::DeactivateArguments),
     Issue(issue::IssueArguments),
+    IssueServer(issue_server::IssueServerArguments),
     Show(show::ShowArguments),
     Revoke(revoke::RevokeArguments),
     Rotate(rotate::RotateArguments),
     Passphrase(passphrase::ChangePassphraseArguments),
 }
 
-/// Where a server of one's own is.
+/// The data folder of `cvm serve`.
 #[derive(Args, Debug)]
-struct DataArguments {
+pub(crate) struct DataArguments {
     /// The folder of `cvm serve`, which may run meanwhile
     #[arg(long, env = "CVM_DATA", value_name = "DIR", default_value = "cvm-data")]
     data: PathBuf,
 }
 
 impl DataArguments {
-    fn folder(&self) -> CaFolder {
+    /// The folder of its CA.
+    pub(crate) fn folder(&self) -> CaFolder {
         CaFolder::of_data(&self.data)
     }
 }
@@ -77,7 +82,8 @@ Examples:
       --device sn-0001 --out devices
   cvm ca list
   cvm ca show --data /var/lib/cvm
-  cvm ca rotate --data /var/lib/cvm";
+  cvm ca rotate --data /var/lib/cvm
+  cvm ca issue-server broker.example.com --data /var/lib/cvm --out broker";
 
 /// Runs `cvm ca ...`.
 pub(crate) async fn run(arguments: CaArguments, output: &Output) -> Result<(), CommandError> {
@@ -87,6 +93,7 @@ pub(crate) async fn run(arguments: CaArguments, output: &Output) -> Result<(), C
         CaVerb::List(_) => list::run(&authorities().await, output).await,
         CaVerb::Deactivate(arguments) => deactivate::run(&arguments, &authorities().await, output).await,
         CaVerb::Issue(arguments) => issue::run(&arguments, output).await,
+        CaVerb::IssueServer(arguments) => issue_server::run(&arguments, output).await,
         CaVerb::Show(arguments) => show::run(&arguments, output),
         CaVerb::Revoke(arguments) => revoke::run(arguments, output).await,
         CaVerb::Rotate(arguments) => rotate::run(&arguments, output).await,

@@ -1,5 +1,5 @@
 use clap::Args;
-use cvm_authority::KeyFile;
+use cvm_authority::{KeyFile, published_name};
 use cvm_provisioning::{Certificate, PublicKey, Timestamp};
 use serde::Serialize;
 use x509_parser::pem::parse_x509_pem;
@@ -52,6 +52,8 @@ struct AuthorityView {
     /// `root`, or of one that issues: `earlier`, `issuing`, `next` or `ended`.
     state: &'static str,
     issues_from: Option<String>,
+    /// Its name in the paths `/ca/NAME.pem` and `/crl/NAME.pem`.
+    published_as: String,
     key_algorithm: Option<String>,
     /// `plain`, `encrypted`, `kms` (in AWS KMS) or `elsewhere`.
     key: &'static str,
@@ -105,6 +107,7 @@ fn authority(
         name: common_name(certificate.pem()),
         state,
         issues_from: issues_from.map(|moment| moment.to_string()),
+        published_as: published_name(certificate),
         key_algorithm: subject.and_then(|(_, algorithm)| algorithm),
         key,
         not_before: Timestamp::from(certificate.not_before()).to_string(),
@@ -149,6 +152,7 @@ fn lines(View { root, issuing }: &View) -> Vec<String> {
         }
         facts.add("  key", format_args!("{}, {}", ca.key_algorithm.as_deref().unwrap_or("-"), ca.key));
         facts.add("  not after", &ca.not_after);
+        facts.add("  published as", &ca.published_as);
         match &ca.revocation_list {
             Some(list) => {
                 let end = list.next_update.as_deref().unwrap_or("-");

@@ -4,7 +4,7 @@ use cvm_authority::{
     Authorities, Authority, AuthorityProfile, Curve, LocalSigner, Passphrase, SetError, SharedAuthorities, Signer as _,
     SubjectText, Tier,
 };
-use cvm_provisioning::{Certificate, Timestamp};
+use cvm_provisioning::{Certificate, KeyFingerprint, Timestamp};
 
 use super::folder::{self, CaFolder, IssuingCa, Look};
 use super::{KeyPlace, OwnCaError, PassphraseArguments};
@@ -114,13 +114,17 @@ impl OwnAuthority {
 }
 
 /// What was read of a folder.
-struct Opened {
-    authorities: Authorities<CaKey>,
+pub(super) struct Opened {
+    pub(super) authorities: Authorities<CaKey>,
     root: Root,
     changes_at: Option<Timestamp>,
 }
 
-async fn read(folder: &CaFolder, passphrase: Option<&Passphrase>, now: Timestamp) -> Result<Opened, OwnCaError> {
+pub(super) async fn read(
+    folder: &CaFolder,
+    passphrase: Option<&Passphrase>,
+    now: Timestamp,
+) -> Result<Opened, OwnCaError> {
     let root = Root::open(folder, folder.root_key()?, passphrase).await?;
     let all = folder.issuing()?;
     let current = folder::current(&all, now).ok_or_else(|| OwnCaError::Ended { folder: folder.path().to_owned() })?;
@@ -168,14 +172,16 @@ async fn make_what_is_missing(
             return Err(OwnCaError::NoCa { folder: folder.path().to_owned() });
         }
         let signer = KeyPlace::open_or_make(&folder.root_key_path(), passphrase).await?;
-        let root = Authority::create(&profile("cvm root", Tier::Root, ROOT_VALIDITY), signer, now).await?;
+        let name = format!("cvm root {}", installation(signer.public_key().fingerprint()));
+        let root = Authority::create(&profile(&name, Tier::Root, ROOT_VALIDITY), signer, now).await?;
         file::create(&folder.root_certificate_path(), root.certificate().pem())?;
     }
     if folder.issuing()?.is_empty() {
         let root = Root::open(folder, folder.root_key()?, passphrase).await?;
         let root = root.authority().ok_or_else(|| OwnCaError::NoRootKey { path: folder.root_key_path() })?;
         let signer = KeyPlace::open_or_make(&folder.issuing_path(1, "key"), passphrase).await?;
-        let profile = profile("cvm issuing", Tier::Issuing, ISSUING_VALIDITY);
+        let name = format!("cvm issuing {}", installation(root.certificate().key()));
+        let profile = profile(&name, Tier::Issuing, ISSUING_VALIDITY);
         let certificate = root.certify_authority(&profile, signer.public_key(), now).await?;
         file::create(&folder.issuing_path(1, "pem"), certificate.pem())?;
     }
@@ -210,7 +216,8 @@ pub(crate) async fn rotate(
     // The last second of the root counts too.
     let validity = validity.min(now.until(root.certificate().not_after().into()) + Duration::from_secs(1));
     // It is the only one of its name, by which revocation lists are found.
-    let profile = profile(&format!("cvm issuing {number}"), Tier::Issuing, validity);
+    let name = format!("cvm issuing {} {number}", installation(root.certificate().key()));
+    let profile = profile(&name, Tier::Issuing, validity);
     let signer = match kms_key {
         Some(id) => CaKey::of_kms(&id).await?,
         None => LocalSigner::generate(Curve::P256).map_err(|_| OwnCaError::Randomness)?.into(),
@@ -230,6 +237,12 @@ pub(crate) async fn rotate(
     file::create(&folder.issuing_path(number, "pem"), certificate.pem())?;
     folder.publish(now)?;
     Ok(IssuingCa { number, certificate, issues_from: Some(issues_from) })
+}
+
+/// The name of an installation in the names of its CAs, so that the CAs of two servers can be told apart where both are
+/// trusted: the first 8 digits of the root key's fingerprint.
+fn installation(root_key: &KeyFingerprint) -> String {
+    root_key.to_string().chars().take(8).collect()
 }
 
 fn profile(name: &str, tier: Tier, validity: Duration) -> AuthorityProfile {

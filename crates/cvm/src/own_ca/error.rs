@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use cvm_authority::{CreateError, CrlError, KeyError, KeyFileError, SetError, Unfit};
+use cvm_authority::{CreateError, CrlError, IssueError, KeyError, KeyFileError, SetError, Unfit};
 use cvm_aws::KmsKeyError;
 use cvm_provisioning::{BadCertificate, Timestamp};
 
@@ -25,6 +25,8 @@ pub(crate) enum OwnCaError {
     Ended { folder: PathBuf },
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("the certificate was not issued")]
+    Issue(#[from] IssueError),
     #[error(transparent)]
     Key(KeyFileError),
     #[error(transparent)]
@@ -37,6 +39,8 @@ pub(crate) enum OwnCaError {
     Moment { path: PathBuf },
     #[error("there is no CA in {folder}", folder = folder.display())]
     NoCa { folder: PathBuf },
+    #[error("{path} does not exist", path = path.display())]
+    NoLists { path: PathBuf },
     #[error("the key that belongs to {certificate} is not at {path}", certificate = certificate.display(), path = path.display())]
     NoKey { certificate: PathBuf, path: PathBuf },
     #[error("the root's key is not at {path}", path = path.display())]
@@ -65,7 +69,7 @@ impl OwnCaError {
             | Self::KmsUnfit { .. }
             | Self::NoKey { .. }
             | Self::NoRootKey { .. } => "ca-key",
-            Self::NoCa { .. } => "not-found",
+            Self::NoCa { .. } | Self::NoLists { .. } => "not-found",
             Self::Pending { .. } => "exists",
             Self::Randomness => "randomness",
             _ => "ca",
@@ -103,12 +107,15 @@ impl OwnCaError {
             Self::NoCa { .. } => {
                 "name the server's folder with --data; `cvm serve` makes a CA on its first start".to_owned()
             }
+            Self::NoLists { .. } => "start `cvm serve` with this folder once: it writes the file".to_owned(),
             Self::NoKey { path, .. } => {
                 format!("put {} back; the key of the root alone may be elsewhere", quoted(path))
             }
             Self::NoRootKey { .. } => "bring it, and name it with --root-key".to_owned(),
             Self::Pending { from } => format!("wait until {from}; `cvm ca show` has it"),
-            Self::Create(_) | Self::Crl(_) | Self::Randomness => "run it again; if it stays, report it".to_owned(),
+            Self::Create(_) | Self::Crl(_) | Self::Issue(_) | Self::Randomness => {
+                "run it again; if it stays, report it".to_owned()
+            }
             Self::Certificate { .. } | Self::Key(_) | Self::Set(_) | Self::Unfit { .. } => put_back.to_owned(),
         }
     }

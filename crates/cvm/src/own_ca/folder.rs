@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use cvm_authority::KeyFile;
+use cvm_authority::{KeyFile, SerialNumber};
 use cvm_provisioning::{Certificate, Timestamp};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -71,6 +71,16 @@ impl CaFolder {
         self.path.join("root-crl.pem")
     }
 
+    /// The copies of the certificates that servers were issued.
+    pub(crate) fn server_certificates_path(&self) -> PathBuf {
+        self.path.join("servers")
+    }
+
+    /// The copy of the one with this serial number.
+    pub(super) fn server_certificate_path(&self, serial_number: &SerialNumber) -> PathBuf {
+        self.server_certificates_path().join(format!("{serial_number}.pem"))
+    }
+
     /// `issuing.pem`, `issuing-2.pem`, …, and the keys and moments that belong to them.
     pub(crate) fn issuing_path(&self, number: u32, extension: &str) -> PathBuf {
         match number {
@@ -103,14 +113,14 @@ impl CaFolder {
         Ok(found)
     }
 
-    /// Puts the certificates of all CAs that have not ended where brokers read them, the one that issues first and the root
-    /// last, and returns them.
+    /// Writes the certificates of all CAs that have not ended to the file that brokers read, and returns them. The root is
+    /// first, because some programs read only the first certificate of a file; the CA that issues follows.
     pub(crate) fn publish(&self, now: Timestamp) -> Result<String, OwnCaError> {
         let mut all = self.issuing()?;
         all.retain(|ca| !ca.has_ended(now));
         let current = current(&all, now);
         all.sort_by_key(|ca| (Some(ca.number) != current, Reverse(ca.number)));
-        let certificates = all.into_iter().map(|ca| ca.certificate).chain(self.root()?);
+        let certificates = self.root()?.into_iter().chain(all.into_iter().map(|ca| ca.certificate));
         let bundle: String = certificates.map(|certificate| certificate.pem().to_owned()).collect();
         file::replace(&self.bundle_path(), &bundle)?;
         Ok(bundle)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cvm_provisioning::Timestamp;
-use x509_parser::pem::Pem;
+use x509_parser::pem::{Pem, parse_x509_pem};
 
 use super::{CaFolder, OwnCaError, Root};
 use crate::file::{self, FileError};
@@ -52,7 +52,7 @@ fn facts(block: &Pem) -> Option<ListFacts> {
 
 /// The root's list: a new one where its key is at hand and the last one is not of today, else the last one. It is empty,
 /// because the root issues to nobody but CAs.
-pub(crate) async fn of_root(folder: &CaFolder, root: &Root, now: Timestamp) -> Result<Option<String>, OwnCaError> {
+pub(crate) async fn of_root(folder: &CaFolder, root: &Root, now: Timestamp) -> Result<Option<RootList>, OwnCaError> {
     let path = folder.root_list_path();
     // One that cannot be read is replaced, or it would never be.
     let last = read(&path).ok().and_then(|lists| lists.into_iter().next());
@@ -63,7 +63,7 @@ pub(crate) async fn of_root(folder: &CaFolder, root: &Root, now: Timestamp) -> R
             let number = last.map_or(0, |last| last.number + 1).max(seconds);
             let list = root.sign_crl([], number, VALIDITY, now).await?;
             file::replace(&path, list.pem())?;
-            return Ok(Some(list.pem().to_owned()));
+            return Ok(Some(RootList { der: list.der().to_vec(), pem: list.pem().to_owned() }));
         }
         None if now.until(end) < NOTICE => {
             tracing::warn!(until = %end, "the root's revocation list ends: put its key back for a moment");
@@ -73,5 +73,14 @@ pub(crate) async fn of_root(folder: &CaFolder, root: &Root, now: Timestamp) -> R
     if !path.exists() {
         return Ok(None);
     }
-    Ok(Some(file::read_text(&path, MAX_LISTS)?))
+    let pem = file::read_text(&path, MAX_LISTS)?;
+    let block = parse_x509_pem(pem.as_bytes()).map_err(|_| FileError::NotText { path })?;
+    Ok(Some(RootList { der: block.1.contents, pem }))
+}
+
+/// The root's revocation list in both of its forms.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RootList {
+    pub(crate) der: Vec<u8>,
+    pub(crate) pem: String,
 }

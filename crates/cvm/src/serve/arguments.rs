@@ -90,7 +90,8 @@ pub(crate) struct ServeArguments {
     /// The broker that devices are told to connect to; with `aws`, that of the account where nothing is said
     #[arg(long, env = "CVM_BROKER", value_name = "HOST[:PORT]", default_value = "localhost:8883")]
     pub(super) broker: Endpoint,
-    /// With `aws`, the root CA in PEM by which devices know the broker; where nothing is said, Amazon Root CA 1
+    /// The root CA in PEM by which devices verify the broker; the default is the server's own root, and with `aws` Amazon
+    /// Root CA 1
     #[arg(long, env = "CVM_BROKER_CA", value_name = "FILE")]
     pub(super) broker_ca: Option<PathBuf>,
     /// A public key that no device may have, as its SHA-256 fingerprint; repeatable, or with commas between them

@@ -62,7 +62,7 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
             let (registry, trail) = tables(&clients, devices, audit).await?;
             let claims = match claims {
                 Some(claims) => {
-                    let handout = Handout { endpoint: endpoint.clone(), root_ca: aws.root_ca.clone() };
+                    let handout = Handout::new(endpoint.clone(), aws.root_ca.clone());
                     Some(claims.door(registry.clone(), platform.clone(), handout).await?)
                 }
                 None => None,
@@ -168,7 +168,7 @@ where
         Est { ca_certificates: Box::new(move |_| vec![trusted.clone()]), labels: told.arguments.est_labels.clone() };
     let refused_keys = told.refused_keys;
     let vend = Vend { registry: registry.clone(), platform, audit: LogAudit, templates, refused_keys };
-    let handout = Handout { endpoint, root_ca };
+    let handout = Handout::new(endpoint, root_ca);
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail };
     Ok(Doors {
         devices: device_router(Arc::new(ToTheEnd::new(vend)), handout, est, now),

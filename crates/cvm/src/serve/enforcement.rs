@@ -150,9 +150,14 @@ impl Enforcement {
         for authority in authorities.load().iter() {
             let list = self.list(authority, number, now).await?;
             text.push_str(list.pem());
-            documents.add(authority, &list);
+            documents.add_certificate(authority.certificate());
+            documents.add_list(authority.certificate(), list.der(), list.pem());
         }
-        text.push_str(root_list(folder, root, now).await?.as_deref().unwrap_or_default());
+        documents.add_certificate(root.certificate());
+        if let Some(list) = root_list(folder, root, now).await? {
+            text.push_str(&list.pem);
+            documents.add_list(root.certificate(), &list.der, &list.pem);
+        }
         // Whoever reads a list of a CA finds the CA.
         put(&self.revocations.bundle, self.authority.publish(now)?);
         file::replace(&folder.lists_path(), &text)?;

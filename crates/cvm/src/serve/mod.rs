@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
@@ -68,7 +69,7 @@ use crate::ca_key::CaKey;
 use crate::database::Database;
 use crate::error::CommandError;
 use crate::file;
-use crate::output::Output;
+use crate::output::{Output, shell_word};
 use crate::own_ca::CaFolder;
 
 /// Where the folders and files are.
@@ -142,7 +143,7 @@ async fn serve(
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
     let begun = match platform {
         Platform::Aws { aws, place } => Box::pin(aws::begin(told, *aws, place)).await,
-        Platform::Own { registry } => Box::pin(own::begin(told, registry)).await,
+        Platform::Own { registry, broker_ca } => Box::pin(own::begin(told, registry, broker_ca)).await,
     };
     let Begun { doors, tls, authorities, mut work } = begun?;
     let tls = Arc::new(tls);
@@ -228,35 +229,64 @@ fn welcome(
     let ca = CaFolder::of_data(&arguments.data).bundle_path();
     let ca = Some(ca.display().to_string()).filter(|_| is_own || arguments.platform == PlatformName::Own);
     let trusted = ca.as_deref().filter(|_| is_own);
-    let root_ca = trusted.map(|ca| format!("--root-ca {ca} ")).unwrap_or_default();
-    let server_ca = trusted.map(|ca| format!(" CVM_SERVER_CA={ca}")).unwrap_or_default();
-    // As it was called: not everybody has it where their shell looks.
-    let program = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
+    let server_ca = trusted.map(|ca| format!(" CVM_SERVER_CA={}", shell_word(ca))).unwrap_or_default();
+    // It was called by a path, so a shell may not find it by its name.
+    let called = std::env::args().next().unwrap_or_default();
+    let folder = std::env::current_exe().ok().filter(|_| called.contains('/'));
+    let folder = folder.as_deref().and_then(Path::parent).map(|folder| shell_word(&folder.to_string_lossy()));
+    let path = folder.map(|folder| format!("\n    export PATH={folder}:$PATH")).unwrap_or_default();
     output.json(&serde_json::json!({ "url": url, "ca": ca, "operatorToken": token }))?;
     match &ca {
         Some(ca) => output.done(format_args!("{url} is open; its CA is {ca}"))?,
         None => output.done(format_args!("{url} is open"))?,
     }
     let Some(token) = token else { return Ok(()) };
-    let check = match (arguments.platform, &ca) {
-        (PlatformName::Own, Some(ca)) => format!("openssl verify -CAfile {ca} sn-0001/certificate.pem"),
-        _ => "openssl x509 -in sn-0001/certificate.pem -noout -fingerprint -sha256 -enddate".to_owned(),
+    let check = match arguments.platform {
+        // The root is all that the other side has to trust.
+        PlatformName::Own => {
+            let root = CaFolder::of_data(&arguments.data).root_certificate_path();
+            let root = shell_word(&root.to_string_lossy());
+            format!("openssl verify -CAfile {root} -untrusted sn-0001/certificate.pem sn-0001/certificate.pem")
+        }
+        PlatformName::Aws => "openssl x509 -in sn-0001/certificate.pem -noout -fingerprint -sha256 -enddate".to_owned(),
+    };
+    let broker = match arguments.platform {
+        PlatformName::Own => first_message(arguments),
+        PlatformName::Aws => String::new(),
     };
     output.say(format_args!(
         "
 This token lets you operate it; it is not shown again, and ends in a day. `cvm token create` makes others.
 
-    export CVM_SERVER={url}{server_ca}
-    export CVM_OPERATOR_TOKEN={token}
+    export CVM_SERVER={url} CVM_URL={url}{server_ca}
+    export CVM_OPERATOR_TOKEN={token}{path}
 
 A first device: put it on the allowlist, have it ask for its certificate, and check what it got.
 
-    {program} device add sn-0001 --token-out sn-0001.token
-    {program} vend --url {url} {root_ca}--device sn-0001 --token-file sn-0001.token --out sn-0001
+    cvm device add sn-0001 --token-out sn-0001.token
+    cvm vend --device sn-0001 --token-file sn-0001.token
     {check}
-
+{broker}
 `cvm device import` loads many, `cvm device list`, `cvm status` and `cvm audit` show what there is and what happened.
 "
     ))?;
     Ok(())
+}
+
+/// How to start a broker on this machine, and publish the first message; empty if the broker is elsewhere.
+fn first_message(arguments: &ServeArguments) -> String {
+    let (host, port) = arguments.broker.host_and_port();
+    if !matches!(host, "localhost" | "127.0.0.1") || arguments.broker_ca.is_some() {
+        return "\nThe broker's configuration: `cvm broker mosquitto --help`.\n".to_owned();
+    }
+    let data = shell_word(&arguments.data.to_string_lossy());
+    format!(
+        "
+A broker for it, with mosquitto (Debian: apt-get install mosquitto mosquitto-clients), and the first message:
+
+    cvm broker mosquitto {host} --data {data} --listen 127.0.0.1:{port} --out broker && broker/run -d
+    mosquitto_pub -d -h {host} -p {port} -t devices/sn-0001/hello -m hello -q 1 --cafile sn-0001/root-ca.pem \\
+        --cert sn-0001/certificate.pem --key sn-0001/private.key
+"
+    )
 }

@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use cvm_authority::{OcspResponder, OwnPlatform, Profile};
-use cvm_http::{Est, Handout, Registry, RootCa, device_router, registry_router};
+use cvm_http::{DeviceChain, Est, Handout, Registry, RootCa, device_router, registry_router};
 use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::task::JoinSet;
@@ -40,7 +40,13 @@ const TEMPLATE: &str = r#"{
 }"#;
 
 /// Opens the CA, made where it is not there, and enforces what was decided before the server ended.
-pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun, ServeError> {
+///
+/// `broker_ca` is what devices verify their broker by, where that is not this CA.
+pub(super) async fn begin(
+    told: Told<'_>,
+    registry: SqlRegistry,
+    broker_ca: Option<RootCa>,
+) -> Result<Begun, ServeError> {
     let Told { arguments, certificate, refused_keys, woken, jobs } = told;
     owner::claim(&registry, "own").await?;
     let folder = CaFolder::of_data(&arguments.data);
@@ -50,13 +56,18 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
     let authorities = authority.authorities.clone();
     let tls = ServerTls::new(certificate.of(&authorities), Trust::Chain(authorities.clone()), now()).await?;
 
-    // Of the chain, the root is what a device has for good.
+    // Without --broker-ca the broker's certificate is one of this server's CA, too: devices verify it by the root.
     let root_ca: Result<RootCa, _> = authority.root.certificate().pem().parse();
     let root_ca = root_ca.map_err(|source| ServeError::OwnCa { source: Box::new(source) })?;
-    let handout = Handout { endpoint: arguments.broker.clone(), root_ca };
     let issuing = authorities.clone();
+    let chain = DeviceChain::new(move |leaf| issuing.load().chain_of(leaf).to_vec());
+    let handout = Handout { endpoint: arguments.broker.clone(), root_ca: broker_ca.clone().unwrap_or(root_ca), chain };
+    let issuing = authorities.clone();
+    let broker_ca = broker_ca.map(|ca| ca.certificate().clone());
     let est = Est {
-        ca_certificates: Box::new(move |now| issuing.load().trusted(now).into_iter().cloned().collect()),
+        ca_certificates: Box::new(move |now| {
+            issuing.load().trusted(now).into_iter().chain(&broker_ca).cloned().collect()
+        }),
         labels: arguments.est_labels.clone(),
     };
     let mut profile = Profile::new(arguments.validity.duration()).at_least(Duration::ZERO);
@@ -81,7 +92,7 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
         devices: device_router(Arc::new(vend), handout, est, now),
         operators: registry_router(operators, jobs, now),
         claims: None,
-        revocation: published::router(revocations.published()).merge(ocsp::router(responder)),
+        revocation: revocation_router(&revocations).merge(ocsp::router(responder)),
         authority: authority_router(revocations),
         admins: revocation_routes(strays),
         readiness: readiness(registry),
@@ -91,12 +102,19 @@ pub(super) async fn begin(told: Told<'_>, registry: SqlRegistry) -> Result<Begun
     Ok(Begun { doors, tls, authorities: Some(authorities), work })
 }
 
-/// What brokers read: the CAs, and what is revoked.
+/// The CAs that brokers trust. It is reached over TLS alone: somebody on the way could put another CA in its place.
 fn authority_router(revocations: Revocations) -> Router {
     Router::new()
         .route("/ca.pem", get(async |State(lists): State<Revocations>| pem(lists.bundle())))
-        .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
         .with_state(revocations)
+}
+
+/// The revocation lists, all of them and each by itself. They are signed, so they need no TLS.
+fn revocation_router(revocations: &Revocations) -> Router {
+    Router::new()
+        .route("/crl.pem", get(async |State(lists): State<Revocations>| pem(lists.pem())))
+        .with_state(revocations.clone())
+        .merge(published::router(revocations.published()))
 }
 
 fn pem(text: String) -> impl IntoResponse {

@@ -31,8 +31,15 @@ pub(super) enum PlatformName {
 /// A platform with its registry: `D` is a database that is named, and then a registry that is open.
 #[derive(Debug)]
 pub(super) enum Platform<D> {
-    Aws { aws: Box<Aws>, place: Place<D> },
-    Own { registry: D },
+    Aws {
+        aws: Box<Aws>,
+        place: Place<D>,
+    },
+    Own {
+        registry: D,
+        /// What devices verify their broker by, where that is not the server's own CA.
+        broker_ca: Option<RootCa>,
+    },
 }
 
 /// Where the registry of a platform is that is not ours.
@@ -87,13 +94,15 @@ impl Platform<Database> {
                     let text = "DynamoDB goes with the platform aws: give `sqlite`, or mysql://USER@HOST:PORT/DATABASE";
                     tell("database", text.to_owned());
                 }
-                for key in ["template", "broker-ca"].into_iter().filter(|key| is_given(key)) {
-                    tell(
-                        key,
-                        "it goes with the platform aws; what a device may do is for the broker to say".to_owned(),
-                    );
+                if is_given("template") {
+                    let text = "it goes with the platform aws; what a device may do is for the broker to say";
+                    tell("template", text.to_owned());
                 }
-                Some(Self::Own { registry: database? })
+                let broker_ca = match arguments.broker_ca.as_deref() {
+                    None => None,
+                    Some(path) => Some(root_ca(Some(path), tell)?),
+                };
+                Some(Self::Own { registry: database?, broker_ca })
             }
             PlatformName::Aws => {
                 if is_given("validity") {
@@ -126,7 +135,7 @@ impl Platform<Database> {
             Self::Aws { aws, place: Place::Sql(database) } => {
                 Platform::Aws { aws, place: Place::Sql(database.open(folder)?) }
             }
-            Self::Own { registry } => Platform::Own { registry: registry.open(folder)? },
+            Self::Own { registry, broker_ca } => Platform::Own { registry: registry.open(folder)?, broker_ca },
         })
     }
 }
@@ -136,7 +145,7 @@ impl<D> Platform<D> {
     pub(super) const fn database(&self) -> Option<&D> {
         match self {
             Self::Aws { place: Place::DynamoDb(_), .. } => None,
-            Self::Aws { place: Place::Sql(database), .. } | Self::Own { registry: database } => Some(database),
+            Self::Aws { place: Place::Sql(database), .. } | Self::Own { registry: database, .. } => Some(database),
         }
     }
 }

@@ -11,7 +11,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cvm_authority::{Authority, Crl, Signer};
+use cvm_authority::published_name;
+use cvm_provisioning::Certificate;
 
 /// For how long whoever stands between may give the same list again; a list itself says for how long it is believed.
 const CACHED: &str = "max-age=300, public, no-transform, must-revalidate";
@@ -36,16 +37,25 @@ impl Published {
 pub(super) struct Documents(BTreeMap<String, (&'static str, Bytes)>);
 
 impl Documents {
-    /// Adds those of a CA.
-    pub(super) fn add<S: Signer>(&mut self, authority: &Authority<S>, list: &Crl) {
-        let name = authority.published_name();
-        let certificate = authority.certificate().der().into();
-        self.0.insert(format!("/crl/{name}.crl"), ("application/pkix-crl", Bytes::copy_from_slice(list.der())));
-        self.0.insert(format!("/ca/{name}.cer"), ("application/pkix-cert", certificate));
+    /// Adds the certificate of a CA.
+    pub(super) fn add_certificate(&mut self, authority: &Certificate) {
+        let path = format!("/ca/{}", published_name(authority));
+        self.0.insert(format!("{path}.cer"), ("application/pkix-cert", authority.der().into()));
+        self.0.insert(format!("{path}.pem"), (PEM, authority.pem().to_owned().into()));
+    }
+
+    /// Adds the revocation list of a CA.
+    pub(super) fn add_list(&mut self, authority: &Certificate, der: &[u8], pem: &str) {
+        let path = format!("/crl/{}", published_name(authority));
+        self.0.insert(format!("{path}.crl"), ("application/pkix-crl", Bytes::copy_from_slice(der)));
+        // Some brokers read PEM only, and only the first list of a file.
+        self.0.insert(format!("{path}.pem"), (PEM, pem.to_owned().into()));
     }
 }
 
-/// `GET /crl/NAME.crl` and `GET /ca/NAME.cer`.
+const PEM: &str = "application/x-pem-file";
+
+/// `GET /crl/NAME.crl` and `GET /ca/NAME.cer`, and both with `.pem`.
 pub(super) fn router(published: Published) -> Router {
     Router::new().route("/crl/{name}", get(document)).route("/ca/{name}", get(document)).with_state(published)
 }

@@ -14,6 +14,8 @@ pub(super) struct Answer {
     device: DeviceId,
     thing: ThingName,
     certificate: Certificate,
+    /// The CA certificates that the device sends behind its own.
+    above: Vec<Certificate>,
     root_ca: Certificate,
     endpoint: Endpoint,
     configuration: BTreeMap<String, String>,
@@ -59,7 +61,7 @@ impl Answer {
             (Some(_), Some(_)) => return Err(BadAnswer::PrivateKeyUnasked),
             (None, None) => return Err(BadAnswer::NoPrivateKey),
         };
-        let certificate = certificate_for(&key, &body)?;
+        let (certificate, above) = certificates_for(&key, &body)?;
         let root_ca = Certificate::parse(&body.ca_pem).map_err(BadAnswer::RootCa)?;
         if !root_ca.is_ca() {
             return Err(BadAnswer::NotACa);
@@ -68,6 +70,7 @@ impl Answer {
             device: device.clone(),
             thing: ThingName::try_from(body.thing_name).map_err(BadAnswer::Thing)?,
             certificate,
+            above,
             root_ca,
             endpoint: body.endpoint.parse()?,
             configuration: body.device_configuration,
@@ -75,8 +78,9 @@ impl Answer {
         })
     }
 
-    pub(super) fn certificate(&self) -> &Certificate {
-        &self.certificate
+    /// The certificate and those of the CAs behind it in PEM, as the device sends them in TLS.
+    pub(super) fn chain_pem(&self) -> String {
+        std::iter::once(&self.certificate).chain(&self.above).map(Certificate::pem).collect()
     }
 
     pub(super) fn root_ca(&self) -> &Certificate {
@@ -109,14 +113,18 @@ impl Answer {
     }
 }
 
-/// The certificate in the answer, which has to be for this key.
-fn certificate_for(key: &KeyFingerprint, body: &Body) -> Result<Certificate, BadAnswer> {
-    let certificate = Certificate::parse(&body.certificate_pem).map_err(BadAnswer::Certificate)?;
+/// The certificate in the answer, which has to be for this key, and the CA certificates behind it.
+fn certificates_for(key: &KeyFingerprint, body: &Body) -> Result<(Certificate, Vec<Certificate>), BadAnswer> {
+    let mut chain = Certificate::parse_chain(&body.certificate_pem).map_err(BadAnswer::Certificate)?;
+    let certificate = chain.remove(0);
     certificate.lint(key).map_err(BadAnswer::Defect)?;
+    if !chain.iter().all(Certificate::is_ca) {
+        return Err(BadAnswer::Chain);
+    }
     if body.certificate_id != certificate.id().to_string() {
         return Err(BadAnswer::CertificateId);
     }
-    Ok(certificate)
+    Ok((certificate, chain))
 }
 
 /// A private key in PEM, which is not shown.
@@ -161,6 +169,8 @@ impl FromStr for Endpoint {
 pub(crate) enum BadAnswer {
     #[error("its certificate cannot be read")]
     Certificate(#[source] BadCertificate),
+    #[error("a certificate behind the device's is not a CA's")]
+    Chain,
     #[error("its certificateId is not the one of its certificate")]
     CertificateId,
     #[error("its certificate cannot be used")]

@@ -89,7 +89,7 @@ impl Folder {
             }
             (None, None) => return Err(VendError::KeyMissing),
         };
-        file::replace(&self.certificate(), answer.certificate().pem())?;
+        file::replace(&self.certificate(), &answer.chain_pem())?;
         file::replace(&self.root_ca(), answer.root_ca().pem())?;
         file::replace(&self.device(), &format!("{:#}\n", serde_json::json!(answer.device_file())))?;
         Ok(key_path)

@@ -56,7 +56,7 @@ pub(crate) struct VendArguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Trust these CAs (PEM) for the API's TLS, and no others
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "CVM_SERVER_CA", value_name = "FILE")]
     root_ca: Option<PathBuf>,
 }
 
@@ -122,7 +122,7 @@ fn report(answer: &Answer, folder: &Folder, key_path: &Path, output: &Output) ->
     let text = |path: &Path| path.display().to_string();
     output.json(&Report {
         device: &device,
-        certificate_pem: answer.certificate().pem(),
+        certificate_pem: &answer.chain_pem(),
         ca_pem: answer.root_ca().pem(),
         files: Files {
             private_key: text(key_path),

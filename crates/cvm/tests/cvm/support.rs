@@ -163,7 +163,7 @@ pub(crate) fn api<R: Reservations + DeviceStore + 'static>(registry: R) -> Route
         templates: templates(),
         refused_keys: RefusedKeys::default(),
     };
-    let handout = Handout { endpoint: "localhost:18883".parse().unwrap(), root_ca: RootCa::amazon().unwrap() };
+    let handout = Handout::new("localhost:18883".parse().unwrap(), RootCa::amazon().unwrap());
     cvm_http::router(std::sync::Arc::new(vend), handout, || OffsetDateTime::now_utc().into())
 }
 

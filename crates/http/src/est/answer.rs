@@ -76,7 +76,7 @@ fn with_key(key: &DeviceKey, certificate: &str) -> Response {
 
 /// A `SignedData` without signers, which carries certificates and nothing else (RFC 5652 section 5.1, *certs-only* of
 /// RFC 8551 section 3.2.2), in the order that they have here.
-fn certs_only(certificates: &[Certificate]) -> Vec<u8> {
+pub(crate) fn certs_only(certificates: &[Certificate]) -> Vec<u8> {
     let certificates: Vec<u8> = certificates.iter().flat_map(Certificate::der).collect();
     let signed_data = encode_der(
         SEQUENCE,

@@ -23,6 +23,7 @@ use cvm_provisioning::{
     AttemptId, AuditRecord, Certificate, Origin, Outcome, Timestamp, VendError, VendRequest, Vending,
 };
 
+pub(crate) use self::answer::certs_only;
 pub use self::label::{EstLabel, InvalidEstLabel};
 
 use self::request::{EstRequest, Wanted};

@@ -1,0 +1,250 @@
+//! `cvm broker mosquitto`: a folder with all that mosquitto needs.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::Args;
+use cvm_authority::ServerName;
+use cvm_provisioning::Timestamp;
+use serde_json::json;
+
+use super::BrokerError;
+use crate::address::Address;
+use crate::ca::{DataArguments, ServerTerms};
+use crate::file::{self, FileError};
+use crate::output::{Output, shell_word};
+use crate::own_ca::{CaFolder, OwnCaError, PassphraseArguments, ServerFiles};
+
+/// Write a complete configuration of mosquitto for the devices of `cvm serve`
+///
+/// Writes to DIR: mosquitto.conf, acl, the broker's key and certificate, the CAs, the revocation lists, and two shell
+/// scripts. `refresh` fetches the CAs and the lists from the server and makes mosquitto read them. `run` starts mosquitto
+/// in the foreground, refreshes every minute, and restarts mosquitto when a certificate was revoked, which ends the session
+/// of the revoked device.
+///
+/// Run the command again to renew the broker's certificate. A configuration file or script that exists is kept: delete it
+/// to have it written again.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct MosquittoArguments {
+    /// A DNS name or an IP address by which devices know the broker
+    #[arg(value_name = "NAME", default_value = "localhost")]
+    names: Vec<ServerName>,
+    #[command(flatten)]
+    data: DataArguments,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
+    /// The folder to write; created if missing
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The address on which mosquitto listens, as ADDRESS:PORT; 0.0.0.0:8883 for other machines
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8883")]
+    listen: SocketAddr,
+    /// The server that `refresh` asks; its TLS certificate has to be one of its own CA
+    #[arg(long, env = "CVM_SERVER", value_name = "URL", default_value = "https://localhost:8443")]
+    server: Address,
+    /// Where mosquitto will find the folder, if it is copied elsewhere; the default is the path of --out
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    terms: ServerTerms,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cvm broker mosquitto --data .local/serve --out broker
+  cvm broker mosquitto broker.example.com --data /var/lib/cvm \\
+      --listen 0.0.0.0:8883 --server https://cvm.example.com \\
+      --out mosquitto --path /etc/mosquitto/cvm";
+
+/// The files that mosquitto.conf names. mosquitto reads them again on SIGHUP.
+const CA: &str = "ca.pem";
+const LISTS: &str = "crl.pem";
+/// The root alone, by which `refresh` verifies the server.
+const ROOT: &str = "root.pem";
+const ACL: &str = "acl";
+const CONFIGURATION: &str = "mosquitto.conf";
+const REFRESH: &str = "refresh";
+const RUN: &str = "run";
+
+pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Result<(), BrokerError> {
+    let MosquittoArguments { names, data, passphrase, out, listen, server, path, terms } = arguments;
+    let ca = data.folder();
+    let now: Timestamp = SystemTime::now().into();
+    let issued = ServerFiles::new(out).issue(&ca, passphrase, &terms.request(names), now).await?;
+    copy_trust(&ca, out)?;
+    let absolute = std::path::absolute(path.as_ref().unwrap_or(out));
+    let path = absolute.map_err(|source| FileError::Read { path: out.clone(), source })?;
+    let path = quotable(&path)?;
+    let written = [
+        (CONFIGURATION, configuration(path, *listen, runs_as_root(out)), PLAIN),
+        (ACL, acl(), PLAIN),
+        (REFRESH, refresh(quotable(Path::new(&server.to_string()))?), EXECUTABLE),
+        (RUN, include_str!("run.sh").to_owned(), EXECUTABLE),
+    ];
+    let mut kept = Vec::new();
+    for (name, text, mode) in written {
+        let file = out.join(name);
+        match file::create(&file, &text) {
+            Ok(()) => set_mode(&file, mode)?,
+            Err(FileError::Exists { .. }) if fs::read_to_string(&file).is_ok_and(|there| there == text) => {}
+            Err(FileError::Exists { .. }) => kept.push(name),
+            Err(error) => return Err(error.into()),
+        }
+    }
+
+    let not_after = Timestamp::from(issued.certificate.not_after());
+    output.json(&json!({
+        "path": out,
+        "certificateId": issued.certificate.id(),
+        "isNew": issued.is_new,
+        "notAfter": not_after.to_string(),
+        "kept": kept,
+    }))?;
+    match issued.is_new {
+        true => output.done(format_args!("issued the broker's certificate, valid until {not_after}"))?,
+        false => output.done(format_args!("kept the broker's certificate, which is valid until {not_after}"))?,
+    }
+    for name in &kept {
+        let file = out.join(name).display().to_string();
+        output.note(format_args!("kept {file}, which was changed; delete it to have it written again"))?;
+    }
+    let start = shell_word(&out.join(RUN).display().to_string());
+    output.done(format_args!("wrote {}", out.display()))?;
+    output.say(format_args!("\nNext:\n  {start}"))?;
+    Ok(())
+}
+
+/// Copies what the broker trusts out of the CA's folder.
+fn copy_trust(ca: &CaFolder, out: &Path) -> Result<(), BrokerError> {
+    for (from, to) in [(ca.root_certificate_path(), ROOT), (ca.bundle_path(), CA), (ca.lists_path(), LISTS)] {
+        if !from.exists() {
+            // The first start of the server makes the lists.
+            return Err(OwnCaError::NoLists { path: from }.into());
+        }
+        file::replace(&out.join(to), &file::read_text(&from, MAX_FILE)?)?;
+    }
+    Ok(())
+}
+
+/// The largest file that is copied, in bytes: the revocation lists of a million certificates.
+const MAX_FILE: usize = 64 * 1024 * 1024;
+
+const PLAIN: u32 = 0o600;
+const EXECUTABLE: u32 = 0o700;
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .map_err(|source| FileError::Write { path: path.to_owned(), source })?;
+    Ok(())
+}
+
+/// Whether the folder belongs to root, who starts mosquitto then.
+fn runs_as_root(folder: &Path) -> bool {
+    #[cfg(unix)]
+    let is_root = fs::metadata(folder).is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0);
+    #[cfg(not(unix))]
+    let is_root = false;
+    is_root
+}
+
+/// The path as text that means the same in mosquitto.conf.
+fn quotable(path: &Path) -> Result<&str, BrokerError> {
+    let is_plain = |text: &&str| !text.contains(['\n', '\r', '"', '\'', '\\', '$', '`']);
+    path.to_str().filter(is_plain).ok_or_else(|| BrokerError::Path { path: path.to_owned() })
+}
+
+fn configuration(path: &str, listen: SocketAddr, as_root: bool) -> String {
+    let (address, port) = (listen.ip(), listen.port());
+    let user = match as_root {
+        true => "\n# Started by root, mosquitto becomes this user, who has to be able to read the files.\nuser root\n",
+        false => "",
+    };
+    format!(
+        "\
+# mosquitto for the devices of cvm. mosquitto.conf(5) explains each line.
+{user}
+# Options below a listener are that listener's.
+per_listener_settings true
+pid_file {path}/mosquitto.pid
+persistence true
+persistence_location {path}/
+
+listener {port} {address}
+cafile {path}/{CA}
+crlfile {path}/{LISTS}
+certfile {path}/server.pem
+keyfile {path}/server.key
+tls_version tlsv1.2
+
+# A device is who its certificate says: the common name becomes the user name, and the user name the client id, whatever
+# client id the device sends.
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+allow_anonymous false
+acl_file {path}/{ACL}
+
+# Your own services connect by a listener of their own, for example on this machine with passwords:
+# listener 1883 127.0.0.1
+# allow_anonymous false
+# password_file {path}/passwords
+"
+    )
+}
+
+fn acl() -> String {
+    "\
+# %u is the user name, which is the device id: a device has the topics under devices/ID/ and no others.
+pattern readwrite devices/%u/#
+"
+    .to_owned()
+}
+
+/// The script that refreshes the lists from this server.
+fn refresh(server: &str) -> String {
+    include_str!("refresh.sh").replace("@SERVER@", server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_a_shell_or_mosquitto_would_read_otherwise_is_refused() {
+        assert_eq!(quotable(Path::new("/etc/mosquitto/a b")).unwrap(), "/etc/mosquitto/a b");
+        for bad in ["/a\nlistener 1883", "/a'b", "/$(reboot)", "/a`b`", "/a\\b", "/a\"b"] {
+            assert!(matches!(quotable(Path::new(bad)), Err(BrokerError::Path { .. })), "{bad:?}");
+        }
+    }
+
+    /// The end-to-end tests run what the command writes: this ties it to what people copy from the page.
+    #[test]
+    fn the_docs_have_the_configuration_that_is_written() {
+        let page = include_str!("../../../../../docs/brokers.md");
+        let configuration = configuration("/etc/mosquitto/cvm", "0.0.0.0:8883".parse().unwrap(), false);
+        for text in [configuration, acl()] {
+            assert!(page.contains(&format!("```conf\n{text}```\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_files_name_the_folder_in_which_mosquitto_finds_them() {
+        let text = configuration("/etc/mosquitto/cvm", "0.0.0.0:8884".parse().unwrap(), false);
+        for line in [
+            "listener 8884 0.0.0.0",
+            "cafile /etc/mosquitto/cvm/ca.pem",
+            "crlfile /etc/mosquitto/cvm/crl.pem",
+            "acl_file /etc/mosquitto/cvm/acl",
+            "use_username_as_clientid true",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        assert!(!text.contains("user root"));
+        assert!(configuration("/a", "0.0.0.0:8884".parse().unwrap(), true).contains("\nuser root\n"));
+        assert!(refresh("https://cvm.example.com").contains("'https://cvm.example.com'"));
+    }
+}
