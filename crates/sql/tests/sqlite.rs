@@ -52,9 +52,9 @@ async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
     let upgrade = || {
         let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
         file.execute_batch(
-            "UPDATE devices SET record = json_set(record, '$.credential', (SELECT json_patch(given, json_object( \
+            "UPDATE devices SET record = json_set(record, '$.credential', json((SELECT json_patch(given, json_object( \
              'certificateId', id, 'certificateArn', id, 'certificatePem', pem, 'notAfter', not_after, 'thingName', thing, \
-             'configuration', json('{}'))) FROM certificates WHERE sequence = devices.credential)) \
+             'configuration', json('{}'))) FROM certificates WHERE sequence = devices.credential))) \
              WHERE credential IS NOT NULL; \
              UPDATE devices SET credential = NULL, last_certificate = NULL; \
              UPDATE certificates SET given = NULL, is_linked = 0, earlier = NULL",
