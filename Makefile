@@ -12,6 +12,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export SAM_CLI_TELEMETRY := 0
 
+# The DynamoDB of the tests, which build it when they need it.
+DYNAMODB := tools/local-dynamodb/Cargo.toml
+
 FUNCTIONS := $(notdir $(wildcard functions/*))
 
 .PHONY: help
@@ -45,6 +48,7 @@ test: ## Check everything; this is the gate
 .PHONY: gate
 gate: tools
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path $(DYNAMODB)
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 	cargo test --locked --workspace
@@ -60,6 +64,8 @@ lint: tools $(DENY) ## Check the template, the licences and the sources of depen
 	cfn-lint template.yaml
 	cargo fetch --locked
 	$(DENY) --offline --locked check bans licenses sources
+	cargo fetch --locked --manifest-path $(DYNAMODB)
+	$(DENY) --offline --locked --manifest-path $(DYNAMODB) check bans licenses sources
 
 .PHONY: advisories
 advisories: $(DENY) ## Ask the RustSec database about the dependencies (needs the internet)

@@ -1,4 +1,4 @@
-//! The registry on DynamoDB, over a DynamoDB that runs inside the test: the contract, and every scenario of the vend.
+//! The registry on DynamoDB, over a DynamoDB that runs beside the test: the contract, and every scenario of the vend.
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -21,20 +21,18 @@ use cvm_aws::{
 };
 use cvm_http::{Jobs, Operator, Registry, registry_router};
 use cvm_provisioning::{Actor, Operations};
-use cvm_testkit::{Effect, Fault, MemoryJobs, MemoryTrail, contract, fixture, scenario};
-use dynoxide::Database;
-use tokio::net::TcpListener;
+use cvm_testkit::{Effect, Fault, LocalDynamoDb, MemoryJobs, MemoryTrail, contract, fixture, scenario};
 use tower::ServiceExt as _;
 
 #[tokio::test]
 async fn the_registry_on_dynamodb_keeps_the_contract() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     contract::registry(&database.registry("contract").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_07_fifty_callers_at_once_get_one_certificate() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     contract::fifty_reservations_at_once(&database.registry("reservations").await).await;
     scenario::vend::fifty_callers_with_one_key(database.registry("one-key").await).await;
     scenario::vend::fifty_callers_with_fifty_keys(database.registry("fifty-keys").await).await;
@@ -42,7 +40,7 @@ async fn threat_07_fifty_callers_at_once_get_one_certificate() {
 
 #[tokio::test]
 async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_works() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("faults").await;
     scenario::vend::fault_matrix(|| registry.clone()).await;
     // What else can go wrong goes as wrong over the registry in memory.
@@ -51,7 +49,7 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
 
 #[tokio::test]
 async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certificate() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("renewal").await;
     Box::pin(scenario::renewal::a_renewal_that_died_leaves_what_was(|| registry.clone())).await;
     Box::pin(scenario::renewal::the_same_key_gets_another_certificate_only_when_it_is_time(registry.clone())).await;
@@ -60,21 +58,21 @@ async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certific
 
 #[tokio::test]
 async fn a_device_disabled_in_the_middle_of_a_vend_ends_without_power() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("disabled").await;
     scenario::vend::disabled_at_every_call(|| registry.clone()).await;
 }
 
 #[tokio::test]
 async fn an_attempt_that_wakes_up_after_its_lease_harms_nobody() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("sleepers").await;
     scenario::vend::a_sleeper_harms_nobody(|| registry.clone()).await;
 }
 
 #[tokio::test]
 async fn what_an_operator_decides_holds_whatever_devices_do() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("decisions").await;
     scenario::lifecycle::a_decision_in_the_middle_of_a_vend(|| registry.clone()).await;
     scenario::lifecycle::a_decision_in_the_middle_of_a_first_connection(|| registry.clone()).await;
@@ -83,13 +81,13 @@ async fn what_an_operator_decides_holds_whatever_devices_do() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disable_racing_fifty_vends_leaves_no_power() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     scenario::lifecycle::a_disable_racing_fifty_vends(database.registry("race").await).await;
 }
 
 #[tokio::test]
 async fn a_table_whose_writes_nobody_follows_up_is_told() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("lacks").await;
     assert_eq!(registry.lack().await.unwrap(), Some("stream"));
     let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
@@ -104,19 +102,19 @@ async fn a_table_whose_writes_nobody_follows_up_is_told() {
 
 #[tokio::test]
 async fn the_audit_trail_on_dynamodb_keeps_the_contract() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     contract::audit_trail(&database.audit_trail("trail").await).await;
 }
 
 #[tokio::test]
 async fn the_jobs_on_dynamodb_keep_the_contract() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     contract::job_store(&database.jobs("jobs").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_operators_with_one_entity_tag_one_wins() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let operations = Operations { registry: database.registry("operators").await };
     let served = Registry { operations, trail: MemoryTrail::default() };
     let operator = Operator(Actor::new("anna").unwrap());
@@ -141,22 +139,21 @@ async fn of_two_operators_with_one_entity_tag_one_wins() {
 }
 
 /// A DynamoDB of this test's own.
-struct LocalDynamoDb {
+struct TestDatabase {
     client: Client,
+    _process: LocalDynamoDb,
 }
 
-impl LocalDynamoDb {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(dynoxide::server::serve_on(listener, Database::memory().unwrap()));
+impl TestDatabase {
+    fn start() -> Self {
+        let process = LocalDynamoDb::start();
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::for_tests())
-            .endpoint_url(endpoint)
+            .endpoint_url(process.endpoint())
             .region(Region::new("eu-central-1"))
             .build();
-        Self { client: Client::from_conf(config) }
+        Self { client: Client::from_conf(config), _process: process }
     }
 
     async fn registry(&self, table: &str) -> DynamoDbRegistry {
@@ -231,7 +228,7 @@ impl LocalDynamoDb {
 
 #[tokio::test]
 async fn threat_43_a_registration_that_fails_anywhere_ends_with_one_certificate_in_power() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("registrations").await;
     scenario::first_connect::fault_matrix(|| registry.clone()).await;
     scenario::first_connect::a_clone_never_joins(|| registry.clone()).await;
@@ -240,7 +237,7 @@ async fn threat_43_a_registration_that_fails_anywhere_ends_with_one_certificate_
 
 #[tokio::test]
 async fn threat_11_a_claim_counts_and_blocks_nobody_and_a_clone_claims_nothing() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("claims").await;
     scenario::claims::fault_matrix(|| registry.clone()).await;
     scenario::claims::a_lost_answer_bricks_nobody(registry.clone()).await;
@@ -251,7 +248,7 @@ async fn threat_11_a_claim_counts_and_blocks_nobody_and_a_clone_claims_nothing()
 
 #[tokio::test]
 async fn threat_45_the_reconciler_removes_what_attempts_left_and_nothing_else() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("leftovers").await;
     scenario::reconcile::fault_matrix(|| registry.clone(), &[Fault::Kill(Effect::After)]).await;
     scenario::reconcile::a_reservation_is_confirmed_or_released(|| registry.clone()).await;
@@ -260,7 +257,7 @@ async fn threat_45_the_reconciler_removes_what_attempts_left_and_nothing_else() 
 
 #[tokio::test]
 async fn what_differs_is_told_and_what_was_decided_is_made_up_for() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     let registry = database.registry("differences").await;
     scenario::reconcile::drift_is_told(|| registry.clone()).await;
     scenario::reconcile::a_revoked_device_has_no_power(|| registry.clone()).await;

@@ -22,6 +22,19 @@ fn registry() -> (TempDir, SqlRegistry) {
     (folder, registry)
 }
 
+/// The first version in which a checkpoint beside the writer cannot corrupt the database (sqlite.org, "Write-Ahead Logging",
+/// "The WAL-Reset Bug").
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+#[test]
+fn the_bundled_sqlite_can_make_checkpoints_beside_the_writer() {
+    let version = rusqlite::Connection::open_in_memory()
+        .unwrap()
+        .query_row("SELECT sqlite_version()", [], |row| row.get::<_, String>(0));
+    assert_eq!(version.unwrap(), rusqlite::version());
+    assert!(rusqlite::version_number() >= OLDEST_SQLITE, "SQLite {} is too old", rusqlite::version());
+}
+
 #[tokio::test]
 async fn the_registry_on_sqlite_keeps_the_contract() {
     let (_folder, registry) = registry();
@@ -39,9 +52,9 @@ async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
     let upgrade = || {
         let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
         file.execute_batch(
-            "UPDATE devices SET record = json_set(record, '$.credential', (SELECT json_patch(given, json_object( \
+            "UPDATE devices SET record = json_set(record, '$.credential', json((SELECT json_patch(given, json_object( \
              'certificateId', id, 'certificateArn', id, 'certificatePem', pem, 'notAfter', not_after, 'thingName', thing, \
-             'configuration', json('{}'))) FROM certificates WHERE sequence = devices.credential)) \
+             'configuration', json('{}'))) FROM certificates WHERE sequence = devices.credential))) \
              WHERE credential IS NOT NULL; \
              UPDATE devices SET credential = NULL, last_certificate = NULL; \
              UPDATE certificates SET given = NULL, is_linked = 0, earlier = NULL",
@@ -258,7 +271,7 @@ async fn the_few_devices_that_a_list_is_for_are_found_among_many_with_a_bound_on
                   INSERT INTO devices (id, version, state, enabled, updated_at, record) \
                   SELECT printf('sn-%06d', number), version, state, number NOT IN (7, 20000, 20001, ?1), updated_at, \
                   replace(record, '\"sn-\"', printf('\"sn-%06d\"', number)) FROM numbers, devices";
-    file.execute(copies, [MANY]).unwrap();
+    file.execute(copies, [MANY.cast_signed()]).unwrap();
     let counts = registry.count().await.unwrap();
     assert_eq!((counts.total, counts.enabled), (MANY + 1, MANY - 3));
     let filter = DeviceFilter { enabled: Some(false), ..DeviceFilter::default() };

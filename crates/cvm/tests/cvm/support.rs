@@ -11,7 +11,7 @@ use cvm_aws::{DynamoDbRegistry, TABLE_KEY};
 use cvm_http::{Handout, RootCa};
 use cvm_provisioning::{DeviceStore, RefusedKeys, Reservations, Vend};
 use cvm_testkit::fixture::templates;
-use cvm_testkit::{MemoryAudit, MemoryPlatform};
+use cvm_testkit::{LocalDynamoDb, MemoryAudit, MemoryPlatform};
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -124,16 +124,14 @@ pub(crate) fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A DynamoDB with an empty table; its endpoint, and the registry in it.
+/// A DynamoDB with an empty table; its endpoint, and the registry in it. It runs until the test's process ends.
 pub(crate) async fn dynamodb() -> (String, DynamoDbRegistry) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));
+    let endpoint = Box::leak(Box::new(LocalDynamoDb::start())).endpoint();
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("eu-central-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(&endpoint)
+        .endpoint_url(endpoint)
         .build();
     let client = Client::from_conf(config);
     client
@@ -151,7 +149,7 @@ pub(crate) async fn dynamodb() -> (String, DynamoDbRegistry) {
         .send()
         .await
         .unwrap();
-    (endpoint, DynamoDbRegistry::new(client, TABLE))
+    (endpoint.to_owned(), DynamoDbRegistry::new(client, TABLE))
 }
 
 /// The vending API over this registry.

@@ -41,11 +41,11 @@ impl Checkpoints {
     /// From now on the writer makes none by itself.
     pub(super) fn start(
         path: &Path,
-        writer: &rusqlite::Connection,
+        writer: &mut rusqlite::Connection,
         pace: Pace,
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
         writer.pragma_update(None, "wal_autocheckpoint", 0).map_err(open_error(path))?;
-        writer.wal_hook(Some(note_pages));
+        writer.wal_hook(Some(note_pages)).map_err(open_error(path))?;
         let connection = open_file(path)?;
         set_up(&connection, path)?;
         let (due, is_due) = sync_channel(1);
@@ -79,7 +79,7 @@ thread_local! {
     static PAGES: Cell<i32> = const { Cell::new(0) };
 }
 
-fn note_pages(_: &Wal, pages: i32) -> rusqlite::Result<()> {
+fn note_pages(_: &mut Wal, pages: i32) -> rusqlite::Result<()> {
     PAGES.set(pages);
     Ok(())
 }
@@ -114,13 +114,13 @@ mod tests {
         const ROWS: i64 = 20_000;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.sqlite");
-        let writer = open_file(&path).unwrap();
+        let mut writer = open_file(&path).unwrap();
         set_up(&writer, &path).unwrap();
         // Nobody switches this machine off.
         writer.pragma_update(None, "synchronous", "OFF").unwrap();
         writer.execute_batch("CREATE TABLE notes (note TEXT NOT NULL)").unwrap();
         let pace = Pace { step: 20, long: 100 };
-        let (mut checkpoints, thread) = Checkpoints::start(&path, &writer, pace).unwrap();
+        let (mut checkpoints, thread) = Checkpoints::start(&path, &mut writer, pace).unwrap();
         let (mut before, mut begun_anew) = (0, 0);
         for row in 0..ROWS {
             writer.execute("INSERT INTO notes VALUES (?)", [format!("note {row}")]).unwrap();

@@ -71,7 +71,7 @@ impl Sqlite {
             Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
         }
         let path = folder.join(FILE);
-        let writer = open_file(&path)?;
+        let mut writer = open_file(&path)?;
         // A file that may only be read is opened all the same, and fails at the first change. Nothing was put beside it yet,
         // which would have its permissions, and would stay.
         if writer.is_readonly(MAIN_DB).map_err(open_error(&path))? {
@@ -80,7 +80,7 @@ impl Sqlite {
         set_up(&writer, &path)?;
         migrate(&writer, &path)?;
         let (writes, write_queue) = sync_channel(WAITING);
-        let (checkpoints, checkpoint_thread) = Checkpoints::start(&path, &writer, Pace::USUAL)?;
+        let (checkpoints, checkpoint_thread) = Checkpoints::start(&path, &mut writer, Pace::USUAL)?;
         let write = move || write::write(&writer, &write_queue, checkpoints);
         let mut threads = vec![spawn("registry-writer", write)?, checkpoint_thread];
         let reads = start_readers(&path, &mut threads)?;
