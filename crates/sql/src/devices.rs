@@ -203,12 +203,8 @@ fn tell(
     mut last_entry: Option<i64>,
     by: &Origin,
 ) -> Result<Option<i64>, SqlError> {
-    let Some(device) = after.or(before.as_ref()) else { return Ok(None) };
+    let Some(write) = RegistryWrite::new(before, after.cloned(), by.clone()) else { return Ok(None) };
     let place = |earlier| if after.is_some() { Place::InList { earlier } } else { Place::Apart { earlier } };
-    // One write of a device is one version of it; its end has the version after the last one.
-    let version = device.version + u64::from(after.is_none());
-    let id = format!("{}-{version:010}", device.generation);
-    let write = RegistryWrite { id, at: device.updated_at, by: Some(by.clone()), before, after: after.cloned() };
     for entry in AuditEntry::of(&write) {
         last_entry = Some(audit_trail::append(connection, &entry, place(last_entry))?);
     }

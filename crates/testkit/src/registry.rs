@@ -41,11 +41,11 @@ impl MemoryRegistry {
         if before == after {
             return;
         }
+        let Some(write) = RegistryWrite::new(before, after, by.clone()) else { return };
         let mut rest = self.rest();
-        let at = after.as_ref().or(before.as_ref()).map(|device| device.updated_at).unwrap_or(crate::fixture::NOW);
         rest.told += 1;
         let id = format!("{:08}", rest.told);
-        rest.writes.push(RegistryWrite { id, at, by: Some(by.clone()), before, after });
+        rest.writes.push(RegistryWrite { id, ..write });
     }
 
     /// Taken after the devices where both are needed.

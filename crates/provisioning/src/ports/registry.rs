@@ -34,8 +34,11 @@ pub trait Reservations: Send + Sync {
         remains: Remains,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send;
 
-    /// Writes down that an attempt was refused, in one write whatever the reason, so that reasons cannot be told apart
-    /// by the time they take: a wrong proof is counted, a clone puts the device into quarantine.
+    /// Writes down that an attempt was refused: a wrong proof is counted, a clone puts the device into quarantine. It is
+    /// one write whatever the reason, so that the time it takes does not reveal the reason.
+    ///
+    /// The version of the device stays where the refusal changes no more than the count. An operator's
+    /// [`replace`](DeviceStore::replace) that comes at the same time may therefore overwrite some of the count.
     fn refuse(
         &self,
         device: &DeviceId,

@@ -100,7 +100,7 @@ impl Cases {
             second: None,
             expires_at: Some(expires_at),
         };
-        let refused = |denial| Refusal { denial, key: *other.key().fingerprint(), at: later(1), blocked_until: None };
+        let refused = |denial| Refusal { denial, key: *other.key().fingerprint(), at: later(1), noted: true };
         let clone = refused(Denial::Cloned);
         let reserve = |device: &mut Device| device.reserve(&first);
         let provision = |device: &mut Device, credential: &Credential| {
@@ -114,10 +114,8 @@ impl Cases {
             device.release(first.id, left, Remains::Nothing, later(1));
         };
         let guess = |device: &mut Device| {
-            for _ in 0..6 {
-                let blocked_until = device.wrong_proofs.one_more(later(1)).blocked_until;
-                device.refuse(&Refusal { blocked_until, ..refused(Denial::WrongProof) });
-            }
+            device.refuse(&refused(Denial::WrongProof));
+            (0..6).for_each(|_| device.refuse(&Refusal { noted: false, ..refused(Denial::WrongProof) }));
         };
         let devices = vec![
             registered.clone(),

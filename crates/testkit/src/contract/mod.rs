@@ -32,6 +32,7 @@ pub async fn registry<R: Registry>(registry: &R) {
     reservations::a_commit_is_the_holders(registry, &cases).await;
     reservations::a_release_is_the_holders(registry, &cases).await;
     reservations::a_refusal_is_written_down(registry, &cases).await;
+    reservations::counting_refusals_leaves_the_version(registry, &cases).await;
     reservations::an_unknown_device_is_not_made(registry, &cases).await;
     devices::operators_do_not_overwrite_each_other(registry).await;
     reconciliation::a_certificate_finds_its_device(registry, &cases).await;

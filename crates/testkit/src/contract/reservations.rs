@@ -102,6 +102,27 @@ pub(super) async fn a_refusal_is_written_down<R: Registry>(registry: &R, cases: 
     }
 }
 
+pub(super) async fn counting_refusals_leaves_the_version<R: Registry>(registry: &R, cases: &Cases) {
+    let (device, attempt) = (&cases.devices[0], &cases.attempts[1]);
+    put(registry, device).await;
+    let mut expected = device.clone();
+    for (second, noted) in [(0, true), (1, false), (3_599, false), (3_600, true), (3_601, false)] {
+        let attempt = Attempt { now: later(second), ..attempt.clone() };
+        let refusal = Refusal::new(Denial::WrongProof, Some(&stored(registry, device).await), &attempt);
+        assert_eq!(refusal.noted, noted, "{second}");
+        expected.refuse(&refusal);
+        registry.refuse(&device.id, &refusal, &origin()).await.expect("the store answers");
+    }
+    assert_eq!(stored(registry, device).await, expected);
+    assert_eq!((expected.wrong_proofs, expected.etag()), (5, device.etag()));
+    let last = expected.last_refusal.expect("it was refused");
+    assert_eq!((last.noted_at, last.since_noted), (later(3_600), 1));
+    let mut changed = device.clone();
+    changed.disable(None, later(4_000));
+    let replaced = registry.replace(&changed, device.version, &origin()).await.expect("the store answers");
+    assert!(replaced, "an operator's change does not fail because somebody guesses");
+}
+
 pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cases: &Cases) {
     let attempt = Attempt { device: id("nobody"), ..cases.attempts[0].clone() };
     assert_eq!(registry.reserve(&attempt).await.expect("the store answers"), Reserve::Refused(None));

@@ -224,7 +224,7 @@ pub async fn guesses_of_others_do_not_block_a_renewal<R: Registry>(registry: R) 
         let guess = VendRequest { token: Some(token), ..request(NAME, number, Some(&csr(NAME)), later(1)) };
         assert!(matches!(vend.vend(guess).await, Err(VendError::Refused)));
     }
-    assert!(world.stored(NAME).await.wrong_proofs.blocked_until.is_some_and(|end| later(1) < end));
+    assert_eq!(world.stored(NAME).await.wrong_proofs, 10);
     assert!(vend.vend(renewal(30, &first, &csr(NAME), later(1))).await.is_ok());
 }
 
