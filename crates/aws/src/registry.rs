@@ -120,6 +120,10 @@ impl Reservations for DynamoDbRegistry {
             }
             _ => change = change.remove("reservedCertificate, reservedWith"),
         }
+        if proof.certificate.is_none() {
+            states.push(if_provisioned("credential.#key = :key AND credential.notAfter < :now"));
+            change = change.name("#key", "key");
+        }
         if let Some(shown) = &proof.shown {
             proofs.push("credential.certificateId = :shown OR attribute_exists(superseded.#shown)");
             let another = "credential.#key <> :key AND (credential.certificateId = :shown OR \

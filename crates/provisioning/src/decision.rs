@@ -157,9 +157,11 @@ impl Device {
     fn decide_from(&self, state: State, proof: &Proof, now: Timestamp, is_shown: bool) -> Decision {
         match (state, &self.credential) {
             (State::Registered | State::Reserved, _) => Decision::Provision,
-            // The same key in another certificate is the same device, whose earlier answer was lost.
+            // The same key in another certificate is the same device, whose earlier answer was lost. The same key after
+            // the end of its certificate is the same device, too, which was off for long.
             (State::Provisioned, Some(credential)) if credential.key == proof.key => match proof.certificate {
                 Some(certificate) if certificate != credential.certificate => Decision::Provision,
+                None if credential.is_expired(now) => Decision::Provision,
                 _ if credential.is_renewable(proof) => Decision::Provision,
                 _ => Decision::Replay(credential.clone()),
             },

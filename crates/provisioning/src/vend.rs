@@ -435,7 +435,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
 impl Credential {
     /// Whether `attempt` can go on with this certificate instead of having another one made.
     fn continues(&self, attempt: &Attempt, resources: &Resources) -> bool {
-        self.key == attempt.proof.key && self.thing == resources.thing.name
+        self.key == attempt.proof.key && self.thing == resources.thing.name && !self.is_expired(attempt.now)
     }
 }
 

@@ -167,6 +167,19 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
 }
 
 #[tokio::test]
+async fn threat_03_a_guesser_keeps_nobody_out() {
+    scenario::vend::a_guesser_keeps_nobody_out(registry().1, 5).await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_renewed_and_never_given_again() {
+    let (_folder, registry) = registry();
+    Box::pin(scenario::renewal::an_expired_certificate_is_renewed_and_never_given_again(|| registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_lets_no_clone_in(registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_proves_its_device_within_its_grace(|| registry.clone())).await;
+}
+
+#[tokio::test]
 async fn threat_06_a_renewal_that_fails_anywhere_never_leaves_a_device_without_a_certificate() {
     let (_folder, registry) = registry();
     Box::pin(scenario::renewal::fault_matrix(|| registry.clone(), &[Fault::Throttle])).await;

@@ -94,6 +94,7 @@ impl Cases {
         let credential = credential(&registered, &first, &own).await;
         let leaf = Credential { certificate: CertificateId::of(LEAF), ..credential.clone() };
         let made_here = Credential { key_made_here: true, ..credential.clone() };
+        let ends = |not_after| Credential { not_after, ..credential.clone() };
         let public_key = Attestation::PublicKey { key: fingerprint };
         let expires = |expires_at: Timestamp| Attestation::Token {
             digest: token().digest(),
@@ -149,6 +150,24 @@ impl Cases {
             with(&|device| {
                 device.attestation = public_key.clone();
                 provision(device, &credential);
+            }),
+            with(&|device| provision(device, &ends(later(1)))),
+            with(&|device| provision(device, &ends(later(2)))),
+            with(&|device| {
+                device.attestation = public_key.clone();
+                provision(device, &ends(later(1)));
+            }),
+            with(&|device| {
+                device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) };
+                provision(device, &Credential { certificate: CertificateId::of(LEAF), ..ends(later(1)) });
+            }),
+            with(&|device| {
+                provision(device, &ends(later(1)));
+                device.reserve(&first);
+            }),
+            with(&|device| {
+                provision(device, &ends(later(1)));
+                device.refuse(&clone);
             }),
             with(&|device| {
                 provision(device, &credential);

@@ -283,9 +283,7 @@ pub async fn disabled_at_every_call<R: Registry>(registry: impl Fn() -> R) {
             let mut device = world.stored(NAME).await;
             let version = device.version;
             device.disable("stolen".parse().ok(), NOW);
-            assert!(
-                world.registry.replace(&device, version, &crate::fixture::origin()).await.expect("the store answers")
-            );
+            assert!(world.registry.replace(&device, version, &origin()).await.expect("the store answers"));
             script.resume();
         };
         let (answer, ()) = tokio::join!(vend.vend(request(NAME, 1, Some(&key), NOW)), operator);
