@@ -40,6 +40,8 @@ pub enum Denial {
     Cloned,
     /// An operator disabled the device.
     Disabled,
+    /// Another device has the key.
+    KeyInUse,
     /// The device asked us to make its key, which its registry item does not allow.
     KeyRequired,
     /// The registry item asks for another provisioning template.
@@ -56,7 +58,7 @@ pub enum Denial {
 
 impl Denial {
     /// Every denial there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ClaimExpired,
         Self::ClaimForAnother,
         Self::ClaimRevoked,
@@ -64,6 +66,7 @@ impl Denial {
         Self::ClaimUsedUp,
         Self::Cloned,
         Self::Disabled,
+        Self::KeyInUse,
         Self::KeyRequired,
         Self::OtherTemplate,
         Self::Quarantined,
@@ -91,6 +94,7 @@ impl Denial {
             Self::ClaimUsedUp => "claim-used-up",
             Self::Cloned => "cloned",
             Self::Disabled => "disabled",
+            Self::KeyInUse => "key-in-use",
             Self::KeyRequired => "key-required",
             Self::OtherTemplate => "other-template",
             Self::Quarantined => "quarantined",
@@ -112,6 +116,7 @@ impl Denial {
             }
             Self::Cloned => "find out which key is the device's, then `cvm device approve ID` or `approve ID --keep`",
             Self::Disabled => "`cvm device enable ID` lets it in",
+            Self::KeyInUse => "have the device make a key of its own; if it is the other device, delete that one first",
             Self::KeyRequired => "send a CSR, or register the device with `--key-origin service`",
             Self::OtherTemplate => "have the device ask for the template that `cvm device show ID` names",
             Self::Quarantined => "`cvm device show ID` has both keys, `cvm device approve ID` decides",

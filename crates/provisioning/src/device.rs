@@ -256,6 +256,7 @@ impl Device {
             | Denial::ClaimUnknown
             | Denial::ClaimUsedUp
             | Denial::Disabled
+            | Denial::KeyInUse
             | Denial::KeyRequired
             | Denial::OtherTemplate
             | Denial::Quarantined
@@ -271,6 +272,15 @@ impl Device {
             }
             _ => counted,
         });
+    }
+
+    /// The keys that the device has or is about to have. No other device may have one of them.
+    pub fn keys(&self) -> BTreeSet<KeyFingerprint> {
+        let held = self.reservation.as_ref();
+        let left = held.and_then(|held| held.left.as_ref());
+        let credentials = self.credential.iter().chain(left).map(|credential| credential.key);
+        let superseded = self.superseded.iter().map(|superseded| superseded.key);
+        credentials.chain(superseded).chain(held.map(|held| held.key)).collect()
     }
 
     /// What names this very state of the device.

@@ -219,7 +219,7 @@ where
         if Timestamp::from(certificate.not_after()) < now {
             return Err(Unacceptable::Expired);
         }
-        if self.refused_keys.contains(certificate.key()) {
+        if self.refused_keys.contains(certificate.key()) || self.platform.has_key(certificate.key()) {
             return Err(Unacceptable::Key);
         }
         let device = self.naming.device(certificate).map_err(Unacceptable::Unnamed)?;
@@ -238,6 +238,12 @@ where
             Reserve::Held(device) => {
                 let attempts = device.reservation.as_ref().map_or(0, |reservation| reservation.attempts);
                 (device, attempts > 1)
+            }
+            Reserve::KeyInUse { owner, device } => {
+                tracing::warn!(device = %attempt.device, %owner, key = %attempt.proof.key, "the key is another device's");
+                let denial = Denial::KeyInUse;
+                self.record(origin, Some(attempt), Outcome::Refused { reason: denial.code(), advice: denial.advice() });
+                return self.refuse(denial, Some(&device), attempt).await;
             }
             Reserve::Refused(found) => match (decide(found.as_ref(), attempt), found) {
                 // The registry has it already, and the platform not yet: what is missing is done now.

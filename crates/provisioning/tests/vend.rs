@@ -223,6 +223,28 @@ async fn threat_20_a_refused_key_gets_nothing_and_asks_nobody() {
     assert_eq!(script.calls(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_08_a_key_is_one_devices() {
+    contract::a_key_is_one_devices(&MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn threat_08_a_second_device_with_a_key_gets_nothing_and_the_reason_is_kept() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    assert!(world.registry.add(&device("sn-2"), &origin()).await.unwrap());
+    let vend = world.vend(&Script::default());
+    let key = csr("sn-1");
+    let first = vend.vend(request("sn-1", 1, Some(&key), NOW)).await.unwrap();
+    world.audit.take();
+    let second = vend.vend(request("sn-2", 2, Some(&key), later(1))).await;
+    assert!(matches!(second, Err(VendError::KeyRefused)), "{second:?}");
+    assert!(world.audit.take().concat().contains("key-in-use"));
+    assert_eq!(world.stored("sn-2").await.last_refusal.unwrap().denial.code(), "key-in-use");
+    assert_eq!(world.platform.powerful(), [first.credential.certificate]);
+    assert!(vend.vend(request("sn-1", 3, Some(&key), later(2))).await.unwrap().replayed);
+    assert!(vend.vend(request("sn-2", 4, Some(&csr("sn-2")), later(3))).await.is_ok(), "with a key of its own");
+}
+
 #[tokio::test]
 async fn a_device_sets_only_the_parameters_that_it_may() {
     let mut free = device("sn-1");

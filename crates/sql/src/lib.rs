@@ -14,6 +14,7 @@ mod enrolments;
 mod error;
 mod index;
 mod jobs;
+mod keys;
 mod ledger;
 mod mysql;
 mod places;

@@ -170,6 +170,20 @@ async fn threat_06_a_renewal_at_once_never_leaves_a_device_without_a_certificate
     }
 }
 
+#[tokio::test]
+async fn threat_08_a_second_device_with_a_key_gets_nothing() {
+    let world = World::new().await;
+    world.register(KeyOrigin::Device).await;
+    assert!(world.registry.add(&device("sn-2"), &origin()).await.unwrap());
+    let key = csr(NAME);
+    let first = world.ask(request(NAME, 1, Some(&key), NOW)).await.unwrap();
+    let second = world.ask(request("sn-2", 2, Some(&key), NOW)).await;
+    assert!(matches!(second, Err(VendError::KeyRefused)), "{second:?}");
+    assert_eq!(world.registry.entries_of(&"sn-2".to_owned().try_into().unwrap()).await.unwrap(), []);
+    assert_eq!(world.powerful().await, [first.credential.certificate]);
+    assert!(world.ask(request("sn-2", 3, Some(&csr("sn-2")), NOW)).await.is_ok());
+}
+
 /// A moment after the end of a certificate that was made at the beginning.
 fn after_the_end() -> Timestamp {
     later(366 * 24 * 60 * 60)

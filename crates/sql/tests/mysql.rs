@@ -58,6 +58,12 @@ async fn threat_07_fifty_callers_at_once_get_one_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_08_a_key_is_one_devices() {
+    let server = MariaDb::start();
+    contract::a_key_is_one_devices(&server.registry(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_03_a_guesser_keeps_nobody_out() {
     let server = MariaDb::start();
     scenario::vend::a_guesser_keeps_nobody_out(server.registry(2), 2).await;

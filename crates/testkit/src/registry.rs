@@ -68,9 +68,12 @@ fn replace(devices: &mut BTreeMap<DeviceId, Device>, device: &Device, version: u
 impl Reservations for MemoryRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         let mut devices = self.devices();
+        let mut others = devices.values().filter(|other| other.id != attempt.device);
+        let owner = others.find(|other| other.keys().contains(&attempt.proof.key)).map(|owner| owner.id.clone());
         let Some(device) = devices.get_mut(&attempt.device) else { return Ok(Reserve::Refused(None)) };
-        Ok(match device.decide(attempt) {
-            Decision::Provision => {
+        Ok(match (device.decide(attempt), owner) {
+            (Decision::Provision, Some(owner)) => Reserve::KeyInUse { owner, device: device.clone() },
+            (Decision::Provision, None) => {
                 let before = device.clone();
                 device.reserve(attempt);
                 self.tell(Some(before), Some(device.clone()), &attempt.origin);

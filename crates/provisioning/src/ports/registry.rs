@@ -15,7 +15,8 @@ use crate::{
 /// Each method that changes something is one conditional write with the effect of the [`Device`] method of the same name.
 pub trait Reservations: Send + Sync {
     /// Reserves the device for this attempt where [`Device::decide`] says
-    /// [`Decision::Provision`](crate::Decision::Provision), and changes nothing where it says anything else.
+    /// [`Decision::Provision`](crate::Decision::Provision) and no other device [has](Device::keys) the key of the attempt.
+    /// In any other case nothing is changed.
     fn reserve(&self, attempt: &Attempt) -> impl Future<Output = Result<Reserve, RegistryError>> + Send;
 
     /// Ends a reservation with success.
@@ -63,6 +64,13 @@ pub trait Reservations: Send + Sync {
 pub enum Reserve {
     /// The device as it is now, reserved for the attempt.
     Held(Device),
+    /// Nothing was changed: another device has the key.
+    KeyInUse {
+        /// The device that has it.
+        owner: DeviceId,
+        /// The device as it was found.
+        device: Device,
+    },
     /// The device as it was found, unchanged; `None` where there is no such device.
     Refused(Option<Device>),
 }

@@ -270,7 +270,7 @@ impl Cases {
 }
 
 /// What `attempt` would be given.
-async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::Csr) -> Credential {
+pub(super) async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::Csr) -> Credential {
     let resources = templates().evaluate(device, &BTreeMap::new()).expect("the template fits");
     let issued = MemoryPlatform::default().issue(csr).await.expect("the platform in memory issues");
     Credential::new(&issued, attempt, &resources)

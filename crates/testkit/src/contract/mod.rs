@@ -18,7 +18,7 @@ mod trail;
 
 pub use self::jobs::{job_store, objects};
 pub use self::ledger::ledger;
-pub use self::reservations::{fifty_reservations_at_once, one_reservation_by_many_servers};
+pub use self::reservations::{a_key_is_one_devices, fifty_reservations_at_once, one_reservation_by_many_servers};
 pub use self::trail::audit_trail;
 
 const LEAF: &[u8] = b"a factory certificate";
