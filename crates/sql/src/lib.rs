@@ -8,6 +8,7 @@ mod audit_trail;
 mod claims;
 mod connection;
 mod decisions;
+mod decoy;
 mod device_store;
 mod devices;
 mod enrolments;

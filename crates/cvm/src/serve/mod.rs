@@ -22,6 +22,7 @@ mod client_certificates;
 mod connections;
 mod decisions;
 mod enforcement;
+mod equal_refusals;
 mod error;
 mod jobs;
 mod listener;
