@@ -37,7 +37,6 @@ pub trait Enrolments: Send + Sync {
 
 /// What became of an enrolment.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "an attempt has one of them")]
 pub enum Enrol {
     /// The certificate is the device's.
     Done,
