@@ -5,11 +5,14 @@ import os
 import signal
 import sqlite3
 import subprocess
+from pathlib import Path
 
 from local_aws import free_port
 from mqtt_device import CERTIFICATE
 from server import Server, openssl, start
-from stack import CVM
+from stack import CVM, until
+
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
 def test_what_is_said_at_the_first_start_can_be_pasted(tmp_path):
@@ -163,6 +166,78 @@ def test_what_is_asked_without_need_of_a_token(server: Server):
     assert lists.count("BEGIN X509 CRL") == 2 and lists == server.crl.read_text()
     refused = server.ask("POST", "/v1/certificates", {"deviceId": "sn-1"}, token="")
     assert (refused.status, refused.headers["content-type"]) == (403, "application/problem+json")
+
+
+def test_threat_08_two_devices_do_not_have_one_key(server: Server, tmp_path):
+    key = tmp_path / "shared.key"
+    openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", key)
+    csr = openssl("req", "-new", "-key", key, "-subj", "/")
+    tokens = {device: server.register(device).read_text() for device in ["sn-0001", "sn-0002"]}
+
+    def ask(device: str):
+        return server.ask("POST", "/v1/certificates", {"deviceId": device, "csr": csr}, token=tokens[device])
+
+    assert ask("sn-0001").status == 201
+    refused = ask("sn-0002")
+    assert (refused.status, refused.json["code"]) == (400, "key-refused")
+    told = lambda: server.ask("GET", "/devices/sn-0002").json["cvm"]
+    until(lambda: (told()["lastRefusal"] or {}).get("reason") == "key-in-use", "a reason")
+    assert told()["state"] == "registered"
+    assert ask("sn-0001").status == 200
+    etag = server.ask("GET", "/devices/sn-0001").headers["etag"]
+    assert server.ask("DELETE", "/devices/sn-0001", if_match=etag).status == 204
+    assert ask("sn-0002").status == 201, "the other device is gone"
+
+
+def test_threat_23_no_device_has_the_key_of_a_ca(server: Server):
+    token = server.register("sn-0001").read_text()
+    for name in ["root", "issuing"]:
+        csr = openssl("req", "-new", "-key", server.data / "ca" / f"{name}.key", "-subj", "/")
+        refused = server.ask("POST", "/v1/certificates", {"deviceId": "sn-0001", "csr": csr}, token=token)
+        assert (refused.status, refused.json["code"]) == (400, "key-refused"), name
+
+
+def test_a_device_that_was_off_for_long_comes_back(tmp_path):
+    """The clock of the server is put forward (Debian: libfaketime): certificates last an hour, and so does their grace."""
+    assert FAKETIME, "libfaketime is missing: apt-get install libfaketime"
+    server = start(tmp_path / "data", tmp_path, "--validity", "1h")
+    devices = {}
+    for device in ["by-token", "by-certificate", "too-late"]:
+        token = server.register(device)
+        devices[device] = (server.vend(device, token), token.read_text())
+    assert server.end() == 0
+
+    def ask(server: Server, device: str, *options: object) -> tuple[int, str]:
+        """The status and the certificate; the certificate of the server is one of its own time."""
+        folder = devices[device][0]
+        csr = openssl("req", "-new", "-key", folder / PRIVATE_KEY, "-subj", "/")
+        body = json.dumps({"deviceId": device, "csr": csr})
+        typed = ["-H", "Content-Type: application/json", "-H", "Accept: application/x-pem-file", "-d", body]
+        command = ["curl", "-sk", "-w", "%{stderr}%{http_code}", *typed, *options, f"{server.url}/v1/certificates"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return int(done.stderr), done.stdout
+
+    def at(minutes: int) -> Server:
+        variables = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": f"+{minutes}m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        return start(tmp_path / "data", tmp_path, "--validity", "1h", **variables)
+
+    for minutes, expected in [(90, 201), (180, 403)]:
+        server = at(minutes)
+        try:
+            device = "by-certificate" if expected == 201 else "too-late"
+            certificate = devices[device][0] / CERTIFICATE
+            status, answer = ask(server, device, "--cert", certificate, "--key", certificate.parent / PRIVATE_KEY)
+            assert status == expected, answer
+            if expected == 201:
+                assert answer not in certificate.read_text()
+                continue
+            folder, token = devices["by-token"]
+            bearer = ["-H", f"Authorization: Bearer {token}"]
+            renewed, again = ask(server, "by-token", *bearer), ask(server, "by-token", *bearer)
+            assert (renewed[0], again) == (201, (200, renewed[1]))
+            assert renewed[1] not in (folder / CERTIFICATE).read_text()
+        finally:
+            assert server.end() == 0
 
 
 def test_with_a_ca_of_its_own_there_are_no_claims(server: Server):

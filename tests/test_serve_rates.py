@@ -1,8 +1,10 @@
 """How much may be asked of the server, from where, and by whom."""
 
 from contextlib import contextmanager
+from pathlib import Path
 
-from server import Server, start
+from server import Server, openssl, start
+from stack import until
 
 
 @contextmanager
@@ -47,13 +49,44 @@ def test_threat_27_a_trusted_proxy_says_who_asks(tmp_path):
         assert [ask(f"2001:db8::{number}").status for number in range(1, 4)] == [200, 200, 429], "a site is one source"
 
 
+def signing_request(folder: Path) -> str:
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/"]
+    return openssl("req", "-new", *curve, "-keyout", folder / "asked.key")
+
+
 def test_one_device_does_not_ask_all_the_time(tmp_path):
     with serving(tmp_path, "--rate-per-device", "2/h") as server:
-        server.vend("sn-0001", server.register("sn-0001"))
-        asked = [server.ask("POST", "/v1/certificates", {"deviceId": "sn-0001"}, token="") for _ in range(2)]
-        assert asked[0].status == 403 and is_told_to_wait(asked[1])
+        token, csr = server.register("sn-0001").read_text(), signing_request(tmp_path)
+        ask = lambda: server.ask("POST", "/v1/certificates", {"deviceId": "sn-0001", "csr": csr}, token=token)
+        asked = [ask() for _ in range(3)]
+        assert [answer.status for answer in asked[:2]] == [201, 200] and is_told_to_wait(asked[2])
         server.vend("sn-0002", server.register("sn-0002"))
-        assert len(server.ask("GET", "/audit?device=sn-0001").json) == 3, "what is not asked is not written down"
+
+
+def test_threat_03_a_guesser_keeps_no_device_out(tmp_path):
+    with serving(tmp_path, "--rate-per-device", "5/h") as server:
+        token, csr = server.register("sn-0001").read_text(), signing_request(tmp_path)
+        device = lambda: server.ask("GET", "/devices/sn-0001")
+        registered = device().headers["etag"]
+
+        def ask(token: str):
+            return server.ask("POST", "/v1/certificates", {"deviceId": "sn-0001", "csr": csr}, token=token)
+
+        guesses = [ask(f"a-guess-0123456789-0123456789-{number}") for number in range(40)]
+        assert [answer.status for answer in guesses[:5]] == [403] * 5
+        assert all(is_told_to_wait(answer) for answer in guesses[5:]), "the guesser has to wait"
+        until(lambda: device().json["cvm"]["wrongProofs"]["count"] == 40, "a count of the guesses")
+        assert device().headers["etag"] == registered
+        entries = server.ask("GET", "/audit?device=sn-0001").json
+        assert [(entry["action"], entry["count"]) for entry in entries] == [("refused", 1), ("created", 1)]
+        held = server.ask("PUT", "/devices/sn-0001", {"statusReason": "x"}, if_match=registered)
+        assert held.status == 200, "an operator's change does not fail because somebody guesses"
+
+        first = ask(token)
+        assert first.status == 201, "and from the guesser's own address"
+        again = [ask("a-guess-0123456789-0123456789-x"), ask(token)]
+        assert is_told_to_wait(again[0])
+        assert (again[1].status, again[1].json["certificatePem"]) == (200, first.json["certificatePem"])
 
 
 def test_a_wrong_operators_token_costs_more_than_a_request(tmp_path):

@@ -126,7 +126,7 @@ impl<S: Signer> Authority<S> {
     }
 
     /// Whether this is the key of the CA, or of one above it.
-    pub(crate) fn has_key(&self, key: &KeyFingerprint) -> bool {
+    pub fn has_key(&self, key: &KeyFingerprint) -> bool {
         self.certificate.key() == key || self.above.iter().any(|certificate| certificate.key() == key)
     }
 

@@ -2,8 +2,8 @@
 
 use cvm_provisioning::{
     Certificate, CertificateAuthority, CertificateId, CertificateLedger, Certificates, Csr, Departures, DeviceId,
-    IssuedCertificate, LedgerEntry, Platform, PlatformError, PolicyName, RegisteredCertificate, RegistryError,
-    Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
+    IssuedCertificate, KeyFingerprint, LedgerEntry, Platform, PlatformError, PolicyName, RegisteredCertificate,
+    RegistryError, Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
 
 use crate::{Profile, SharedAuthorities, Signer};
@@ -59,6 +59,10 @@ impl<S: Signer, L: Send + Sync> CertificateAuthority for OwnPlatform<S, L> {
         };
         Ok((IssuedCertificate { name: certificate.id().to_string(), certificate }, entry))
     }
+
+    fn has_key(&self, key: &KeyFingerprint) -> bool {
+        self.authorities.load().iter().any(|authority| authority.has_key(key))
+    }
 }
 
 impl<S: Signer, L: CertificateLedger> Platform for OwnPlatform<S, L> {
@@ -66,6 +70,10 @@ impl<S: Signer, L: CertificateLedger> Platform for OwnPlatform<S, L> {
         let (issued, entry) = self.certify(csr, thing).await?;
         self.ledger.enter(&entry).await.map_err(unavailable(ISSUE))?;
         Ok(issued)
+    }
+
+    fn has_key(&self, key: &KeyFingerprint) -> bool {
+        CertificateAuthority::has_key(self, key)
     }
 
     async fn ensure_thing(&self, _: &Thing) -> Result<(), PlatformError> {

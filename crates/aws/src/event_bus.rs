@@ -53,6 +53,8 @@ struct Detail<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     changed: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     door: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
@@ -138,6 +140,7 @@ impl<'a> From<&'a AuditEntry> for Detail<'a> {
             certificate_id: entry.certificate.map(|certificate| certificate.to_string()),
             thing_name: entry.thing.as_ref().map(|thing| thing.as_str()),
             changed: &entry.changed,
+            count: Some(entry.count).filter(|count| *count > 1),
             door: entry.door.as_deref(),
             request_id: entry.request_id.as_deref(),
             actor: entry.actor.as_deref(),

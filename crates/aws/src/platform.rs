@@ -9,8 +9,8 @@ use aws_sdk_iot::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iot::operation::create_thing::CreateThingError;
 use aws_sdk_iot::types::{AttributePayload, CertificateStatus, ThingPrincipalType as AwsPrincipalType};
 use cvm_provisioning::{
-    Certificate, Csr, IssuedCertificate, Override, Platform, PlatformError, PolicyName, RegisteredCertificate,
-    Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType,
+    Certificate, Csr, IssuedCertificate, KeyFingerprint, Override, Platform, PlatformError, PolicyName,
+    RegisteredCertificate, Standing, Thing, ThingGroupName, ThingName, ThingPrincipalType,
 };
 
 use crate::OwnCa;
@@ -124,6 +124,10 @@ impl Platform for AwsIot {
 
     fn prepares(&self) -> bool {
         self.own_ca.is_some()
+    }
+
+    fn has_key(&self, key: &KeyFingerprint) -> bool {
+        self.own_ca.as_ref().is_some_and(|own_ca| own_ca.authority.has_key(key))
     }
 
     async fn prepare(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {

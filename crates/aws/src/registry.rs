@@ -47,7 +47,6 @@ impl DynamoDbRegistry {
             .key(TABLE_KEY, text(id))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":one", number(1))
     }
 }
 
@@ -63,7 +62,7 @@ impl Reservations for DynamoDbRegistry {
             })
             .set("attempts = if_not_exists(attempts, :zero) + :one")
             .set("unsettledSince = if_not_exists(unsettledSince, :now)")
-            .set("version = version + :one, updatedAt = :now, changedBy = :by")
+            .set("updatedAt = :now, changedBy = :by")
             .value(":by", changed_by(origin))
             .value(":enabled", text(ENABLED))
             .value(":key", text(proof.key))
@@ -121,9 +120,11 @@ impl Reservations for DynamoDbRegistry {
             }
             _ => change = change.remove("reservedCertificate, reservedWith"),
         }
-        let mut unblocked = "";
+        if proof.certificate.is_none() {
+            states.push(if_provisioned("credential.#key = :key AND credential.notAfter < :now"));
+            change = change.name("#key", "key");
+        }
         if let Some(shown) = &proof.shown {
-            unblocked = " OR credential.certificateId = :shown OR attribute_exists(superseded.#shown)";
             proofs.push("credential.certificateId = :shown OR attribute_exists(superseded.#shown)");
             let another = "credential.#key <> :key AND (credential.certificateId = :shown OR \
                            attribute_exists(superseded.#shown))";
@@ -149,12 +150,8 @@ impl Reservations for DynamoDbRegistry {
             change =
                 change.value(":true", AttributeValue::Bool(true)).value(":reissuable", number(now.seconds() - window));
         }
-        let condition = format!(
-            "#status = :enabled AND (attribute_not_exists(blockedUntil) OR blockedUntil <= :now{unblocked}) AND ({}) AND \
-             ({}){origin}",
-            proofs.join(" OR "),
-            states.join(" OR ")
-        );
+        let condition =
+            format!("#status = :enabled AND ({}) AND ({}){origin}", proofs.join(" OR "), states.join(" OR "));
         let update = change.name("#status", "status").and(" ADD attemptedKeys :keys");
         match update.return_values(ReturnValue::AllNew).condition_expression(condition).send().await {
             Ok(output) => Ok(Reserve::Held(item::from_item(output.attributes.unwrap_or_default())?)),
@@ -179,10 +176,9 @@ impl Reservations for DynamoDbRegistry {
     ) -> Result<Result<(), ReservationLost>, RegistryError> {
         let result = Change::of(self.update(&attempt.device))
             .set("#state = :provisioned, wrongProofs = :zero")
-            .set("version = version + :one, updatedAt = :now, changedBy = :by")
+            .set("updatedAt = :now, changedBy = :by")
             .value(":by", changed_by(&attempt.origin))
             .remove(RESERVATION)
-            .remove("blockedUntil")
             .credential(credential)
             .superseded(&beside.superseded)
             .settled(beside.remains)
@@ -209,7 +205,7 @@ impl Reservations for DynamoDbRegistry {
 
     async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
         let mut change = Change::of(self.update(&attempt.device))
-            .set("version = version + :one, updatedAt = :now, changedBy = :by")
+            .set("updatedAt = :now, changedBy = :by")
             .value(":by", changed_by(&attempt.origin))
             .value(":now", seconds(attempt.now))
             .value(":owner", text(attempt.id))
@@ -236,28 +232,34 @@ impl Reservations for DynamoDbRegistry {
     }
 
     async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
-        let mut set = "SET refusedFor = :reason, refusedKey = :key, refusedAt = :at, version = version + :one, \
-                       updatedAt = :at, changedBy = :by"
-            .to_owned();
+        let mut set = "SET refusedFor = :reason, refusedKey = :key, refusedAt = :at, changedBy = :by".to_owned();
         let mut condition = "attribute_exists(deviceId) AND #state <> :quarantined";
         let mut update =
             self.update(device).expression_attribute_values(":quarantined", text(State::Quarantined.name()));
+        if !refusal.noted || matches!(refusal.denial, Denial::Cloned | Denial::WrongProof) {
+            update = update.expression_attribute_values(":one", number(1));
+        }
         match refusal.denial {
             Denial::WrongProof => {
                 set.push_str(", wrongProofs = wrongProofs + :one");
-                if let Some(end) = refusal.blocked_until {
-                    set.push_str(", blockedUntil = :end");
-                    update = update.expression_attribute_values(":end", seconds(end));
-                }
             }
             Denial::Cloned => {
-                set.push_str(", #state = :quarantined");
+                set.push_str(", #state = :quarantined, version = version + :one, updatedAt = :at");
                 condition = "#state = :provisioned AND credential.#key <> :key";
                 update = update
                     .expression_attribute_names("#key", "key")
                     .expression_attribute_values(":provisioned", text(State::Provisioned.name()));
             }
             _ => {}
+        }
+        if refusal.noted {
+            set.push_str(", refusedNotedAt = :at REMOVE refusedSinceNoted");
+        } else {
+            set.push_str(
+                ", refusedNotedAt = if_not_exists(refusedNotedAt, :at), \
+                 refusedSinceNoted = if_not_exists(refusedSinceNoted, :zero) + :one",
+            );
+            update = update.expression_attribute_values(":zero", number(0));
         }
         let result = update
             .update_expression(set)
@@ -283,8 +285,9 @@ struct Change {
 }
 
 impl Change {
-    const fn of(update: UpdateItemFluentBuilder) -> Self {
-        Self { set: Vec::new(), remove: Vec::new(), update }
+    /// A change that moves the version.
+    fn of(update: UpdateItemFluentBuilder) -> Self {
+        Self { set: vec!["version = version + :one"], remove: Vec::new(), update }.value(":one", number(1))
     }
 
     fn set(mut self, assignments: &'static str) -> Self {

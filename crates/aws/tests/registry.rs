@@ -54,6 +54,15 @@ async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certific
     Box::pin(scenario::renewal::a_renewal_that_died_leaves_what_was(|| registry.clone())).await;
     Box::pin(scenario::renewal::the_same_key_gets_another_certificate_only_when_it_is_time(registry.clone())).await;
     Box::pin(scenario::renewal::an_operators_renewal_leaves_no_gap(|| registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_is_renewed_and_never_given_again(|| registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_lets_no_clone_in(registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_proves_its_device_within_its_grace(|| registry.clone())).await;
+}
+
+#[tokio::test]
+async fn threat_03_a_guesser_keeps_nobody_out() {
+    let database = LocalDynamoDb::start().await;
+    scenario::vend::a_guesser_keeps_nobody_out(database.registry("guessed").await, 2).await;
 }
 
 #[tokio::test]

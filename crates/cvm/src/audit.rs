@@ -308,6 +308,7 @@ fn row(entry: &AuditEntry) -> [String; 7] {
     let or_dash = |text: Option<&str>| printable(text.unwrap_or("-")).replace('\n', " ");
     let device = entry.module.as_ref().map(|module| format!("{}/{module}", entry.device));
     let why = entry.reason.clone().or_else(|| (!entry.changed.is_empty()).then(|| entry.changed.join(", ")));
+    let why = why.map(|why| if entry.count > 1 { format!("{why}, {} times", entry.count) } else { why });
     [
         entry.at.to_string(),
         device.unwrap_or_else(|| entry.device.to_string()),

@@ -55,10 +55,11 @@ impl Database {
 
     /// Opens it, and brings its schema up to date.
     pub(crate) fn open(&self, folder: &Path) -> Result<SqlRegistry, OpenError> {
-        match self {
+        let registry = match self {
             Self::MySql { address, .. } => SqlRegistry::on_mysql(address.as_str()),
             Self::Sqlite => SqlRegistry::in_folder(folder),
-        }
+        };
+        registry.map(SqlRegistry::counting_later)
     }
 
     /// The same to be looked into alone, whoever works on it.

@@ -56,7 +56,6 @@ struct Fleet {
     certificates_never_used: u64,
     stale_reservations: u64,
     unsettled: u64,
-    blocked: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     recently: Option<Recently>,
 }
@@ -139,7 +138,6 @@ impl Fleet {
         let enabled = device.status == "enabled";
         self.enabled += u64::from(enabled);
         self.disabled += u64::from(!enabled);
-        self.blocked += u64::from(told.wrong_proofs.blocked_until.is_some_and(|end| now < end.0));
         let reservation = told.reservation.as_ref();
         self.stale_reservations += u64::from(reservation.is_some_and(|held| held.expires_at.0 <= now));
         self.unsettled += u64::from(told.unsettled_since.is_some());
@@ -168,7 +166,6 @@ impl Fleet {
         facts.add("stale", format_args!("{} reservations that nobody came back for", self.stale_reservations));
         let more = if self.unsettled == u64::from(UNSETTLED) { "+" } else { "" };
         facts.add("unsettled", format_args!("{}{more} devices that the reconciler will look at", self.unsettled));
-        facts.add("blocked", format_args!("{} devices, for wrong proofs", self.blocked));
         if let Some(recently) = &self.recently {
             facts.add("last hour", format_args!("{} provisioned", recently.provisioned_last_hour));
             facts.add("last day", format_args!("{} provisioned", recently.provisioned_last_day));
@@ -195,7 +192,7 @@ impl Recently {
                     recently.provisioned_last_hour += u64::from(now.before(HOUR) <= entry.at);
                 } else if is(NoticeKind::Refused) || is(NoticeKind::Quarantined) {
                     let reason = entry.reason.clone().unwrap_or_default();
-                    *recently.refused_last_day.entry(reason).or_default() += 1;
+                    *recently.refused_last_day.entry(reason).or_default() += u64::from(entry.count);
                 }
             }
             seen += page.entries.len();

@@ -9,7 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use cvm_provisioning::{AttemptId, Certificate, DeviceId, Origin, Timestamp};
+use cvm_provisioning::{AttemptId, Certificate, DeviceId, Origin, Timestamp, VendError};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::Problem;
@@ -31,16 +31,53 @@ pub struct Caller {
 #[derive(Clone, Debug)]
 pub struct ClientCertificate(pub Arc<Certificate>);
 
-/// How often one device may ask: a request extension, asked as soon as it is known which device it is and before anything
-/// is done for it. Its error is how long the device has to wait.
+/// How often one device may ask; a request extension.
 #[derive(Clone)]
-#[expect(clippy::type_complexity, reason = "it is one function, and a name for its type would say no more")]
-pub struct Pace(pub Arc<dyn Fn(&DeviceId) -> Result<(), Duration> + Send + Sync>);
+pub struct Pace(pub Arc<dyn DeviceRates>);
+
+/// Rate limits by device. Only a device with the right proof uses up what the device may ask, so that others cannot keep
+/// it out; whoever has a wrong proof uses up what their source may ask for this device.
+pub trait DeviceRates: Send + Sync {
+    /// Looks whether the device may ask, before anything is done for it.
+    ///
+    /// # Errors
+    ///
+    /// The time to wait.
+    fn admit(&self, device: &DeviceId) -> Result<(), Duration>;
+
+    /// Counts a request that the device has proved to be its own.
+    fn proved(&self, device: &DeviceId);
+
+    /// Counts a request that was refused.
+    ///
+    /// # Errors
+    ///
+    /// The time to wait; the caller is told this instead of the refusal.
+    fn refused(&self, device: &DeviceId) -> Result<(), Duration>;
+}
 
 impl Pace {
     /// Whether the device may ask now, as far as that is counted.
     pub(crate) fn allows(pace: Option<&Self>, device: &DeviceId) -> Result<(), Problem> {
-        pace.map_or(Ok(()), |Self(pace)| pace(device)).map_err(Problem::too_often)
+        pace.map_or(Ok(()), |Self(rates)| rates.admit(device)).map_err(Problem::too_often)
+    }
+
+    /// Counts what became of a request.
+    pub(crate) fn count<T>(
+        pace: Option<&Self>,
+        device: &DeviceId,
+        answer: &Result<T, VendError>,
+    ) -> Result<(), Problem> {
+        let Some(Self(rates)) = pace else { return Ok(()) };
+        match answer {
+            Ok(_) | Err(VendError::InProgress { .. } | VendError::Parameters(_)) => rates.proved(device),
+            Err(VendError::Refused | VendError::KeyRefused) => {
+                rates.refused(device).map_err(Problem::too_often)?;
+            }
+            // What failed says nothing of who asked.
+            Err(_) => {}
+        }
+        Ok(())
     }
 }
 

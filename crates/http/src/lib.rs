@@ -16,7 +16,7 @@ mod vend_error;
 pub use answer::{DeviceChain, Endpoint, Handout, InvalidEndpoint, InvalidRootCa, RootCa};
 pub use claim::claim_router;
 pub use device::device_router;
-pub use door::{Caller, ClientCertificate, Clock, Pace};
+pub use door::{Caller, ClientCertificate, Clock, DeviceRates, Pace};
 pub use est::{Est, EstLabel, InvalidEstLabel, est_router, parse as parse_est};
 pub use problem::Problem;
 pub use registry::{Jobs, Operator, Registry, jobs_elsewhere, registry_router};

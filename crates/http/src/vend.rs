@@ -67,7 +67,9 @@ impl<V: Vending> Door<V> {
         let now = (self.clock)();
         let shown = extensions.get().map(|ClientCertificate(certificate)| Arc::clone(certificate));
         let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
-        match self.vend.vend(request).await {
+        let answered = self.vend.vend(request).await;
+        Pace::count(extensions.get(), &device, &answered)?;
+        match answered {
             Ok(vended) => self.handout.answer(&device, &vended, answer),
             Err(error) => Err(Problem::of_vend(&error, attempt, now)),
         }

@@ -22,10 +22,17 @@ pub struct AuditDocument<'a> {
     certificate_id: Option<CertificateId>,
     thing_name: Option<Cow<'a, str>>,
     changed: Cow<'a, [String]>,
+    #[serde(default = "once")]
+    count: u32,
     door: Option<Cow<'a, str>>,
     request_id: Option<Cow<'a, str>>,
     source: Option<Cow<'a, str>>,
     actor: Option<Cow<'a, str>>,
+}
+
+/// A server of an earlier version does not count.
+const fn once() -> u32 {
+    1
 }
 
 impl<'a> From<&'a AuditEntry> for AuditDocument<'a> {
@@ -43,6 +50,7 @@ impl<'a> From<&'a AuditEntry> for AuditDocument<'a> {
             certificate_id: entry.certificate,
             thing_name: entry.thing.as_ref().map(|thing| Cow::Borrowed(thing.as_str())),
             changed: Cow::Borrowed(&entry.changed),
+            count: entry.count,
             door: text(&entry.door),
             request_id: text(&entry.request_id),
             source: text(&entry.source),
@@ -67,6 +75,7 @@ impl AuditDocument<'_> {
             certificate: self.certificate_id,
             thing: self.thing_name.map(|name| ThingName::try_from(name.into_owned())).transpose().ok()?,
             changed: self.changed.into_owned(),
+            count: self.count,
             door: text(self.door),
             request_id: text(self.request_id),
             source: text(self.source),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cvm_provisioning::{
     Attestation, CertificateId, Credential, Device, DeviceId, ETag, KeyFingerprint, LastRefusal, Presence, Reservation,
-    Superseded, TrustedUserClaim, WrongProofs,
+    Superseded, TrustedUserClaim,
 };
 use serde::{Deserialize, Serialize};
 
@@ -131,13 +131,12 @@ pub struct RefusalTold {
     pub at: Moment,
 }
 
-/// Wrong proofs, and the delay they earned.
+/// Wrong proofs.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is that of the wrong proofs")]
 pub struct WrongProofsTold {
     pub count: u32,
-    pub blocked_until: Option<Moment>,
 }
 
 impl DeviceDocument {
@@ -193,7 +192,7 @@ impl From<&Device> for DeviceTold {
             enrolled_with: shared.into_iter().flatten().next().map(|group| group.to_string()),
             unsettled_since: device.unsettled.as_ref().map(|unsettled| unsettled.since.into()),
             last_refusal: device.last_refusal.as_ref().map(RefusalTold::from),
-            wrong_proofs: WrongProofsTold::from(device.wrong_proofs),
+            wrong_proofs: WrongProofsTold { count: device.wrong_proofs },
             version: device.version,
             created_at: device.created_at.into(),
             updated_at: device.updated_at.into(),
@@ -259,12 +258,6 @@ impl From<&LastRefusal> for RefusalTold {
             key: refusal.key,
             at: refusal.at.into(),
         }
-    }
-}
-
-impl From<WrongProofs> for WrongProofsTold {
-    fn from(wrong: WrongProofs) -> Self {
-        Self { count: wrong.count, blocked_until: wrong.blocked_until.map(Moment) }
     }
 }
 

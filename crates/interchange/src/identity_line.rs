@@ -384,7 +384,7 @@ mod tests {
         let key = *csr("sn-1").key().fingerprint();
         let module = Module::new(GenerationId::new(3), device.attestation.clone(), later(6));
         device.put_module("camera".parse().unwrap(), module, later(6));
-        device.last_refusal = Some(LastRefusal { denial: Denial::Cloned, key, at: later(7) });
+        device.last_refusal = Some(LastRefusal::new(Denial::Cloned, key, later(7)));
         device.unsettled = Some(Unsettled { since: later(7), keys: [key].into() });
         device.state = State::Quarantined;
         let json = serde_json::to_string(&IdentityLine::of(&device, true)).unwrap();

@@ -264,9 +264,8 @@ impl ModuleDocument {
 
 impl RefusalDocument {
     fn refusal(&self) -> Result<LastRefusal, InvalidRestore> {
-        let denial = Denial::ALL.into_iter().find(|denial| denial.code() == self.reason);
-        let denial = denial.ok_or(InvalidRestore { field: "lastRefusal.reason" })?;
-        Ok(LastRefusal { denial, key: self.key, at: self.at })
+        let denial = Denial::from_code(&self.reason).ok_or(InvalidRestore { field: "lastRefusal.reason" })?;
+        Ok(LastRefusal::new(denial, self.key, self.at))
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::error::Unspecified;
@@ -135,11 +136,17 @@ pub struct ShownCertificate {
 }
 
 impl ShownCertificate {
-    /// What `certificate` proves at this moment; nothing before and after its validity.
+    /// The longest time after its end in which a certificate renews its device.
+    pub const MAX_GRACE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+    /// What `certificate` proves at this time: from the beginning of its validity until its grace is over, which lasts
+    /// as long as the certificate was valid, and at most [`MAX_GRACE`](Self::MAX_GRACE).
     pub fn of(certificate: &Certificate, now: Timestamp) -> Option<Self> {
         let (begin, end) = (Timestamp::from(certificate.not_before()), Timestamp::from(certificate.not_after()));
-        let renewable_from = begin.after(begin.until(end) / 2);
-        (begin <= now && now <= end).then(|| Self { id: *certificate.id(), renewable: renewable_from <= now })
+        let validity = begin.until(end);
+        let renewable_from = begin.after(validity / 2);
+        let counts = begin <= now && now <= end.after(validity.min(Self::MAX_GRACE));
+        counts.then(|| Self { id: *certificate.id(), renewable: renewable_from <= now })
     }
 }
 

@@ -223,7 +223,7 @@ where
             // The device itself, with a certificate that it has asked twice for.
             Outcome::Removed { certificate: &connection.certificate }
         } else {
-            let refusal = Refusal { denial: Denial::Cloned, key, at: connection.at, blocked_until: None };
+            let refusal = Refusal { denial: Denial::Cloned, key, at: connection.at, noted: true };
             self.registry.refuse(&device.id, &refusal, &connection.origin).await?;
             Outcome::Quarantined {
                 certificate: kept.map(|credential| &credential.certificate),

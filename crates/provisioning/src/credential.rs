@@ -45,6 +45,11 @@ impl Credential {
         }
     }
 
+    /// Whether the certificate has expired.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.not_after < now
+    }
+
     /// What is kept of a certificate that the platform made or registered without us.
     pub fn of(issued: &IssuedCertificate, thing: ThingName, now: Timestamp) -> Self {
         let IssuedCertificate { name, certificate } = issued;

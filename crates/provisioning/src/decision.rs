@@ -26,8 +26,6 @@ pub enum Decision {
 /// Why an attempt is refused. The caller is never told; the audit record is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Denial {
-    /// Too many wrong proofs came of late; this one was not looked at.
-    Blocked,
     /// The claim has expired.
     ClaimExpired,
     /// The claim was made out for another device.
@@ -42,6 +40,8 @@ pub enum Denial {
     Cloned,
     /// An operator disabled the device.
     Disabled,
+    /// Another device has the key.
+    KeyInUse,
     /// The device asked us to make its key, which its registry item does not allow.
     KeyRequired,
     /// The registry item asks for another provisioning template.
@@ -59,7 +59,6 @@ pub enum Denial {
 impl Denial {
     /// Every denial there is.
     pub const ALL: [Self; 14] = [
-        Self::Blocked,
         Self::ClaimExpired,
         Self::ClaimForAnother,
         Self::ClaimRevoked,
@@ -67,6 +66,7 @@ impl Denial {
         Self::ClaimUsedUp,
         Self::Cloned,
         Self::Disabled,
+        Self::KeyInUse,
         Self::KeyRequired,
         Self::OtherTemplate,
         Self::Quarantined,
@@ -77,13 +77,16 @@ impl Denial {
 
     /// The denial of this code.
     pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|denial| denial.code() == code)
+        match code {
+            // Up to version 0.1 a device with too many wrong proofs was blocked for some minutes.
+            "blocked" => Some(Self::WrongProof),
+            code => Self::ALL.into_iter().find(|denial| denial.code() == code),
+        }
     }
 
     /// The stable word for it in audit records.
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Blocked => "blocked",
             Self::ClaimExpired => "claim-expired",
             Self::ClaimForAnother => "claim-for-another-device",
             Self::ClaimRevoked => "claim-revoked",
@@ -91,6 +94,7 @@ impl Denial {
             Self::ClaimUsedUp => "claim-used-up",
             Self::Cloned => "cloned",
             Self::Disabled => "disabled",
+            Self::KeyInUse => "key-in-use",
             Self::KeyRequired => "key-required",
             Self::OtherTemplate => "other-template",
             Self::Quarantined => "quarantined",
@@ -103,7 +107,6 @@ impl Denial {
     /// What the operator who reads the audit record can do next.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::Blocked => "wait for the delay to end, or `cvm device enable ID` to end it now",
             Self::ClaimExpired => "ask for a new claim, or `cvm claim add` another certificate",
             Self::ClaimForAnother => "ask for a claim for this device",
             Self::ClaimRevoked => "`cvm claim report ID` lists what was provisioned with it; do not admit it again",
@@ -113,6 +116,7 @@ impl Denial {
             }
             Self::Cloned => "find out which key is the device's, then `cvm device approve ID` or `approve ID --keep`",
             Self::Disabled => "`cvm device enable ID` lets it in",
+            Self::KeyInUse => "have the device make a key of its own; if it is the other device, delete that one first",
             Self::KeyRequired => "send a CSR, or register the device with `--key-origin service`",
             Self::OtherTemplate => "have the device ask for the template that `cvm device show ID` names",
             Self::Quarantined => "`cvm device show ID` has both keys, `cvm device approve ID` decides",
@@ -133,11 +137,8 @@ impl Device {
         if !self.status.enabled {
             return Decision::Deny(Denial::Disabled);
         }
-        // Whoever holds the key of the device's own certificate is the device, whatever others have tried.
+        // Whoever holds the key of the device's own certificate is the device.
         let shown = proof.shown.filter(|shown| self.holds(&shown.id));
-        if shown.is_none() && self.wrong_proofs.block(*now) {
-            return Decision::Deny(Denial::Blocked);
-        }
         if shown.is_none() && !self.attestation.accepts(proof, *now) {
             return Decision::Deny(Denial::WrongProof);
         }
@@ -161,9 +162,11 @@ impl Device {
     fn decide_from(&self, state: State, proof: &Proof, now: Timestamp, is_shown: bool) -> Decision {
         match (state, &self.credential) {
             (State::Registered | State::Reserved, _) => Decision::Provision,
-            // The same key in another certificate is the same device, whose earlier answer was lost.
+            // The same key in another certificate is the same device, whose earlier answer was lost. The same key after
+            // the end of its certificate is the same device, too, which was off for long.
             (State::Provisioned, Some(credential)) if credential.key == proof.key => match proof.certificate {
                 Some(certificate) if certificate != credential.certificate => Decision::Provision,
+                None if credential.is_expired(now) => Decision::Provision,
                 _ if credential.is_renewable(proof) => Decision::Provision,
                 _ => Decision::Replay(credential.clone()),
             },
@@ -199,18 +202,22 @@ pub struct Refusal {
     pub key: KeyFingerprint,
     /// When.
     pub at: Timestamp,
-    /// Until when the device's next proofs are refused unseen.
-    pub blocked_until: Option<Timestamp>,
+    /// Whether the audit trail gets an entry for it; the others are counted.
+    pub noted: bool,
 }
 
 impl Refusal {
+    /// Refusals of one device for one reason are one entry of the audit trail for at least this long, so that guessing
+    /// cannot fill the disk.
+    pub const INTERVAL: Duration = Duration::from_secs(60 * 60);
+
     /// The refusal of `attempt` on the device that was `found`.
     pub fn new(denial: Denial, found: Option<&Device>, attempt: &Attempt) -> Self {
-        let wrong_proofs = found.map(|device| device.wrong_proofs).unwrap_or_default();
-        let blocked_until = match denial {
-            Denial::WrongProof => wrong_proofs.one_more(attempt.now).blocked_until,
-            _ => wrong_proofs.blocked_until,
-        };
-        Self { denial, key: attempt.proof.key, at: attempt.now, blocked_until }
+        let at = attempt.now;
+        let last = found.and_then(|device| device.last_refusal);
+        let is_in_interval = last.is_some_and(|last| {
+            last.denial == denial && last.noted_at <= at && at < last.noted_at.after(Self::INTERVAL)
+        });
+        Self { denial, key: attempt.proof.key, at, noted: denial == Denial::Cloned || !is_in_interval }
     }
 }

@@ -21,7 +21,7 @@ use crate::attempt::random_bits;
 use crate::{
     Attempt, AttemptId, Attestation, Beside, CertificateId, Credential, Denial, DeviceId, ETag, GroupCredential,
     GroupName, Hierarchy, KeyFingerprint, Leftover, Module, ModuleId, ReasonText, Refusal, Remains, Reservation,
-    ReservationLost, Status, Superseded, TemplateName, Timestamp, WrongProofs,
+    ReservationLost, Status, Superseded, TemplateName, Timestamp,
 };
 
 /// One device, as the registry knows it: all that a decision needs, so that a decision is one write.
@@ -62,7 +62,7 @@ pub struct Device {
     /// What attempts may have left on the platform that the registry does not know.
     pub unsettled: Option<Unsettled>,
     /// Wrong proofs since it was last provisioned or an operator looked.
-    pub wrong_proofs: WrongProofs,
+    pub wrong_proofs: u32,
     /// The last attempt that was not let in, for whoever asks why the device does not come up.
     pub last_refusal: Option<LastRefusal>,
     /// When it was registered.
@@ -92,7 +92,7 @@ impl Device {
             credential: None,
             superseded: Vec::new(),
             unsettled: None,
-            wrong_proofs: WrongProofs::default(),
+            wrong_proofs: 0,
             last_refusal: None,
             created_at: now,
             updated_at: now,
@@ -164,7 +164,7 @@ impl Device {
         self.reservation = None;
         self.credential = Some(credential);
         self.superseded = superseded;
-        self.wrong_proofs = WrongProofs::default();
+        self.wrong_proofs = 0;
         self.touch(now);
     }
 
@@ -183,7 +183,7 @@ impl Device {
         self.unsettled = (several || unsettled.keys.len() > 1).then_some(unsettled);
         self.state = State::Provisioned;
         self.credential = Some(Credential { group, ..credential });
-        self.wrong_proofs = WrongProofs::default();
+        self.wrong_proofs = 0;
         self.touch(now);
     }
 
@@ -226,8 +226,11 @@ impl Device {
         }
     }
 
-    /// Writes down that an attempt was not let in. A wrong proof is counted, and makes the next one wait for longer; a
-    /// clone puts the device into quarantine, and leaves the certificate it has as it is.
+    /// Writes down that an attempt was not let in. A wrong proof is counted; a clone puts the device into quarantine, and
+    /// leaves the certificate it has as it is.
+    ///
+    /// Counting is no change of the device: its version stays, so that guessing can neither starve the device nor make
+    /// an operator's conditional write fail.
     ///
     /// In quarantine nothing is written any more: the clone's key is there for the person who decides.
     pub fn refuse(&mut self, refusal: &Refusal) {
@@ -235,10 +238,7 @@ impl Device {
             return;
         }
         match refusal.denial {
-            Denial::WrongProof => {
-                self.wrong_proofs.count = self.wrong_proofs.count.saturating_add(1);
-                self.wrong_proofs.blocked_until = refusal.blocked_until;
-            }
+            Denial::WrongProof => self.wrong_proofs = self.wrong_proofs.saturating_add(1),
             // Only a provisioned device can be cloned, and not by the key that it has.
             Denial::Cloned
                 if self.state != State::Provisioned
@@ -246,22 +246,41 @@ impl Device {
             {
                 return;
             }
-            Denial::Cloned => self.state = State::Quarantined,
-            Denial::Blocked
-            | Denial::ClaimExpired
+            Denial::Cloned => {
+                self.state = State::Quarantined;
+                self.touch(refusal.at);
+            }
+            Denial::ClaimExpired
             | Denial::ClaimForAnother
             | Denial::ClaimRevoked
             | Denial::ClaimUnknown
             | Denial::ClaimUsedUp
             | Denial::Disabled
+            | Denial::KeyInUse
             | Denial::KeyRequired
             | Denial::OtherTemplate
             | Denial::Quarantined
             | Denial::Revoked
             | Denial::Unknown => {}
         }
-        self.last_refusal = Some(LastRefusal { denial: refusal.denial, key: refusal.key, at: refusal.at });
-        self.touch(refusal.at);
+        let Refusal { denial, key, at, noted } = *refusal;
+        let counted = LastRefusal::new(denial, key, at);
+        self.last_refusal = Some(match self.last_refusal {
+            Some(last) if !noted => {
+                let since_noted = last.since_noted.saturating_add(1);
+                LastRefusal { noted_at: last.noted_at, since_noted, ..counted }
+            }
+            _ => counted,
+        });
+    }
+
+    /// The keys that the device has or is about to have. No other device may have one of them.
+    pub fn keys(&self) -> BTreeSet<KeyFingerprint> {
+        let held = self.reservation.as_ref();
+        let left = held.and_then(|held| held.left.as_ref());
+        let credentials = self.credential.iter().chain(left).map(|credential| credential.key);
+        let superseded = self.superseded.iter().map(|superseded| superseded.key);
+        credentials.chain(superseded).chain(held.map(|held| held.key)).collect()
     }
 
     /// What names this very state of the device.
@@ -278,7 +297,7 @@ impl Device {
     /// Lets a disabled device in again, and forgets its wrong proofs.
     pub fn enable(&mut self, reason: Option<ReasonText>, now: Timestamp) {
         self.status = Status { reason, ..Status::enabled(now) };
-        self.wrong_proofs = WrongProofs::default();
+        self.wrong_proofs = 0;
         self.touch(now);
     }
 
@@ -295,7 +314,7 @@ impl Device {
                 return Err(NotProvisioned { state: self.state.name() });
             }
         }
-        self.wrong_proofs = WrongProofs::default();
+        self.wrong_proofs = 0;
         self.touch(now);
         Ok(())
     }
@@ -334,7 +353,7 @@ impl Device {
                 return Err(NotQuarantined { state: self.state.name() });
             }
         }
-        self.wrong_proofs = WrongProofs::default();
+        self.wrong_proofs = 0;
         self.touch(now);
         Ok(())
     }
@@ -492,6 +511,17 @@ pub struct LastRefusal {
     pub key: KeyFingerprint,
     /// When.
     pub at: Timestamp,
+    /// The time of the refusal for which the audit trail got its last entry.
+    pub noted_at: Timestamp,
+    /// The number of refusals after that one.
+    pub since_noted: u32,
+}
+
+impl LastRefusal {
+    /// A refusal for which the audit trail has an entry.
+    pub const fn new(denial: Denial, key: KeyFingerprint, at: Timestamp) -> Self {
+        Self { denial, key, at, noted_at: at, since_noted: 0 }
+    }
 }
 
 /// There is no certificate to renew: the device may have one as it is.

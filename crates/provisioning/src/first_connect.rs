@@ -128,6 +128,8 @@ impl FirstConnectError {
 enum Unacceptable {
     #[error("the event names another CA than the platform")]
     Ca,
+    #[error("the certificate has expired")]
+    Expired,
     #[error("the certificate is no device's")]
     Defect(#[source] CertificateDefect),
     #[error("the key must not be used by a device")]
@@ -141,6 +143,7 @@ impl Unacceptable {
         match self {
             Self::Ca => "other-ca",
             Self::Defect(_) => "certificate-defect",
+            Self::Expired => "certificate-expired",
             Self::Key => "key-refused",
             Self::Unnamed(_) => "unnamed-device",
         }
@@ -150,6 +153,7 @@ impl Unacceptable {
         match self {
             Self::Ca => "find out who sends events that are not the platform's",
             Self::Defect(_) => "have the factory issue a device certificate, not a CA's",
+            Self::Expired => "have the factory issue a new certificate for the device",
             Self::Key => "the device needs a new key and a new certificate",
             Self::Unnamed(_) => "compare the certificate's subject with DEVICE_ID_FROM and DEVICE_ID_PATTERN",
         }
@@ -212,7 +216,10 @@ where
             return Err(Unacceptable::Ca);
         }
         certificate.lint(certificate.key()).map_err(Unacceptable::Defect)?;
-        if self.refused_keys.contains(certificate.key()) {
+        if Timestamp::from(certificate.not_after()) < now {
+            return Err(Unacceptable::Expired);
+        }
+        if self.refused_keys.contains(certificate.key()) || self.platform.has_key(certificate.key()) {
             return Err(Unacceptable::Key);
         }
         let device = self.naming.device(certificate).map_err(Unacceptable::Unnamed)?;
@@ -231,6 +238,12 @@ where
             Reserve::Held(device) => {
                 let attempts = device.reservation.as_ref().map_or(0, |reservation| reservation.attempts);
                 (device, attempts > 1)
+            }
+            Reserve::KeyInUse { owner, device } => {
+                tracing::warn!(device = %attempt.device, %owner, key = %attempt.proof.key, "the key is another device's");
+                let denial = Denial::KeyInUse;
+                self.record(origin, Some(attempt), Outcome::Refused { reason: denial.code(), advice: denial.advice() });
+                return self.refuse(denial, Some(&device), attempt).await;
             }
             Reserve::Refused(found) => match (decide(found.as_ref(), attempt), found) {
                 // The registry has it already, and the platform not yet: what is missing is done now.

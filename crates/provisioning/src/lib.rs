@@ -62,7 +62,6 @@ mod trusted_users;
 mod vend;
 mod vend_at_once;
 mod vend_prepared;
-mod wrong_proofs;
 
 pub use attempt::{Attempt, AttemptId, Beside, Leftover, Remains, Reservation, ReservationLost};
 pub use attestation::{
@@ -127,4 +126,3 @@ pub use tombstone::Tombstone;
 pub use trusted_users::{ClaimError, ClaimRequest, MadeOutClaim, TrustedUsers};
 pub use vend::{Vend, VendError, VendRequest, Vended, Vending};
 pub use vend_at_once::VendAtOnce;
-pub use wrong_proofs::WrongProofs;

@@ -49,6 +49,8 @@ pub struct AuditEntry {
     pub thing: Option<ThingName>,
     /// What an operator changed.
     pub changed: Vec<String>,
+    /// How many times it happened since the entry before it that is of the same.
+    pub count: u32,
     /// The door.
     pub door: Option<String>,
     /// The request's id at that door.
@@ -81,6 +83,7 @@ impl AuditEntry {
             certificate: notice.certificate,
             thing: notice.thing,
             changed: notice.changed.into_iter().map(str::to_owned).collect(),
+            count: notice.count,
             door: by.map(|by| by.door.clone().into_owned()),
             request_id: by.map(|by| by.request_id.clone()),
             source: by.and_then(|by| by.source.clone()),

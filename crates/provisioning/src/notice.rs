@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Attestation, CertificateId, Device, DeviceId, GenerationId, KeyFingerprint, ModuleId, Origin, State, ThingName,
-    Timestamp,
+    Attestation, CertificateId, Device, DeviceId, GenerationId, KeyFingerprint, LastRefusal, ModuleId, Origin, State,
+    ThingName, Timestamp,
 };
 
 /// One write to the registry, as the store's stream of changes tells it.
@@ -43,6 +43,8 @@ pub struct Notice {
     pub thing: Option<ThingName>,
     /// What an operator changed, by the names of the properties.
     pub changed: Vec<&'static str>,
+    /// How many times it happened since it was told last; more than one for refusals alone.
+    pub count: u32,
 }
 
 /// What can happen to a device or to a module.
@@ -139,6 +141,21 @@ impl NoticeKind {
 }
 
 impl RegistryWrite {
+    /// A write that a store tells of by itself. One write of a device is one version of it, or one refusal at a version;
+    /// its end has the version after the last one.
+    pub fn new(before: Option<Device>, after: Option<Device>, by: Origin) -> Option<Self> {
+        let device = after.as_ref().or(before.as_ref())?;
+        let (generation, version) = (device.generation, device.version + u64::from(after.is_none()));
+        let counted = device.last_refusal.filter(|_| before.as_ref().is_some_and(|before| before.version == version));
+        let (id, at) = match counted {
+            Some(LastRefusal { denial, at, .. }) => {
+                (format!("{generation}-{version:010}-{}-{}", at.seconds(), denial.code()), at)
+            }
+            None => (format!("{generation}-{version:010}"), device.updated_at),
+        };
+        Some(Self { id, at, by: Some(by), before, after })
+    }
+
     /// What happened, in the order in which it is told.
     pub fn notices(&self) -> Vec<Notice> {
         match (&self.before, &self.after) {
@@ -176,11 +193,7 @@ fn changes(before: &Device, after: &Device) -> Vec<Notice> {
         let kind = if after.status.enabled { NoticeKind::Enabled } else { NoticeKind::Disabled };
         notices.push(after.notice(kind).because(after.status.reason.as_ref()));
     }
-    if let Some(refusal) = after.last_refusal.filter(|_| before.last_refusal != after.last_refusal) {
-        let quarantined = after.state == State::Quarantined && before.state != State::Quarantined;
-        let kind = if quarantined { NoticeKind::Quarantined } else { NoticeKind::Refused };
-        notices.push(Notice { key: Some(refusal.key), ..after.notice(kind).because(Some(refusal.denial.code())) });
-    }
+    notices.extend(refusals(before, after));
     notices.extend(progress(before, after));
     let changed = changed_properties(before, after);
     let vouched = |device: &Device| matches!(device.attestation, Attestation::TrustedUser { claim: Some(_) });
@@ -191,6 +204,35 @@ fn changes(before: &Device, after: &Device) -> Vec<Notice> {
     }
     notices.extend(module_changes(before, after));
     notices
+}
+
+/// The refusal that this write is, if the trail is to have it, and those that were counted before it.
+fn refusals(before: &Device, after: &Device) -> Vec<Notice> {
+    let quarantined = after.state == State::Quarantined && before.state != State::Quarantined;
+    // To count one is no change; an operator's change may bring an earlier count back.
+    let Some(refusal) = after.last_refusal.filter(|_| quarantined || before.version == after.version) else {
+        return Vec::new();
+    };
+    let noted = |refusal: LastRefusal| (refusal.denial, refusal.noted_at);
+    if before.last_refusal.map(noted) == Some(noted(refusal)) {
+        return Vec::new();
+    }
+    let notice = |kind, LastRefusal { denial, key, .. }: LastRefusal, count| Notice {
+        key: Some(key),
+        count,
+        ..after.notice(kind).because(Some(denial.code()))
+    };
+    let counted = before.last_refusal.filter(|counted| counted.since_noted > 0);
+    let kind = if quarantined { NoticeKind::Quarantined } else { NoticeKind::Refused };
+    match counted {
+        Some(counted) if counted.denial == refusal.denial => {
+            vec![notice(kind, refusal, counted.since_noted.saturating_add(1))]
+        }
+        Some(counted) => {
+            vec![notice(NoticeKind::Refused, counted, counted.since_noted), notice(kind, refusal, 1)]
+        }
+        None => vec![notice(kind, refusal, 1)],
+    }
 }
 
 /// How far a device came by this write, if it came further.
@@ -288,6 +330,7 @@ impl Device {
             certificate: None,
             thing: None,
             changed: Vec::new(),
+            count: 1,
         }
     }
 

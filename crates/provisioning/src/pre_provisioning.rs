@@ -78,6 +78,8 @@ enum Contradiction {
     ClientId,
     #[error("the certificate names another device, or none that can be told")]
     CommonName,
+    #[error("the certificate has expired")]
+    Expired,
     #[error("the key must not be used by a device")]
     Key,
     #[error("no claim certificate was used")]
@@ -98,6 +100,7 @@ impl Contradiction {
             Self::Certificate => "certificate-id-differs",
             Self::ClientId => "client-id-differs",
             Self::CommonName => "common-name-differs",
+            Self::Expired => "certificate-expired",
             Self::Key => "key-refused",
             Self::NoClaim => "no-claim",
             Self::NoSerial => "no-serial-number",
@@ -112,6 +115,7 @@ impl Contradiction {
             Self::Certificate | Self::NoClaim => "find out who calls the hook; AWS IoT does not ask like this",
             Self::ClientId => "have the device connect with its serial number as client id, or set CLIENT_ID to `any`",
             Self::CommonName => "have the device put its serial number into the CSR's common name, or nothing",
+            Self::Expired => "find out who asks for a certificate that has expired; AWS IoT makes a new one each time",
             Self::Key => "the device needs a new key",
             Self::NoSerial => "have the device send the template parameter SerialNumber",
             Self::Serial(_) => "a device id has 1 to 128 characters of A-Z a-z 0-9 : _ . -",
@@ -213,6 +217,9 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
         let certificate = Certificate::parse(&request.pem).map_err(|_| Contradiction::Certificate)?;
         if *certificate.id() != request.certificate {
             return Err(Contradiction::Certificate);
+        }
+        if Timestamp::from(certificate.not_after()) < request.now {
+            return Err(Contradiction::Expired);
         }
         match certificate.common_name() {
             Ok(None) => {}

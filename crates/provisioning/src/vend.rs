@@ -37,9 +37,9 @@ use futures_util::future::{join, join_all, join3};
 use crate::superseded::Succession;
 use crate::{
     Attempt, AttemptId, Audit, AuditRecord, Beside, Certificate, Credential, Csr, Decision, Denial, Device, DeviceId,
-    DeviceKey, DeviceStore, EnrolmentToken, Leftover, Origin, Outcome, ParametersError, Platform, PlatformError,
-    Policy, PolicyName, Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost, Reservations, Reserve,
-    Resources, ShownCertificate, Templates, Timestamp,
+    DeviceKey, DeviceStore, EnrolmentToken, KeyFingerprint, Leftover, Origin, Outcome, ParametersError, Platform,
+    PlatformError, Policy, PolicyName, Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost,
+    Reservations, Reserve, Resources, ShownCertificate, Templates, Timestamp,
 };
 
 /// Where devices ask for their certificates: what a door calls.
@@ -118,7 +118,7 @@ pub enum VendError {
         /// When it is over at the latest.
         until: Timestamp,
     },
-    /// The key is on the list of keys that nobody may have.
+    /// The key is on the list of keys that no device may have, or is another device's.
     #[error("this key must not be used by a device")]
     KeyRefused,
     /// No key could be made.
@@ -165,7 +165,11 @@ pub(crate) struct Requested {
 
 impl VendRequest {
     /// Makes the key where none came, and refuses those that nobody may have.
-    pub(crate) fn parse(self, refused_keys: &RefusedKeys, audit: &impl Audit) -> Result<Requested, VendError> {
+    pub(crate) fn parse(
+        self,
+        is_refused: impl Fn(&KeyFingerprint) -> bool,
+        audit: &impl Audit,
+    ) -> Result<Requested, VendError> {
         let Self { attempt, device, csr, token, shown, parameters, origin, now } = self;
         let (csr, private_key) = match csr {
             Some(csr) => (csr, None),
@@ -178,7 +182,7 @@ impl VendRequest {
         let shown = shown.and_then(|certificate| ShownCertificate::of(&certificate, now));
         let proof = Proof { shown, ..Proof::of_key(*csr.key().fingerprint(), token, private_key.is_some()) };
         let attempt = Attempt { id: attempt, device, proof, origin, now, prepared: None };
-        if refused_keys.contains(&attempt.proof.key) {
+        if is_refused(&attempt.proof.key) {
             record(audit, &attempt, Outcome::Refused { reason: "key-refused", advice: "the device needs a new key" });
             return Err(VendError::KeyRefused);
         }
@@ -229,12 +233,32 @@ pub(crate) async fn turn_away<R: Reservations, A: Audit>(
             denial
         }
     };
+    count(registry, denial, found, attempt).await;
+    Err(VendError::Refused)
+}
+
+/// Refuses an attempt with the right proof whose key is another device's.
+pub(crate) async fn refuse_key<R: Reservations, A: Audit>(
+    registry: &R,
+    audit: &A,
+    owner: &DeviceId,
+    found: &Device,
+    attempt: &Attempt,
+) -> VendError {
+    let denial = Denial::KeyInUse;
+    record(audit, attempt, Outcome::Refused { reason: denial.code(), advice: denial.advice() });
+    tracing::warn!(device = %attempt.device, %owner, key = %attempt.proof.key, "the key is another device's");
+    count(registry, denial, Some(found), attempt).await;
+    VendError::KeyRefused
+}
+
+/// Writes a refusal down; without it the refusal is in the log alone.
+async fn count<R: Reservations>(registry: &R, denial: Denial, found: Option<&Device>, attempt: &Attempt) {
     let refusal = Refusal::new(denial, found, attempt);
     if let Err(error) = registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
         let error: &dyn Error = &error;
         tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
     }
-    Err(VendError::Refused)
 }
 
 /// The error, written down.
@@ -255,7 +279,8 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     ///
     /// [`VendError`]; after any of them the device may ask again, and finds what this attempt left in order.
     pub async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
-        let request = request.parse(&self.refused_keys, &self.audit)?;
+        let is_refused = |key: &KeyFingerprint| self.refused_keys.contains(key) || self.platform.has_key(key);
+        let request = request.parse(is_refused, &self.audit)?;
         let Requested { mut attempt, csr, private_key, parameters } = request;
         if self.platform.prepares() {
             match Box::pin(self.look_and_prepare(&attempt, &csr, &parameters)).await {
@@ -265,6 +290,9 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         }
         let held = match self.registry.reserve(&attempt).await {
             Ok(Reserve::Held(device)) => device,
+            Ok(Reserve::KeyInUse { owner, device }) => {
+                return Err(refuse_key(&self.registry, &self.audit, &owner, &device, &attempt).await);
+            }
             Ok(Reserve::Refused(found)) => {
                 let decision = decide(found.as_ref(), &attempt);
                 return turn_away(&self.registry, &self.audit, decision, found.as_ref(), &attempt).await;
@@ -435,7 +463,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
 impl Credential {
     /// Whether `attempt` can go on with this certificate instead of having another one made.
     fn continues(&self, attempt: &Attempt, resources: &Resources) -> bool {
-        self.key == attempt.proof.key && self.thing == resources.thing.name
+        self.key == attempt.proof.key && self.thing == resources.thing.name && !self.is_expired(attempt.now)
     }
 }
 

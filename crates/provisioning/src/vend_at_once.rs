@@ -8,11 +8,11 @@
 //! 3 enrol   the decision again, and what follows from it; only now does anybody receive it
 //! ```
 
-use crate::vend::{Requested, decide, failed, record, turn_away};
+use crate::vend::{Requested, decide, failed, record, refuse_key, turn_away};
 use crate::{
     Attempt, Audit, AuditRecord, CertificateAuthority, CertificateLedger, Credential, Decision, Device, DeviceStore,
-    Enrol, Enrolments, Outcome, PlatformError, RefusedKeys, Reservations, Superseded, Templates, VendError,
-    VendRequest, Vended, Vending,
+    Enrol, Enrolments, KeyFingerprint, Outcome, PlatformError, RefusedKeys, Reservations, Superseded, Templates,
+    VendError, VendRequest, Vended, Vending,
 };
 
 /// The vend, with what it needs.
@@ -37,7 +37,8 @@ where
     A: Audit,
 {
     async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
-        let Requested { attempt, csr, private_key, parameters } = request.parse(&self.refused_keys, &self.audit)?;
+        let is_refused = |key: &KeyFingerprint| self.refused_keys.contains(key) || self.authority.has_key(key);
+        let Requested { attempt, csr, private_key, parameters } = request.parse(is_refused, &self.audit)?;
         let attempt = &attempt;
         let fail = |error: VendError| failed(&self.audit, attempt, error);
         let found = self.registry.find(&attempt.device).await.map_err(|error| fail(error.into()))?;
@@ -63,6 +64,9 @@ where
                 let outcome = Outcome::Provisioned { certificate: &credential.certificate, thing: &credential.thing };
                 record(&self.audit, attempt, outcome);
                 Ok(Vended { credential, private_key, replayed: false })
+            }
+            Ok(Enrol::KeyInUse { owner, device }) => {
+                Err(refuse_key(&self.registry, &self.audit, &owner, &device, attempt).await)
             }
             // Somebody else was faster, or an operator stepped in. The certificate is in no ledger and nobody has seen it.
             Ok(Enrol::Refused(found)) => {

@@ -66,7 +66,9 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         self.registry.release(attempt, &left, Remains::Unsettled).await?;
         match self.registry.reserve(attempt).await? {
             Reserve::Held(_) => Ok(credential),
-            Reserve::Refused(_) => Err(VendError::InProgress { until: attempt.lease_ends() }),
+            Reserve::KeyInUse { .. } | Reserve::Refused(_) => {
+                Err(VendError::InProgress { until: attempt.lease_ends() })
+            }
         }
     }
 

@@ -111,6 +111,20 @@ mod first_connections {
     }
 
     #[tokio::test]
+    async fn threat_29_a_factory_certificate_that_has_expired_gets_no_power() {
+        let factory = Factory::new("factory");
+        let (registered, certificate) = factory.device("sn-1");
+        let last = Timestamp::from(certificate.not_after());
+        for (now, expected) in [(last, Admission::Admitted), (last.after(Duration::from_secs(1)), Admission::Refused)] {
+            let world = World::new(MemoryRegistry::default(), registered.clone()).await;
+            world.show(&certificate, &factory);
+            let door = world.first_connect(&Script::default());
+            assert_eq!(door.admit(registration(&certificate, &factory, now)).await.unwrap(), expected);
+            assert_eq!(world.audit.take().concat().contains("certificate-expired"), expected == Admission::Refused);
+        }
+    }
+
+    #[tokio::test]
     async fn a_refused_certificate_goes_as_far_as_it_was_configured_to() {
         let factory = Factory::new("factory");
         for (choice, unknown, disabled) in [
@@ -327,6 +341,17 @@ mod hook {
             assert!(world.audit.take().concat().contains(reason), "{reason}");
             assert_eq!(world.stored("sn-1").await.state, State::Registered);
         }
+    }
+
+    #[tokio::test]
+    async fn threat_29_a_certificate_that_has_expired_is_not_let_through() {
+        let world = World::new(MemoryRegistry::default(), claimed_device()).await;
+        let (claim, certificate) = (world.claim(None).await, world.made_for_claim().await);
+        let hook = world.hook(&Script::default());
+        let last = Timestamp::from(certificate.not_after());
+        assert!(hook.answer(&question(&certificate, &claim, last)).await.is_ok());
+        assert!(hook.answer(&question(&certificate, &claim, last.after(Duration::from_secs(1)))).await.is_err());
+        assert!(world.audit.take().concat().contains("certificate-expired"));
     }
 
     #[tokio::test]

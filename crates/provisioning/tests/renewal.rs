@@ -39,6 +39,22 @@ async fn guesses_of_others_do_not_block_a_renewal() {
 }
 
 #[tokio::test]
+async fn an_expired_certificate_is_renewed_and_never_given_again() {
+    Box::pin(renewal::an_expired_certificate_is_renewed_and_never_given_again(MemoryRegistry::default)).await;
+    Box::pin(renewal::what_was_left_is_not_given_when_it_has_expired(MemoryRegistry::default)).await;
+}
+
+#[tokio::test]
+async fn threat_04_an_expired_certificate_lets_no_clone_in() {
+    renewal::an_expired_certificate_lets_no_clone_in(MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn threat_29_an_expired_certificate_proves_its_device_within_its_grace() {
+    renewal::an_expired_certificate_proves_its_device_within_its_grace(MemoryRegistry::default).await;
+}
+
+#[tokio::test]
 async fn threat_06_an_operators_renewal_leaves_no_gap() {
     Box::pin(renewal::an_operators_renewal_leaves_no_gap(MemoryRegistry::default)).await;
 }

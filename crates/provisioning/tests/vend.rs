@@ -1,6 +1,6 @@
 //! The vend over the ports in memory: what it costs, what it survives, and whom it lets in.
 
-use cvm_provisioning::{Decision, DeviceStore as _, KeyOrigin, RefusedKeys, State, VendError};
+use cvm_provisioning::{AuditEntry, Decision, DeviceStore as _, KeyOrigin, RefusedKeys, State, VendError};
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::{Effect, Fault, MemoryPlatform, MemoryRegistry, Script, contract, scenario};
 use std::time::Duration;
@@ -157,21 +157,42 @@ async fn threat_48_yes_no_yes_no_in_one_process() {
 }
 
 #[tokio::test]
-async fn threat_03_wrong_proofs_slow_down_and_the_right_one_gets_its_turn() {
-    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+async fn threat_03_a_guesser_keeps_nobody_out() {
+    scenario::vend::a_guesser_keeps_nobody_out(MemoryRegistry::default(), 45).await;
+}
+
+#[tokio::test]
+async fn threat_03_guesses_are_counted_and_told_once_an_hour() {
+    let registry = MemoryRegistry::default();
+    let world = scenario::World::new(registry.clone(), device("sn-1")).await;
     let vend = world.vend(&Script::default());
     let key = csr("sn-1");
-    for number in 0..20 {
-        let mut guess = request("sn-1", number, Some(&key), NOW);
+    let registered = world.stored("sn-1").await;
+    registry.take_writes();
+    for number in 0..200 {
+        let mut guess = request("sn-1", number, Some(&key), later(number as u64 * 60));
         guess.token = Some(format!("a-guess-0123456789-0123456789-{number}").parse().unwrap());
         assert!(matches!(vend.vend(guess).await, Err(VendError::Refused)));
     }
-    let stored = world.registry.find(&id("sn-1")).await.unwrap().unwrap();
-    assert_eq!(stored.wrong_proofs.count, 4, "proofs that are not looked at are not counted");
-    assert!(matches!(vend.vend(request("sn-1", 30, Some(&key), NOW)).await, Err(VendError::Refused)));
-    let answer = vend.vend(request("sn-1", 31, Some(&key), later(300))).await;
-    assert!(answer.is_ok(), "no delay is longer than five minutes");
-    assert_eq!(world.registry.find(&id("sn-1")).await.unwrap().unwrap().wrong_proofs.count, 0);
+    let stored = world.stored("sn-1").await;
+    assert_eq!((stored.wrong_proofs, stored.etag()), (200, registered.etag()));
+    let entries: Vec<_> = registry.take_writes().iter().flat_map(AuditEntry::of).collect();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.at, entry.count)).collect();
+    let hour = |hour: u64| later(hour * 3_600);
+    assert_eq!(told, [(0, 1), (1, 60), (2, 60), (3, 60)].map(|(number, count)| ("refused", hour(number), count)));
+    let mut ids: Vec<_> = entries.iter().map(|entry| &entry.id).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "{ids:?}");
+
+    // What another reason is for is told at once, with what was counted before it.
+    let mut disabled = stored.clone();
+    disabled.disable(None, later(12_000));
+    assert!(world.registry.replace(&disabled, stored.version, &origin()).await.unwrap());
+    registry.take_writes();
+    assert!(vend.vend(request("sn-1", 300, Some(&key), later(12_001))).await.is_err());
+    let entries: Vec<_> = registry.take_writes().iter().flat_map(AuditEntry::of).collect();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.reason.as_deref().unwrap(), entry.count)).collect();
+    assert_eq!(told, [("wrong-proof", 19), ("disabled", 1)]);
 }
 
 #[tokio::test]
@@ -200,6 +221,28 @@ async fn threat_20_a_refused_key_gets_nothing_and_asks_nobody() {
     vend.refused_keys = RefusedKeys::from_iter([*key.key().fingerprint()]);
     assert!(matches!(vend.vend(request("sn-1", 1, Some(&key), NOW)).await, Err(VendError::KeyRefused)));
     assert_eq!(script.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_08_a_key_is_one_devices() {
+    contract::a_key_is_one_devices(&MemoryRegistry::default()).await;
+}
+
+#[tokio::test]
+async fn threat_08_a_second_device_with_a_key_gets_nothing_and_the_reason_is_kept() {
+    let world = scenario::World::new(MemoryRegistry::default(), device("sn-1")).await;
+    assert!(world.registry.add(&device("sn-2"), &origin()).await.unwrap());
+    let vend = world.vend(&Script::default());
+    let key = csr("sn-1");
+    let first = vend.vend(request("sn-1", 1, Some(&key), NOW)).await.unwrap();
+    world.audit.take();
+    let second = vend.vend(request("sn-2", 2, Some(&key), later(1))).await;
+    assert!(matches!(second, Err(VendError::KeyRefused)), "{second:?}");
+    assert!(world.audit.take().concat().contains("key-in-use"));
+    assert_eq!(world.stored("sn-2").await.last_refusal.unwrap().denial.code(), "key-in-use");
+    assert_eq!(world.platform.powerful(), [first.credential.certificate]);
+    assert!(vend.vend(request("sn-1", 3, Some(&key), later(2))).await.unwrap().replayed);
+    assert!(vend.vend(request("sn-2", 4, Some(&csr("sn-2")), later(3))).await.is_ok(), "with a key of its own");
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub struct AuditEntryRecord {
     thing_name: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     changed: Vec<String>,
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    count: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     door: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +37,15 @@ pub struct AuditEntryRecord {
     source: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<String>,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_once(count: &u32) -> bool {
+    *count == 1
 }
 
 impl From<&AuditEntry> for AuditEntryRecord {
@@ -52,6 +63,7 @@ impl From<&AuditEntry> for AuditEntryRecord {
             certificate_id: entry.certificate,
             thing_name: entry.thing.map(|thing| thing.to_string()),
             changed: entry.changed,
+            count: entry.count,
             door: entry.door,
             request_id: entry.request_id,
             source: entry.source,
@@ -76,6 +88,7 @@ impl TryFrom<AuditEntryRecord> for AuditEntry {
             certificate: record.certificate_id,
             thing: record.thing_name.map(ThingName::try_from).transpose()?,
             changed: record.changed,
+            count: record.count,
             door: record.door,
             request_id: record.request_id,
             source: record.source,

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use cvm_provisioning::{
     CertificateId, Credential, Denial, Device, DeviceId, GroupName, Hierarchy, KeyFingerprint, KeyOrigin, LastRefusal,
-    Module, ModuleId, ReasonText, Reservation, Scope, State, TemplateName, Timestamp, Unsettled, WrongProofs,
+    Module, ModuleId, ReasonText, Reservation, Scope, State, TemplateName, Timestamp, Unsettled,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,15 +79,23 @@ pub struct DeviceRecord {
     #[serde(default)]
     wrong_proofs: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    blocked_until: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     refused_for: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused_key: Option<KeyFingerprint>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused_at: Option<Timestamp>,
+    /// Of a refusal that an earlier version has written: when it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_noted_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    refused_since_noted: u32,
     created_at: Timestamp,
     updated_at: Timestamp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl DeviceRecord {
@@ -145,11 +153,12 @@ impl From<&Device> for DeviceRecord {
             used_at: device.credential.as_ref().and_then(|credential| credential.used_at),
             superseded: superseded(&device.superseded),
             certificate_id: device.indexed_certificate(),
-            wrong_proofs: device.wrong_proofs.count,
-            blocked_until: device.wrong_proofs.blocked_until,
+            wrong_proofs: device.wrong_proofs,
             refused_for: device.last_refusal.map(|refusal| refusal.denial.code().to_owned()),
             refused_key: device.last_refusal.map(|refusal| refusal.key),
             refused_at: device.last_refusal.map(|refusal| refusal.at),
+            refused_noted_at: device.last_refusal.map(|refusal| refusal.noted_at),
+            refused_since_noted: device.last_refusal.map_or(0, |refusal| refusal.since_noted),
             created_at: device.created_at,
             updated_at: device.updated_at,
         }
@@ -178,7 +187,11 @@ impl TryFrom<DeviceRecord> for Device {
         let unsettled = record.unsettled_since.map(|since| Unsettled { since, keys: record.attempted_keys });
         let credential = record.credential.map(Credential::try_from).transpose()?;
         let last_refusal = match (record.refused_for.as_deref(), record.refused_key, record.refused_at) {
-            (Some(code), Some(key), Some(at)) => Denial::from_code(code).map(|denial| LastRefusal { denial, key, at }),
+            (Some(code), Some(key), Some(at)) => Denial::from_code(code).map(|denial| LastRefusal {
+                noted_at: record.refused_noted_at.unwrap_or(at),
+                since_noted: record.refused_since_noted,
+                ..LastRefusal::new(denial, key, at)
+            }),
             _ => None,
         };
         Ok(Self {
@@ -199,7 +212,7 @@ impl TryFrom<DeviceRecord> for Device {
             credential: credential.map(|credential| Credential { used_at: record.used_at, ..credential }),
             superseded: from_superseded(record.superseded)?,
             unsettled,
-            wrong_proofs: WrongProofs { count: record.wrong_proofs, blocked_until: record.blocked_until },
+            wrong_proofs: record.wrong_proofs,
             last_refusal,
             created_at: record.created_at,
             updated_at: record.updated_at,

@@ -6,7 +6,7 @@ use cvm_provisioning::{
 
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, devices, tombstones};
+use crate::{SqlRegistry, decoy, devices, tombstones};
 
 impl DeviceStore for SqlRegistry {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
@@ -75,7 +75,13 @@ impl DeviceStore for SqlRegistry {
 pub(crate) fn find(connection: &mut dyn Connection, id: &DeviceId) -> Result<Option<Device>, SqlError> {
     let statement = format!("{} WHERE devices.id = ?", devices::SELECT);
     let rows = connection.query(&statement, &[id.as_str().into()])?;
-    rows.first().map(|row| devices::device(row, id.as_str())).transpose()
+    match rows.first() {
+        Some(row) => devices::device(row, id.as_str()).map(Some),
+        None => {
+            decoy::read(id.as_str());
+            Ok(None)
+        }
+    }
 }
 
 /// Puts `device` in the place of the item at `version`, and says whether it was.

@@ -8,7 +8,7 @@ use cvm_records::{DeviceRecord, GivenRecord};
 use crate::audit_trail::{self, Place};
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
-use crate::{decisions, ledger};
+use crate::{decisions, keys, ledger};
 
 /// Reads devices; what comes behind it says which.
 pub(crate) const SELECT: &str = concat!(
@@ -92,6 +92,7 @@ pub(crate) fn of_record(record: &str, key: &str) -> Result<Device, SqlError> {
 
 /// Registers a device, whose id has to be free.
 pub(crate) fn insert(connection: &mut dyn Connection, device: &Device, by: &Origin) -> Result<(), SqlError> {
+    keys::update(connection, None, Some(device))?;
     let last_entry = tell(connection, None, Some(device), None, by)?;
     write(
         connection,
@@ -115,6 +116,7 @@ pub(crate) fn update(
     if before == *after {
         return Ok(());
     }
+    keys::update(connection, Some(&before), Some(after))?;
     let last_entry = tell(connection, Some(before), Some(after), last_entry, by)?;
     write(
         connection,
@@ -135,6 +137,7 @@ pub(crate) fn delete(
     by: &Origin,
 ) -> Result<(), SqlError> {
     let id = buried.id.clone();
+    keys::update(connection, Some(&there.device), None)?;
     tell(connection, Some(buried), None, there.last_entry, by)?;
     ledger::unlink(connection, there.last_certificate)?;
     connection.execute("DELETE FROM devices WHERE id = ?", &[id.as_str().into()]).map(|_| ())
@@ -203,12 +206,8 @@ fn tell(
     mut last_entry: Option<i64>,
     by: &Origin,
 ) -> Result<Option<i64>, SqlError> {
-    let Some(device) = after.or(before.as_ref()) else { return Ok(None) };
+    let Some(write) = RegistryWrite::new(before, after.cloned(), by.clone()) else { return Ok(None) };
     let place = |earlier| if after.is_some() { Place::InList { earlier } } else { Place::Apart { earlier } };
-    // One write of a device is one version of it; its end has the version after the last one.
-    let version = device.version + u64::from(after.is_none());
-    let id = format!("{}-{version:010}", device.generation);
-    let write = RegistryWrite { id, at: device.updated_at, by: Some(by.clone()), before, after: after.cloned() };
     for entry in AuditEntry::of(&write) {
         last_entry = Some(audit_trail::append(connection, &entry, place(last_entry))?);
     }

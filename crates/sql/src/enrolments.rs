@@ -7,7 +7,7 @@ use cvm_provisioning::{
 
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, devices, ledger};
+use crate::{SqlRegistry, devices, keys, ledger};
 
 impl Enrolments for SqlRegistry {
     async fn enrol(
@@ -23,6 +23,9 @@ impl Enrolments for SqlRegistry {
             };
             if !matches!(there.device.decide(&attempt), Decision::Provision) {
                 return Ok(Enrol::Refused(Some(there.device)));
+            }
+            if let Some(owner) = keys::claim(connection, &attempt.proof.key, &attempt.device)? {
+                return Ok(Enrol::KeyInUse { owner, device: there.device });
             }
             let mut device = there.device.clone();
             let outdated = device.enrol(&attempt, credential.clone());

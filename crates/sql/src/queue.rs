@@ -43,15 +43,50 @@ where
     }
 }
 
+/// Work whose answer nobody waits for.
+struct Unattended<F> {
+    what: &'static str,
+    work: F,
+}
+
+impl<F> Work for Unattended<F>
+where
+    F: FnMut(&mut dyn Connection) -> Result<(), SqlError> + Send,
+{
+    fn run(&mut self, connection: &mut dyn Connection) -> Result<(), SqlError> {
+        (self.work)(connection)
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), SqlError>) {
+        if let Err(error) = outcome {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "could not write {}", self.what);
+        }
+    }
+}
+
+/// Queues the work and returns. If it fails later, the log says so.
+pub(crate) fn submit_unattended(
+    queue: &SyncSender<Box<dyn Work>>,
+    what: &'static str,
+    work: impl FnMut(&mut dyn Connection) -> Result<(), SqlError> + Send + 'static,
+) -> Result<(), SqlError> {
+    enqueue(queue, Box::new(Unattended { what, work }))
+}
+
+fn enqueue(queue: &SyncSender<Box<dyn Work>>, work: Box<dyn Work>) -> Result<(), SqlError> {
+    queue.try_send(work).map_err(|error| match error {
+        TrySendError::Full(_) => SqlError::Overloaded,
+        TrySendError::Disconnected(_) => SqlError::Closed,
+    })
+}
+
 /// Has the work done by whoever takes it from the queue.
 pub(crate) async fn submit<T: Send + 'static>(
     queue: &SyncSender<Box<dyn Work>>,
     work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
 ) -> Result<T, SqlError> {
     let (answer, answered) = oneshot::channel();
-    queue.try_send(Box::new(Pending { work, result: None, answer })).map_err(|error| match error {
-        TrySendError::Full(_) => SqlError::Overloaded,
-        TrySendError::Disconnected(_) => SqlError::Closed,
-    })?;
+    enqueue(queue, Box::new(Pending { work, result: None, answer }))?;
     answered.await.map_err(|_| SqlError::Closed)?
 }

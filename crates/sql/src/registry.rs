@@ -6,13 +6,14 @@ use cvm_provisioning::RegistryError;
 use crate::connection::Connection;
 use crate::error::{OpenError, SqlError};
 use crate::mysql::MySql;
-use crate::queue::submit;
+use crate::queue::{submit, submit_unattended};
 use crate::sqlite::{self, Sqlite};
 
 /// The device registry on SQLite or on MySQL. Clones share the database.
 #[derive(Clone, Debug)]
 pub struct SqlRegistry {
     database: Arc<Database>,
+    counts_later: bool,
 }
 
 #[derive(Debug)]
@@ -22,13 +23,17 @@ enum Database {
 }
 
 impl SqlRegistry {
+    const fn of(database: Arc<Database>) -> Self {
+        Self { database, counts_later: false }
+    }
+
     /// The registry in a folder of its own, made where it is not there. No other server may have it open.
     ///
     /// # Errors
     ///
     /// [`OpenError`].
     pub fn in_folder(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::new(Database::Sqlite(Box::new(Sqlite::open(folder)?))) })
+        Ok(Self::of(Arc::new(Database::Sqlite(Box::new(Sqlite::open(folder)?)))))
     }
 
     /// The registry in a folder, to be looked into alone: whoever has it open goes on, and every change is refused.
@@ -37,7 +42,7 @@ impl SqlRegistry {
     ///
     /// [`OpenError`].
     pub fn look_into(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::new(Database::Sqlite(Box::new(Sqlite::look_into(folder)?))) })
+        Ok(Self::of(Arc::new(Database::Sqlite(Box::new(Sqlite::look_into(folder)?)))))
     }
 
     /// The registry on a MySQL or MariaDB at `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, which any number of servers may
@@ -47,7 +52,20 @@ impl SqlRegistry {
     ///
     /// [`OpenError`].
     pub fn on_mysql(address: &str) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::new(Database::MySql(MySql::open(address)?)) })
+        Ok(Self::of(Arc::new(Database::MySql(MySql::open(address)?))))
+    }
+
+    /// The same registry, where counting a refusal does not delay the answer: it is queued, and written before the
+    /// registry is closed. The response time then does not reveal whether there is such a device. A clone is written
+    /// down before it is answered: the caller had the right proof.
+    #[must_use]
+    pub fn counting_later(self) -> Self {
+        Self { counts_later: true, ..self }
+    }
+
+    /// Whether refusals are counted after the answer.
+    pub(crate) const fn counts_later(&self) -> bool {
+        self.counts_later
     }
 
     /// Looks at every page of the database, so that nobody works with half of one: a second or two for each gigabyte that is
@@ -84,7 +102,7 @@ impl SqlRegistry {
     ///
     /// [`OpenError`].
     pub fn look_into_mysql(address: &str) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::new(Database::MySql(MySql::look_into(address)?)) })
+        Ok(Self::of(Arc::new(Database::MySql(MySql::look_into(address)?))))
     }
 
     /// Does this in one transaction that writes, and returns when it is on the disk.
@@ -97,6 +115,19 @@ impl SqlRegistry {
             Database::Sqlite(sqlite) => sqlite.writes(),
         };
         Ok(submit(queue.ok_or(SqlError::Closed)?, work).await?)
+    }
+
+    /// Does this in one transaction that writes, and returns before that.
+    pub(crate) fn write_unattended(
+        &self,
+        what: &'static str,
+        work: impl FnMut(&mut dyn Connection) -> Result<(), SqlError> + Send + 'static,
+    ) -> Result<(), RegistryError> {
+        let queue = match &*self.database {
+            Database::MySql(mysql) => Some(&mysql.work),
+            Database::Sqlite(sqlite) => sqlite.writes(),
+        };
+        Ok(submit_unattended(queue.ok_or(SqlError::Closed)?, what, work)?)
     }
 
     /// Does this in one transaction that only reads.

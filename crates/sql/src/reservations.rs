@@ -1,13 +1,13 @@
 //! The path of a device: one transaction for each step.
 
 use cvm_provisioning::{
-    Attempt, Beside, CertificateId, Credential, Decision, DeviceId, Leftover, Origin, Refusal, RegistryError, Remains,
-    ReservationLost, Reservations, Reserve,
+    Attempt, Beside, CertificateId, Credential, Decision, Denial, DeviceId, Leftover, Origin, Refusal, RegistryError,
+    Remains, ReservationLost, Reservations, Reserve,
 };
 
 use crate::connection::Connection;
 use crate::error::SqlError;
-use crate::{SqlRegistry, devices};
+use crate::{SqlRegistry, devices, keys};
 
 impl Reservations for SqlRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
@@ -18,6 +18,9 @@ impl Reservations for SqlRegistry {
             };
             if !matches!(there.device.decide(&attempt), Decision::Provision) {
                 return Ok(Reserve::Refused(Some(there.device)));
+            }
+            if let Some(owner) = keys::claim(connection, &attempt.proof.key, &attempt.device)? {
+                return Ok(Reserve::KeyInUse { owner, device: there.device });
             }
             let mut device = there.device.clone();
             device.reserve(&attempt);
@@ -77,13 +80,17 @@ impl Reservations for SqlRegistry {
 
     async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         let (id, refusal, by) = (device.clone(), refusal.clone(), by.clone());
-        self.write(move |connection| {
+        let is_counted_later = self.counts_later() && refusal.denial != Denial::Cloned;
+        let write = move |connection: &mut dyn Connection| {
             let Some(there) = devices::lock(connection, &id)? else { return Ok(()) };
             let mut device = there.device.clone();
             device.refuse(&refusal);
             devices::update(connection, there, &device, &by)
-        })
-        .await
+        };
+        match is_counted_later {
+            true => self.write_unattended("a refusal", write),
+            false => self.write(write).await,
+        }
     }
 }
 

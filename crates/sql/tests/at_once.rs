@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use cvm_provisioning::{
     Attempt, AuditQuery, AuditTrail as _, Certificate, CertificateId, CertificateIndex as _, CertificateLedger as _,
-    Csr, DeviceStore as _, Enrolments as _, KeyOrigin, RefusedKeys, Standing, State, Superseded, Timestamp, VendAtOnce,
-    VendError, VendRequest, Vended, Vending as _,
+    Csr, DeviceStore as _, Enrolments as _, KeyOrigin, RefusedKeys, ShownCertificate, Standing, State, Superseded,
+    Timestamp, VendAtOnce, VendError, VendRequest, Vended, Vending as _,
 };
 use cvm_sql::SqlRegistry;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, Script};
 
-use self::own_ca::{OwnCa, own_ca};
+use self::own_ca::{OwnCa, own_ca, own_ca_at};
 
 mod own_ca;
 
@@ -166,6 +166,60 @@ async fn threat_06_a_renewal_at_once_never_leaves_a_device_without_a_certificate
             powerful.sort();
             assert_eq!(powerful, left, "{context}");
             assert!(matches!(world.ask(renewal(5, &first, &csr(NAME), later(40))).await, Err(VendError::Refused)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn threat_08_a_second_device_with_a_key_gets_nothing() {
+    let world = World::new().await;
+    world.register(KeyOrigin::Device).await;
+    assert!(world.registry.add(&device("sn-2"), &origin()).await.unwrap());
+    let key = csr(NAME);
+    let first = world.ask(request(NAME, 1, Some(&key), NOW)).await.unwrap();
+    let second = world.ask(request("sn-2", 2, Some(&key), NOW)).await;
+    assert!(matches!(second, Err(VendError::KeyRefused)), "{second:?}");
+    assert_eq!(world.registry.entries_of(&"sn-2".to_owned().try_into().unwrap()).await.unwrap(), []);
+    assert_eq!(world.powerful().await, [first.credential.certificate]);
+    assert!(world.ask(request("sn-2", 3, Some(&csr("sn-2")), NOW)).await.is_ok());
+}
+
+/// A moment after the end of a certificate that was made at the beginning.
+fn after_the_end() -> Timestamp {
+    later(366 * 24 * 60 * 60)
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_renewed_and_never_given_again() {
+    let world = World::new().await;
+    world.register(KeyOrigin::Device).await;
+    let key = csr(NAME);
+    let first = world.ask(request(NAME, 1, Some(&key), NOW)).await.unwrap();
+    let world = World { platform: own_ca_at(&world.registry, after_the_end).await, ..world };
+    let last = world.ask(request(NAME, 2, Some(&key), first.credential.not_after)).await.unwrap();
+    assert!(last.replayed);
+    let renewed = world.ask(request(NAME, 3, Some(&key), after_the_end())).await.unwrap();
+    assert!(!renewed.replayed && !renewed.credential.is_expired(after_the_end()));
+    let again = world.ask(request(NAME, 4, Some(&key), after_the_end())).await.unwrap();
+    assert!(again.replayed && again.credential == renewed.credential);
+    let clone = world.ask(request(NAME, 5, Some(&csr(NAME)), after_the_end())).await;
+    assert!(matches!(clone, Err(VendError::Refused)));
+    assert_eq!(world.stored().await.state, State::Quarantined);
+}
+
+#[tokio::test]
+async fn threat_29_an_expired_certificate_proves_its_device_within_its_grace() {
+    let world = World::new().await;
+    let grace = ShownCertificate::MAX_GRACE;
+    for (after, renews) in [(grace, true), (grace + Duration::from_secs(1), false)] {
+        for same_key in [true, false] {
+            world.register(KeyOrigin::Device).await;
+            let key = csr(NAME);
+            let first = world.ask(request(NAME, 1, Some(&key), NOW)).await.unwrap();
+            let now = first.credential.not_after.after(after);
+            let asked = if same_key { key } else { csr(NAME) };
+            let answer = world.ask(renewal(2, &first, &asked, now)).await;
+            assert_eq!(answer.is_ok_and(|vended| !vended.replayed), renews, "{after:?}, same key: {same_key}");
         }
     }
 }

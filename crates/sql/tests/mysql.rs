@@ -57,6 +57,18 @@ async fn threat_07_fifty_callers_at_once_get_one_certificate() {
     scenario::vend::fifty_callers_with_fifty_keys(registry).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_08_a_key_is_one_devices() {
+    let server = MariaDb::start();
+    contract::a_key_is_one_devices(&server.registry(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_03_a_guesser_keeps_nobody_out() {
+    let server = MariaDb::start();
+    scenario::vend::a_guesser_keeps_nobody_out(server.registry(2), 2).await;
+}
+
 /// InnoDB shows a commit before its log is on the disk: whoever gives a certificate again has waited for a later commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_33_a_certificate_is_recorded_when_a_later_commit_is_on_the_disk() {

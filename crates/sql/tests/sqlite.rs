@@ -4,11 +4,12 @@
 
 use cvm_bulk::{ExportFormat, ExportRequest, ExportStanding, Folder, Job, JobStatus, JobStore as _, Work};
 use cvm_provisioning::{
-    Actor, AttemptId, AuditPage, AuditQuery, AuditTrail as _, CertificateId, CertificateLedger as _, Device,
-    DeviceFilter, DeviceStore as _, LedgerEntry, Standing, ThingName,
+    Actor, AttemptId, AuditPage, AuditQuery, AuditTrail as _, Beside, CertificateAuthority as _, CertificateId,
+    CertificateLedger as _, Credential, Denial, Device, DeviceFilter, DeviceStore as _, Enrol, Enrolments as _,
+    LedgerEntry, Refusal, Reservations as _, Reserve, Standing, ThingName,
 };
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry, Verified};
-use cvm_testkit::fixture::{NOW, device, later, origin};
+use cvm_testkit::fixture::{NOW, csr, device, later, origin};
 use cvm_testkit::{Fault, contract, scenario};
 use tempfile::TempDir;
 
@@ -39,6 +40,56 @@ fn the_bundled_sqlite_can_make_checkpoints_beside_the_writer() {
 async fn the_registry_on_sqlite_keeps_the_contract() {
     let (_folder, registry) = registry();
     contract::registry(&registry).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_08_a_key_is_one_devices() {
+    contract::a_key_is_one_devices(&registry().1).await;
+}
+
+#[tokio::test]
+async fn threat_08_a_key_that_a_device_had_before_keys_were_compared_is_that_devices() {
+    for in_ledger in [true, false] {
+        let (folder, registry) = registry();
+        let key = csr("sn-1");
+        let attempt = |name, number| cvm_testkit::fixture::attempt(name, number, &key, NOW);
+        for name in ["sn-1", "sn-2"] {
+            assert!(registry.add(&device(name), &origin()).await.unwrap());
+        }
+        let platform = own_ca::own_ca(&registry).await;
+        let thing = "sn-1".to_owned().try_into().unwrap();
+        let (issued, entry) = platform.certify(&key, &thing).await.unwrap();
+        let credential = Credential { key: *key.key().fingerprint(), ..Credential::of(&issued, thing, NOW) };
+        if in_ledger {
+            assert_eq!(registry.enrol(&attempt("sn-1", 1), &credential, &entry).await.unwrap(), Enrol::Done);
+        } else {
+            assert!(matches!(registry.reserve(&attempt("sn-1", 1)).await.unwrap(), Reserve::Held(_)));
+            registry.commit(&attempt("sn-1", 1), &credential, &Beside::NOTHING).await.unwrap().unwrap();
+        }
+        drop((platform, registry));
+        let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+        file.execute_batch("DROP TABLE device_keys; UPDATE meta SET value = 8 WHERE name = 'schema'").unwrap();
+        drop(file);
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        let second = registry.reserve(&attempt("sn-2", 2)).await.unwrap();
+        assert!(matches!(second, Reserve::KeyInUse { owner, .. } if owner.as_str() == "sn-1"), "{in_ledger}");
+    }
+}
+
+#[tokio::test]
+async fn the_contract_is_kept_where_refusals_are_counted_later() {
+    let (_folder, registry) = registry();
+    let registry = registry.counting_later();
+    assert!(registry.add(&device("sn-1"), &origin()).await.unwrap());
+    let attempt = cvm_testkit::fixture::attempt("sn-1", 1, &csr("sn-1"), NOW);
+    for _ in 0..3 {
+        let refusal = Refusal::new(Denial::WrongProof, None, &attempt);
+        registry.refuse(&attempt.device, &refusal, &origin()).await.unwrap();
+    }
+    // What is written later is written behind it.
+    assert!(registry.add(&device("sn-2"), &origin()).await.unwrap());
+    let counted = registry.find(&attempt.device).await.unwrap().unwrap();
+    assert_eq!((counted.wrong_proofs, counted.version), (3, 1));
 }
 
 #[tokio::test]
@@ -180,6 +231,19 @@ async fn threat_33_a_vend_that_fails_anywhere_ends_with_one_certificate_that_wor
 }
 
 #[tokio::test]
+async fn threat_03_a_guesser_keeps_nobody_out() {
+    scenario::vend::a_guesser_keeps_nobody_out(registry().1, 5).await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_renewed_and_never_given_again() {
+    let (_folder, registry) = registry();
+    Box::pin(scenario::renewal::an_expired_certificate_is_renewed_and_never_given_again(|| registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_lets_no_clone_in(registry.clone())).await;
+    Box::pin(scenario::renewal::an_expired_certificate_proves_its_device_within_its_grace(|| registry.clone())).await;
+}
+
+#[tokio::test]
 async fn threat_06_a_renewal_that_fails_anywhere_never_leaves_a_device_without_a_certificate() {
     let (_folder, registry) = registry();
     Box::pin(scenario::renewal::fault_matrix(|| registry.clone(), &[Fault::Throttle])).await;
@@ -312,7 +376,7 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
          CREATE INDEX certificates_by_power ON certificates (powerless, issuer, not_after); \
          ALTER TABLE devices DROP COLUMN last_certificate; ALTER TABLE devices DROP COLUMN credential; \
          DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
-         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; \
+         CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; DROP TABLE device_keys; \
          DROP INDEX devices_in_rare_state; CREATE INDEX devices_by_state ON devices (state, enabled); \
          DROP TRIGGER device_added; DROP TRIGGER device_deleted; DROP TRIGGER device_changed; DROP TABLE device_counts; \
          DROP INDEX entries_by_device; CREATE INDEX entries_by_device ON entries (device, moment); \

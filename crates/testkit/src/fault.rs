@@ -9,10 +9,10 @@ use cvm_provisioning::{
     Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateLedger, CertificateOwner,
     CertificateSummary, Certificates, Claim, ClaimIssuer, ClaimStore, Credential, Csr, Cursors, Departures, Device,
     DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory, InventoryPage,
-    IssuedCertificate, IssuedClaim, LedgerEntry, Leftover, Origin, Page, Platform, PlatformError, PolicyName, Presence,
-    Presences, Refusal, RegisteredCertificate, RegistryError, Remains, ReservationLost, Reservations, Reserve,
-    Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp, Tombstone, Tombstones,
-    TrustedUser, UnsettledDevice,
+    IssuedCertificate, IssuedClaim, KeyFingerprint, LedgerEntry, Leftover, Origin, Page, Platform, PlatformError,
+    PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains, ReservationLost,
+    Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
+    Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 use tokio::sync::Notify;
 
@@ -241,6 +241,10 @@ impl<C: CertificateAuthority> CertificateAuthority for Faulty<C> {
     async fn certify(&self, csr: &Csr, thing: &ThingName) -> Result<(IssuedCertificate, LedgerEntry), PlatformError> {
         self.platform_call(self.inner.certify(csr, thing)).await
     }
+
+    fn has_key(&self, key: &KeyFingerprint) -> bool {
+        self.inner.has_key(key)
+    }
 }
 
 impl<P: Platform> Platform for Faulty<P> {
@@ -250,6 +254,10 @@ impl<P: Platform> Platform for Faulty<P> {
 
     fn prepares(&self) -> bool {
         self.inner.prepares()
+    }
+
+    fn has_key(&self, key: &KeyFingerprint) -> bool {
+        self.inner.has_key(key)
     }
 
     async fn prepare(&self, csr: &Csr, thing: &ThingName) -> Result<IssuedCertificate, PlatformError> {

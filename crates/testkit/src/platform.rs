@@ -129,7 +129,9 @@ impl MemoryPlatform {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "AWS IoT Certificate");
         params.not_before = date_time_ymd(2026, 1, 1);
-        params.not_after = date_time_ymd(2049, 12, 31);
+        let ends = [date_time_ymd(2049, 12, 31), date_time_ymd(2099, 12, 31)];
+        let now = account.now.unwrap_or(NOW);
+        params.not_after = ends[usize::from(Timestamp::from(ends[0]) < now)];
         let pem = params.signed_by(&P256Key(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
         let certificate = Certificate::parse(&pem).expect("rcgen makes certificates that parse");
         IssuedCertificate { name: arn(certificate.id()), certificate }

@@ -41,11 +41,11 @@ impl MemoryRegistry {
         if before == after {
             return;
         }
+        let Some(write) = RegistryWrite::new(before, after, by.clone()) else { return };
         let mut rest = self.rest();
-        let at = after.as_ref().or(before.as_ref()).map(|device| device.updated_at).unwrap_or(crate::fixture::NOW);
         rest.told += 1;
         let id = format!("{:08}", rest.told);
-        rest.writes.push(RegistryWrite { id, at, by: Some(by.clone()), before, after });
+        rest.writes.push(RegistryWrite { id, ..write });
     }
 
     /// Taken after the devices where both are needed.
@@ -68,9 +68,12 @@ fn replace(devices: &mut BTreeMap<DeviceId, Device>, device: &Device, version: u
 impl Reservations for MemoryRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         let mut devices = self.devices();
+        let mut others = devices.values().filter(|other| other.id != attempt.device);
+        let owner = others.find(|other| other.keys().contains(&attempt.proof.key)).map(|owner| owner.id.clone());
         let Some(device) = devices.get_mut(&attempt.device) else { return Ok(Reserve::Refused(None)) };
-        Ok(match device.decide(attempt) {
-            Decision::Provision => {
+        Ok(match (device.decide(attempt), owner) {
+            (Decision::Provision, Some(owner)) => Reserve::KeyInUse { owner, device: device.clone() },
+            (Decision::Provision, None) => {
                 let before = device.clone();
                 device.reserve(attempt);
                 self.tell(Some(before), Some(device.clone()), &attempt.origin);

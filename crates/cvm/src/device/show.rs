@@ -100,10 +100,7 @@ fn lines(device: &DeviceDocument) -> Vec<String> {
         facts.add(key, refusal.key);
         facts.add("  next", refusal.advice.replace(" ID", &format!(" {}", device.device_id)));
     }
-    match told.wrong_proofs.blocked_until {
-        Some(end) => facts.add("wrong proofs", format_args!("{}, none taken until {end}", told.wrong_proofs.count)),
-        None => facts.add("wrong proofs", told.wrong_proofs.count),
-    }
+    facts.add("wrong proofs", told.wrong_proofs.count);
     facts.add("registered", told.created_at);
     facts.add("changed", format_args!("{}, version {}", told.updated_at, told.version));
     facts.0

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::client_certificates::Trust;
 use super::decisions::Decisions;
+use super::equal_refusals::EqualRefusals;
 use super::platform::{Aws, Place, Stack};
 use super::routes::{Doors, readiness};
 use super::tls::{Origin, ServerCertificate, ServerTls};
@@ -171,7 +172,7 @@ where
     let handout = Handout::new(endpoint, root_ca);
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail };
     Ok(Doors {
-        devices: device_router(Arc::new(ToTheEnd::new(vend)), handout, est, now),
+        devices: device_router(Arc::new(EqualRefusals::new(ToTheEnd::new(vend))), handout, est, now),
         operators: registry_router(operators, told.jobs, now),
         claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvm_authority::SharedAuthorities;
-use cvm_provisioning::{Certificate, Timestamp};
+use cvm_provisioning::{Certificate, ShownCertificate, Timestamp};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
@@ -56,15 +56,19 @@ impl ClientCertificates {
     /// The leaf of a chain that was shown, if it counts. That it is the caller's own has been seen in the handshake.
     pub(super) fn verified(&self, shown: &[CertificateDer<'_>], now: Timestamp) -> Option<Certificate> {
         let (leaf, above) = shown.split_first().filter(|_| shown.len() <= MAX_CHAIN)?;
+        let certificate = Certificate::from_der(leaf).ok()?;
         if let Trust::Chain(authorities) = &self.trust {
+            // One that has expired renews its device for some time: its chain is that of its last moment.
+            ShownCertificate::of(&certificate, now)?;
+            let last = Timestamp::from(certificate.not_after());
             // Issued for a client, by a CA of ours that is trusted at this time.
             let roots = roots(authorities, now).into();
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider)).build();
-            let seconds = u64::try_from(now.seconds()).ok()?;
+            let seconds = u64::try_from(now.min(last).seconds()).ok()?;
             let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             verifier.ok()?.verify_client_cert(leaf, above, now).ok()?;
         }
-        Certificate::from_der(leaf).ok()
+        Some(certificate)
     }
 }
 

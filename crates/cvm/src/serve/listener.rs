@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use cvm_http::ClientCertificate;
-use cvm_provisioning::{Certificate, Timestamp};
+use cvm_provisioning::{Certificate, ShownCertificate, Timestamp};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -182,9 +182,9 @@ impl Connection {
     }
 }
 
-/// Who the client is by its certificate, for as long as that is valid: a connection may outlive it.
+/// Who the client is by its certificate, for as long as that proves something: a connection may outlive it.
 fn client_at(client: Option<&Arc<Certificate>>, now: Timestamp) -> Option<ClientCertificate> {
-    let client = client.filter(|certificate| now <= certificate.not_after().into())?;
+    let client = client.filter(|certificate| ShownCertificate::of(certificate, now).is_some())?;
     Some(ClientCertificate(Arc::clone(client)))
 }
 

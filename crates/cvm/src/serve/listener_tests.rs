@@ -119,7 +119,10 @@ async fn threat_29_only_a_clients_certificate_of_our_ca_in_its_time_is_somebodys
     let world = World::new(ROOMY).await;
     assert_eq!(world.who(None).await, "nobody");
     assert_eq!(world.who(Some(device(world.ours(), now()).await)).await, "sn-0001");
-    assert_eq!(world.who(Some(device(world.ours(), now().before(YEAR)).await)).await, "nobody", "it has ended");
+    let expired = device(world.ours(), now().before(DAY + DAY / 2)).await;
+    assert_eq!(world.who(Some(expired)).await, "sn-0001", "it may renew for as long as it was valid");
+    let forgotten = device(world.ours(), now().before(DAY * 3)).await;
+    assert_eq!(world.who(Some(forgotten)).await, "nobody", "it has ended");
     let theirs = authority("theirs").await;
     assert_eq!(world.who(Some(device(&theirs, now()).await)).await, "nobody");
     let namesake = authority("ours").await;
@@ -194,9 +197,10 @@ async fn a_connection_that_outlives_its_certificate_is_nobodys() {
     let ours = authority("ours").await;
     let (chain, _) = device(&ours, now()).await;
     let leaf = Arc::new(Certificate::from_der(&chain[0]).unwrap());
-    let end = Timestamp::from(leaf.not_after());
-    assert!(client_at(Some(&leaf), end).is_some());
-    assert!(client_at(Some(&leaf), end.after(Duration::from_secs(1))).is_none());
+    let (begin, end) = (Timestamp::from(leaf.not_before()), Timestamp::from(leaf.not_after()));
+    let grace = end.after(begin.until(end));
+    assert!(client_at(Some(&leaf), grace).is_some());
+    assert!(client_at(Some(&leaf), grace.after(Duration::from_secs(1))).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,6 +23,7 @@ mod client_certificates;
 mod connections;
 mod decisions;
 mod enforcement;
+mod equal_refusals;
 mod error;
 mod jobs;
 mod listener;
@@ -153,7 +154,8 @@ async fn serve(
     let limits = Limits {
         trusted,
         sources: Arc::new(Buckets::new(arguments.rate_per_source)),
-        devices: Arc::new(Buckets::new(arguments.rate_per_device)),
+        devices: Buckets::new(arguments.rate_per_device),
+        refusals: Buckets::new(arguments.rate_per_device),
     };
     let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
     let services = Services { tokens: tokens.clone(), woken, limits: Arc::new(limits), metrics: metrics.clone() };

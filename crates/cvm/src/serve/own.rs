@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::client_certificates::Trust;
 use super::decisions::Decisions;
 use super::enforcement::{Enforcement, Revocations};
+use super::equal_refusals::EqualRefusals;
 use super::revocation_routes::{Strays, revocation_routes};
 use super::routes::{Doors, readiness};
 use super::tls::ServerTls;
@@ -89,7 +90,7 @@ pub(super) async fn begin(
     };
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() };
     let doors = Doors {
-        devices: device_router(Arc::new(vend), handout, est, now),
+        devices: device_router(Arc::new(EqualRefusals::new(vend)), handout, est, now),
         operators: registry_router(operators, jobs, now),
         claims: None,
         revocation: revocation_router(&revocations).merge(ocsp::router(responder)),

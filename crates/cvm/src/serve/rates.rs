@@ -3,14 +3,15 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::NoOpMiddleware;
+use governor::clock::{Clock, DefaultClock, Reference as _};
+use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// Buckets of one kind: whatever comes, they take 4 MiB, and never more.
+/// Buckets of one kind: whatever comes, they take 5 MiB, and never more.
 const BUCKETS: usize = 1 << 16;
 
 /// So many at once, and as many more in each such time: `600/m`.
@@ -54,9 +55,16 @@ pub(super) struct InvalidRate;
 /// these are nobody can choose, as the hash has a key of its own in each process, and so no flood of names makes the
 /// memory grow or takes aim at somebody.
 pub(super) struct Buckets<C: Clock = DefaultClock> {
-    all: Vec<RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>>,
+    all: Vec<Bucket<C>>,
     clock: C,
+    begin: C::Instant,
     hash: RandomState,
+}
+
+struct Bucket<C: Clock> {
+    limiter: RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>,
+    /// Until when it is empty, in nanoseconds since the beginning, as far as [`Buckets::count`] has seen.
+    empty_until: AtomicU64,
 }
 
 impl Buckets {
@@ -67,8 +75,12 @@ impl Buckets {
 
 impl<C: Clock + Clone> Buckets<C> {
     fn with_clock(rate: Rate, clock: C) -> Self {
-        let bucket = || RateLimiter::direct_with_clock(rate.quota(), clock.clone());
-        Self { all: std::iter::repeat_with(bucket).take(BUCKETS).collect(), clock, hash: RandomState::new() }
+        let bucket = || Bucket {
+            limiter: RateLimiter::direct_with_clock(rate.quota(), clock.clone()).with_middleware(),
+            empty_until: AtomicU64::new(0),
+        };
+        let all = std::iter::repeat_with(bucket).take(BUCKETS).collect();
+        Self { all, begin: clock.now(), clock, hash: RandomState::new() }
     }
 
     /// Takes one out of the bucket of this one.
@@ -77,16 +89,45 @@ impl<C: Clock + Clone> Buckets<C> {
     ///
     /// How long it lasts until there is one.
     pub(super) fn take(&self, who: &impl Hash) -> Result<(), Duration> {
-        self.bucket(who).check().map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+        let taken = self.bucket(who).limiter.check();
+        taken.map(drop).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// Takes one out of the bucket after the fact, or what is left.
+    pub(super) fn count(&self, who: &impl Hash) {
+        let bucket = self.bucket(who);
+        let wait = match bucket.limiter.check() {
+            Ok(left) if left.remaining_burst_capacity() > 0 => return,
+            Ok(left) => left.quota().replenish_interval(),
+            Err(not_until) => not_until.wait_time_from(self.clock.now()),
+        };
+        let nanoseconds = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        bucket.empty_until.store(self.elapsed().saturating_add(nanoseconds), Ordering::Relaxed);
+    }
+
+    /// Looks whether there is one in the bucket, as far as it was counted; nothing is taken out.
+    ///
+    /// # Errors
+    ///
+    /// How long it lasts until there is one.
+    pub(super) fn look(&self, who: &impl Hash) -> Result<(), Duration> {
+        match self.bucket(who).empty_until.load(Ordering::Relaxed).saturating_sub(self.elapsed()) {
+            0 => Ok(()),
+            nanoseconds => Err(Duration::from_nanos(nanoseconds)),
+        }
     }
 
     /// Takes as many out as are there, up to this.
     pub(super) fn spill(&self, who: &impl Hash, number: NonZeroU32) {
         // Where there are not as many, the next ones are told to wait soon enough.
-        let _ = self.bucket(who).check_n(number);
+        let _ = self.bucket(who).limiter.check_n(number);
     }
 
-    fn bucket(&self, who: &impl Hash) -> &RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>> {
+    fn elapsed(&self) -> u64 {
+        self.clock.now().duration_since(self.begin).into()
+    }
+
+    fn bucket(&self, who: &impl Hash) -> &Bucket<C> {
         let place = self.hash.hash_one(who) % BUCKETS as u64;
         &self.all[usize::try_from(place).unwrap_or_default()]
     }
@@ -121,6 +162,24 @@ mod tests {
         assert!(buckets.take(&"sweeper").is_err());
         // One in 65,536 falls into the same bucket.
         assert!((0..3).any(|number| buckets.take(&number).is_ok()));
+    }
+
+    #[test]
+    fn what_is_counted_afterwards_is_seen_before_the_next_time() {
+        let clock = FakeRelativeClock::default();
+        let buckets = Buckets::with_clock("2/m".parse().unwrap(), clock.clone());
+        for _ in 0..100 {
+            assert_eq!(buckets.look(&1), Ok(()), "to look costs nothing");
+        }
+        buckets.count(&1);
+        assert_eq!(buckets.look(&1), Ok(()));
+        buckets.count(&1);
+        assert_eq!(buckets.look(&1), Err(Duration::from_secs(30)));
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(buckets.look(&1), Ok(()));
+        buckets.count(&1);
+        buckets.count(&1);
+        assert_eq!(buckets.look(&1), Err(Duration::from_secs(30)));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cvm_http::{Caller, Pace, Problem};
-use cvm_provisioning::{AttemptId, DeviceStore};
+use cvm_http::{Caller, DeviceRates, Pace, Problem};
+use cvm_provisioning::{AttemptId, DeviceId, DeviceStore};
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -60,7 +60,10 @@ pub(super) struct Services {
 pub(super) struct Limits {
     pub(super) trusted: TrustedProxies,
     pub(super) sources: Arc<Buckets>,
-    pub(super) devices: Arc<Buckets>,
+    /// What devices ask with the right proof.
+    pub(super) devices: Buckets,
+    /// What is refused, by source and device.
+    pub(super) refusals: Buckets,
 }
 
 /// All of its addresses.
@@ -146,18 +149,39 @@ async fn admit_source(
         metrics.limited("source");
         return Problem::too_often(spread(wait)).into_response();
     }
-    let devices = Arc::clone(&limits.devices);
-    let pace = Pace(Arc::new(move |device| {
-        devices.take(device).map_err(|wait| {
-            metrics.limited("device");
-            spread(wait)
-        })
-    }));
     let extensions = request.extensions_mut();
     extensions.insert(Caller { request_id: None, source: Some(client.to_string()) });
-    extensions.insert(pace);
+    extensions.insert(Pace(Arc::new(FromSource { limits, metrics, source })));
     extensions.insert(source);
     next.run(request).await
+}
+
+/// The rates of devices for requests from one source.
+struct FromSource {
+    limits: Arc<Limits>,
+    metrics: Metrics,
+    source: Source,
+}
+
+impl DeviceRates for FromSource {
+    fn admit(&self, device: &DeviceId) -> Result<(), Duration> {
+        self.limits.devices.look(device).map_err(|wait| self.limited(wait))
+    }
+
+    fn proved(&self, device: &DeviceId) {
+        self.limits.devices.count(device);
+    }
+
+    fn refused(&self, device: &DeviceId) -> Result<(), Duration> {
+        self.limits.refusals.take(&(&self.source, device)).map_err(|wait| self.limited(wait))
+    }
+}
+
+impl FromSource {
+    fn limited(&self, wait: Duration) -> Duration {
+        self.metrics.limited("device");
+        spread(wait)
+    }
 }
 
 /// A while that is a little longer for some than for others, so that those who were turned away together do not come

@@ -127,7 +127,7 @@ impl<V: Vending> Door<V> {
             });
         let answer = match request {
             Ok(request) => match Pace::allows(extensions.get(), &request.device) {
-                Ok(()) => self.answer(wanted, request, attempt, origin).await,
+                Ok(()) => self.answer(wanted, request, extensions.get(), attempt, origin).await,
                 Err(problem) => Err(problem),
             },
             Err(problem) => Err(problem),
@@ -144,14 +144,17 @@ impl<V: Vending> Door<V> {
         &self,
         wanted: Wanted,
         request: EstRequest,
+        pace: Option<&Pace>,
         attempt: AttemptId,
         origin: Origin,
     ) -> Result<Response, Problem> {
         let EstRequest { device, csr, token, shown } = request;
         let now = (self.clock)();
         let parameters = Default::default();
-        let request = VendRequest { attempt, device, csr, token, shown, parameters, origin, now };
-        let error = match self.vend.vend(request).await {
+        let request = VendRequest { attempt, device: device.clone(), csr, token, shown, parameters, origin, now };
+        let answered = self.vend.vend(request).await;
+        Pace::count(pace, &device, &answered)?;
+        let error = match answered {
             Ok(vended) => return answer::enrolled(wanted, &vended),
             Err(error) => error,
         };

@@ -22,6 +22,7 @@ async fn the_trail_is_told_the_latest_first() {
         certificate: None,
         thing: None,
         changed: Vec::new(),
+        count: 1,
         door: Some("registry".to_owned()),
         request_id: None,
         source: None,

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::header::ETAG;
 use axum::http::{Request, StatusCode};
-use cvm_provisioning::{Device, DeviceStore as _, Presence, Presences as _, State, WrongProofs};
+use cvm_provisioning::{Device, DeviceStore as _, Presence, Presences as _, State};
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::World;
 use cvm_testkit::{MemoryRegistry, Script};
@@ -272,8 +272,7 @@ async fn a_device_that_is_refused_again_is_refused_anew() {
 #[tokio::test]
 async fn a_device_that_is_let_in_again_has_its_wrong_proofs_forgotten() {
     let api = Api::new(&Script::default());
-    let wrong_proofs = WrongProofs { count: 9, blocked_until: Some(later(60)) };
-    assert!(api.registry.add(&Device { wrong_proofs, ..device("sn-1") }, &origin()).await.unwrap());
+    assert!(api.registry.add(&Device { wrong_proofs: 9, ..device("sn-1") }, &origin()).await.unwrap());
     let said_again = api.put("/devices/sn-1", Some("*"), json!({"status": "enabled"})).await;
     assert_eq!(said_again.body["cvm"]["wrongProofs"]["count"], 9, "what is said again is no change");
     let enabled = api.post("/devices/sn-1/enable", json!({})).await;

@@ -1,8 +1,8 @@
 //! A CA of one's own, and what is kept of its certificates.
 
 use crate::{
-    Attempt, CertificateId, Credential, Csr, Device, IssuedCertificate, PlatformError, RegistryError, Standing,
-    ThingName, Timestamp,
+    Attempt, CertificateId, Credential, Csr, Device, DeviceId, IssuedCertificate, KeyFingerprint, PlatformError,
+    RegistryError, Standing, ThingName, Timestamp,
 };
 
 /// A CA of our own, which can say what a certificate will be before anything is written.
@@ -13,6 +13,9 @@ pub trait CertificateAuthority: Send + Sync {
         csr: &Csr,
         thing: &ThingName,
     ) -> impl Future<Output = Result<(IssuedCertificate, LedgerEntry), PlatformError>> + Send;
+
+    /// Whether this is the key of one of the CAs, or of a CA above them: no device may have it.
+    fn has_key(&self, key: &KeyFingerprint) -> bool;
 }
 
 /// A registry that is the ledger of our own CA as well.
@@ -34,10 +37,16 @@ pub trait Enrolments: Send + Sync {
 
 /// What became of an enrolment.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "an attempt has one of them")]
 pub enum Enrol {
     /// The certificate is the device's.
     Done,
+    /// Nothing was changed: another device has the key.
+    KeyInUse {
+        /// The device that has it.
+        owner: DeviceId,
+        /// The device as it was found.
+        device: Device,
+    },
     /// The device as it was found, unchanged; `None` where there is no such device.
     Refused(Option<Device>),
 }

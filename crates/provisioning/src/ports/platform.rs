@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use crate::{
-    CertificateId, Csr, IssuedCertificate, IssuedClaim, PolicyName, RegisteredCertificate, Standing, TemplateName,
-    Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
+    CertificateId, Csr, IssuedCertificate, IssuedClaim, KeyFingerprint, PolicyName, RegisteredCertificate, Standing,
+    TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
 };
 
 /// The IoT platform that devices connect to.
@@ -40,6 +40,11 @@ pub trait Platform: Send + Sync {
     /// certificate.
     fn register(&self, _pem: &str) -> impl Future<Output = Result<(), PlatformError>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// Whether this is the key of our own CA, or of a CA above it, where there is one: no device may have it.
+    fn has_key(&self, _key: &KeyFingerprint) -> bool {
+        false
     }
 
     /// Makes the thing, or makes sure that the one there is what it should be.

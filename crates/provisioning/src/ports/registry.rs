@@ -15,7 +15,8 @@ use crate::{
 /// Each method that changes something is one conditional write with the effect of the [`Device`] method of the same name.
 pub trait Reservations: Send + Sync {
     /// Reserves the device for this attempt where [`Device::decide`] says
-    /// [`Decision::Provision`](crate::Decision::Provision), and changes nothing where it says anything else.
+    /// [`Decision::Provision`](crate::Decision::Provision) and no other device [has](Device::keys) the key of the attempt.
+    /// In any other case nothing is changed.
     fn reserve(&self, attempt: &Attempt) -> impl Future<Output = Result<Reserve, RegistryError>> + Send;
 
     /// Ends a reservation with success.
@@ -34,8 +35,11 @@ pub trait Reservations: Send + Sync {
         remains: Remains,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send;
 
-    /// Writes down that an attempt was refused, in one write whatever the reason, so that reasons cannot be told apart
-    /// by the time they take: a wrong proof is counted, a clone puts the device into quarantine.
+    /// Writes down that an attempt was refused: a wrong proof is counted, a clone puts the device into quarantine. It is
+    /// one write whatever the reason, so that the time it takes does not reveal the reason.
+    ///
+    /// The version of the device stays where the refusal changes no more than the count. An operator's
+    /// [`replace`](DeviceStore::replace) that comes at the same time may therefore overwrite some of the count.
     fn refuse(
         &self,
         device: &DeviceId,
@@ -60,6 +64,13 @@ pub trait Reservations: Send + Sync {
 pub enum Reserve {
     /// The device as it is now, reserved for the attempt.
     Held(Device),
+    /// Nothing was changed: another device has the key.
+    KeyInUse {
+        /// The device that has it.
+        owner: DeviceId,
+        /// The device as it was found.
+        device: Device,
+    },
     /// The device as it was found, unchanged; `None` where there is no such device.
     Refused(Option<Device>),
 }

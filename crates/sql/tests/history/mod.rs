@@ -87,6 +87,7 @@ fn stranger(name: &str, at: u64) -> AuditEntry {
         certificate: None,
         thing: None,
         changed: Vec::new(),
+        count: 1,
         door: None,
         request_id: None,
         source: None,

@@ -94,13 +94,14 @@ impl Cases {
         let credential = credential(&registered, &first, &own).await;
         let leaf = Credential { certificate: CertificateId::of(LEAF), ..credential.clone() };
         let made_here = Credential { key_made_here: true, ..credential.clone() };
+        let ends = |not_after| Credential { not_after, ..credential.clone() };
         let public_key = Attestation::PublicKey { key: fingerprint };
         let expires = |expires_at: Timestamp| Attestation::Token {
             digest: token().digest(),
             second: None,
             expires_at: Some(expires_at),
         };
-        let refused = |denial| Refusal { denial, key: *other.key().fingerprint(), at: later(1), blocked_until: None };
+        let refused = |denial| Refusal { denial, key: *other.key().fingerprint(), at: later(1), noted: true };
         let clone = refused(Denial::Cloned);
         let reserve = |device: &mut Device| device.reserve(&first);
         let provision = |device: &mut Device, credential: &Credential| {
@@ -114,10 +115,8 @@ impl Cases {
             device.release(first.id, left, Remains::Nothing, later(1));
         };
         let guess = |device: &mut Device| {
-            for _ in 0..6 {
-                let blocked_until = device.wrong_proofs.one_more(later(1)).blocked_until;
-                device.refuse(&Refusal { blocked_until, ..refused(Denial::WrongProof) });
-            }
+            device.refuse(&refused(Denial::WrongProof));
+            (0..6).for_each(|_| device.refuse(&Refusal { noted: false, ..refused(Denial::WrongProof) }));
         };
         let devices = vec![
             registered.clone(),
@@ -151,6 +150,24 @@ impl Cases {
             with(&|device| {
                 device.attestation = public_key.clone();
                 provision(device, &credential);
+            }),
+            with(&|device| provision(device, &ends(later(1)))),
+            with(&|device| provision(device, &ends(later(2)))),
+            with(&|device| {
+                device.attestation = public_key.clone();
+                provision(device, &ends(later(1)));
+            }),
+            with(&|device| {
+                device.attestation = Attestation::Ca { id: Some(CertificateId::of(CA)) };
+                provision(device, &Credential { certificate: CertificateId::of(LEAF), ..ends(later(1)) });
+            }),
+            with(&|device| {
+                provision(device, &ends(later(1)));
+                device.reserve(&first);
+            }),
+            with(&|device| {
+                provision(device, &ends(later(1)));
+                device.refuse(&clone);
             }),
             with(&|device| {
                 provision(device, &credential);
@@ -253,7 +270,7 @@ impl Cases {
 }
 
 /// What `attempt` would be given.
-async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::Csr) -> Credential {
+pub(super) async fn credential(device: &Device, attempt: &Attempt, csr: &cvm_provisioning::Csr) -> Credential {
     let resources = templates().evaluate(device, &BTreeMap::new()).expect("the template fits");
     let issued = MemoryPlatform::default().issue(csr).await.expect("the platform in memory issues");
     Credential::new(&issued, attempt, &resources)

@@ -18,7 +18,7 @@ mod trail;
 
 pub use self::jobs::{job_store, objects};
 pub use self::ledger::ledger;
-pub use self::reservations::{fifty_reservations_at_once, one_reservation_by_many_servers};
+pub use self::reservations::{a_key_is_one_devices, fifty_reservations_at_once, one_reservation_by_many_servers};
 pub use self::trail::audit_trail;
 
 const LEAF: &[u8] = b"a factory certificate";
@@ -32,6 +32,7 @@ pub async fn registry<R: Registry>(registry: &R) {
     reservations::a_commit_is_the_holders(registry, &cases).await;
     reservations::a_release_is_the_holders(registry, &cases).await;
     reservations::a_refusal_is_written_down(registry, &cases).await;
+    reservations::counting_refusals_leaves_the_version(registry, &cases).await;
     reservations::an_unknown_device_is_not_made(registry, &cases).await;
     devices::operators_do_not_overwrite_each_other(registry).await;
     reconciliation::a_certificate_finds_its_device(registry, &cases).await;

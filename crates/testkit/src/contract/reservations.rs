@@ -1,10 +1,11 @@
 //! What attempts do to a device: they reserve it, commit, release it and are refused.
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Beside, CertificateId, Credential, Decision, Denial, Leftover, Refusal, Remains, Reserve,
+    Attempt, AttemptId, Beside, CertificateId, Credential, Csr, Decision, Denial, Leftover, Proof, Refusal, Remains,
+    Reserve, Superseded,
 };
 
-use super::cases::Cases;
+use super::cases::{Cases, credential};
 use super::{put, stored};
 use crate::fixture::{NOW, csr, device, id, later, origin};
 use crate::scenario::Registry;
@@ -102,6 +103,27 @@ pub(super) async fn a_refusal_is_written_down<R: Registry>(registry: &R, cases: 
     }
 }
 
+pub(super) async fn counting_refusals_leaves_the_version<R: Registry>(registry: &R, cases: &Cases) {
+    let (device, attempt) = (&cases.devices[0], &cases.attempts[1]);
+    put(registry, device).await;
+    let mut expected = device.clone();
+    for (second, noted) in [(0, true), (1, false), (3_599, false), (3_600, true), (3_601, false)] {
+        let attempt = Attempt { now: later(second), ..attempt.clone() };
+        let refusal = Refusal::new(Denial::WrongProof, Some(&stored(registry, device).await), &attempt);
+        assert_eq!(refusal.noted, noted, "{second}");
+        expected.refuse(&refusal);
+        registry.refuse(&device.id, &refusal, &origin()).await.expect("the store answers");
+    }
+    assert_eq!(stored(registry, device).await, expected);
+    assert_eq!((expected.wrong_proofs, expected.etag()), (5, device.etag()));
+    let last = expected.last_refusal.expect("it was refused");
+    assert_eq!((last.noted_at, last.since_noted), (later(3_600), 1));
+    let mut changed = device.clone();
+    changed.disable(None, later(4_000));
+    let replaced = registry.replace(&changed, device.version, &origin()).await.expect("the store answers");
+    assert!(replaced, "an operator's change does not fail because somebody guesses");
+}
+
 pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cases: &Cases) {
     let attempt = Attempt { device: id("nobody"), ..cases.attempts[0].clone() };
     assert_eq!(registry.reserve(&attempt).await.expect("the store answers"), Reserve::Refused(None));
@@ -112,6 +134,77 @@ pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cas
     assert!(registry.commit(&attempt, &cases.credential, &Beside::NOTHING).await.expect("the store answers").is_err());
     registry.release(&attempt, &Leftover::Unknown, Remains::Nothing).await.expect("the store answers");
     assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
+}
+
+/// No two devices have one key: neither one after the other nor at once, neither with the key that a device has nor with one
+/// that it has had until its newer certificate is seen. The key of a deleted device is free.
+pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
+    let key = csr("first");
+    let attempt = |name: &str, number, csr: &Csr| crate::fixture::attempt(name, number, csr, NOW);
+    for name in ["first", "second"] {
+        put(registry, &device(name)).await;
+    }
+    let reserve = async |attempt: &Attempt| registry.reserve(attempt).await.expect("the store answers");
+    let first = attempt("first", 1, &key);
+    assert!(matches!(reserve(&first).await, Reserve::Held(_)));
+    let refused = |reserve: Reserve, name: &str| match reserve {
+        Reserve::KeyInUse { owner, device } => assert_eq!((owner, device.id), (id("first"), id(name))),
+        other => panic!("{other:?}"),
+    };
+    let second = attempt("second", 2, &key);
+    refused(reserve(&second).await, "second");
+    assert_eq!(stored(registry, &device("second")).await, device("second"), "nothing is changed");
+    let wrong = Attempt { proof: Proof { token: None, ..second.proof.clone() }, ..second.clone() };
+    assert!(matches!(reserve(&wrong).await, Reserve::Refused(Some(_))), "a stranger learns nothing of keys");
+
+    let made = credential(&device("first"), &first, &key).await;
+    registry.commit(&first, &made, &Beside::NOTHING).await.expect("the store answers").expect("it holds the device");
+    refused(reserve(&second).await, "second");
+
+    let mut renewed = stored(registry, &device("first")).await;
+    let version = renewed.version;
+    let superseded = Superseded {
+        certificate: made.certificate,
+        certificate_name: made.certificate_name.clone(),
+        key: made.key,
+        thing: made.thing.clone(),
+        since: NOW,
+    };
+    let other = *csr("first").key().fingerprint();
+    renewed.credential = Some(Credential { key: other, certificate: CertificateId::of(b"newer"), ..made });
+    renewed.superseded = vec![superseded];
+    renewed.version += 1;
+    assert!(registry.replace(&renewed, version, &origin()).await.expect("the store answers"));
+    refused(reserve(&second).await, "second");
+    let version = renewed.version;
+    renewed.end_succession(later(1));
+    assert!(registry.replace(&renewed, version, &origin()).await.expect("the store answers"));
+    assert!(matches!(reserve(&second).await, Reserve::Held(_)), "the first device has it no more");
+
+    let tombstone = stored(registry, &device("second")).await.bury(NOW);
+    let version = tombstone.device.version - 1;
+    assert!(registry.remove(&tombstone, version, &origin()).await.expect("the store answers"));
+    put(registry, &device("third")).await;
+    let third = attempt("third", 3, &key);
+    assert!(matches!(reserve(&third).await, Reserve::Held(_)), "a deleted device has no key");
+
+    let shared = csr("many");
+    let attempts: Vec<_> = (1..=20).map(|number| attempt(&format!("many-{number}"), number, &shared)).collect();
+    for attempt in &attempts {
+        put(registry, &device(attempt.device.as_str())).await;
+    }
+    let tasks: Vec<_> = attempts
+        .into_iter()
+        .map(|attempt| {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.reserve(&attempt).await })
+        })
+        .collect();
+    let mut held = 0;
+    for task in tasks {
+        held += usize::from(matches!(task.await.expect("no panic").expect("the store answers"), Reserve::Held(_)));
+    }
+    assert_eq!(held, 1);
 }
 
 /// Fifty callers for one device at once.

@@ -21,6 +21,7 @@ pub async fn audit_trail<T: AuditTrail>(trail: &T) {
         certificate: Some(CertificateId::of(LEAF)),
         thing: ThingName::try_from(device.to_owned()).ok(),
         changed: vec!["group".to_owned()],
+        count: number as u32 + 1,
         door: Some("vend".to_owned()),
         request_id: Some("request".to_owned()),
         source: Some("192.0.2.1".to_owned()),

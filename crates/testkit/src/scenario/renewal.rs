@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, Certificate, CertificateId, Confirmation, Csr, Platform as _, State, Superseded, Timestamp, VendError,
-    VendRequest, Vended,
+    Attempt, Attestation, Certificate, CertificateId, Confirmation, Csr, Device, Platform as _, ShownCertificate,
+    State, Superseded, Timestamp, VendError, VendRequest, Vended, Verdict,
 };
 
 use super::first_connect::connection;
 use super::{PLATFORMS, Registry, World};
 use crate::fixture::{NOW, csr, device, later, origin, request};
-use crate::{Fault, Script};
+use crate::{Effect, Fault, Script};
 
 const NAME: &str = "sn-1";
 /// When half of the validity is over of the certificates that [`MemoryPlatform`](crate::MemoryPlatform) makes.
@@ -176,7 +176,7 @@ pub async fn lost_answers_add_up_to_no_crowd<R: Registry>(registry: R) {
             world.vend(&Script::default()).vend(renewal(u128::from(number) + 2, &first, &csr(NAME), now)).await;
         vended.expect("it is renewed");
         assert!(world.has_power(first.id()), "renewal {number}");
-        assert!(world.platform.active() <= cvm_provisioning::Device::MAX_SUPERSEDED + 1, "renewal {number}");
+        assert!(world.platform.active() <= Device::MAX_SUPERSEDED + 1, "renewal {number}");
     }
 }
 
@@ -193,6 +193,104 @@ pub async fn the_same_key_gets_another_certificate_only_when_it_is_time<R: Regis
     assert!(again.replayed && again.credential.certificate == renewed.credential.certificate);
     assert_eq!(world.connects_with(&renewed.credential.certificate, OLD).await, Confirmation::Used);
     assert_eq!(world.platform.powerful(), [renewed.credential.certificate]);
+}
+
+/// A device that was off until its certificate had expired is renewed at once, by the key that it had. Another key is a
+/// clone's, as before.
+pub async fn an_expired_certificate_is_renewed_and_never_given_again<R: Registry>(registry: impl Fn() -> R) {
+    for with_token in [true, false] {
+        let key = csr(NAME);
+        let attestation = match with_token {
+            true => device(NAME).attestation,
+            false => Attestation::PublicKey { key: *key.key().fingerprint() },
+        };
+        let world = World::new(registry(), Device { attestation, ..device(NAME) }).await;
+        let first = world.first_certificate(&key).await;
+        let vend = world.vend(&Script::default());
+        let ask = |number, key, now| {
+            let asked = request(NAME, number, Some(key), now);
+            VendRequest { token: asked.token.filter(|_| with_token), ..asked }
+        };
+        let last = Timestamp::from(first.not_after());
+        world.platform.set_clock(last.after(Duration::from_secs(1)));
+        let replayed = vend.vend(ask(2, &key, last)).await.expect("it is valid for this second");
+        assert!(replayed.replayed);
+        let expired = last.after(Duration::from_secs(1));
+        let renewed = vend.vend(ask(3, &key, expired)).await.expect("it is renewed");
+        assert!(!renewed.replayed && renewed.credential.certificate != *first.id());
+        assert!(world.stored(NAME).await.superseded.iter().any(|old| old.certificate == *first.id()));
+        let again = vend.vend(ask(4, &key, expired)).await.expect("its answer was lost");
+        assert!(again.replayed && again.credential.certificate == renewed.credential.certificate);
+        let other = vend.vend(ask(5, &csr(NAME), expired)).await;
+        assert!(matches!(other, Err(VendError::Refused)), "{other:?}");
+        let state = if with_token { State::Quarantined } else { State::Provisioned };
+        assert_eq!(world.stored(NAME).await.state, state);
+    }
+}
+
+/// Another key does not replace an expired certificate, whatever it is asked with, unless an operator lets it.
+pub async fn an_expired_certificate_lets_no_clone_in<R: Registry>(registry: R) {
+    let (world, first) = World::with_certificate(registry, &csr(NAME)).await;
+    let expired = Timestamp::from(first.not_after()).after(Duration::from_secs(1));
+    world.platform.set_clock(expired);
+    let (vend, other) = (world.vend(&Script::default()), csr(NAME));
+    let clone = vend.vend(request(NAME, 2, Some(&other), expired)).await;
+    assert!(matches!(clone, Err(VendError::Refused)), "{clone:?}");
+    let mut quarantined = world.stored(NAME).await;
+    assert_eq!(quarantined.state, State::Quarantined);
+    let version = quarantined.version;
+    quarantined.approve(Verdict::AdmitNextKey, expired).expect("it is in quarantine");
+    assert!(world.registry.replace(&quarantined, version, &origin()).await.expect("the store answers"));
+    let vended = vend.vend(request(NAME, 3, Some(&other), expired)).await.expect("an operator let it in");
+    assert_eq!(vended.credential.key, *other.key().fingerprint());
+}
+
+/// The device's own certificate renews it for some time after its end, by the same key and by another one.
+pub async fn an_expired_certificate_proves_its_device_within_its_grace<R: Registry>(registry: impl Fn() -> R) {
+    let grace = ShownCertificate::MAX_GRACE;
+    for (after, is_same, renews) in [
+        (Duration::from_secs(1), true, true),
+        (grace, true, true),
+        (grace, false, true),
+        (grace + Duration::from_secs(1), true, false),
+        (grace + Duration::from_secs(1), false, false),
+    ] {
+        let key = csr(NAME);
+        let (world, first) = World::with_certificate(registry(), &key).await;
+        let now = Timestamp::from(first.not_after()).after(after);
+        world.platform.set_clock(now);
+        let asked = if is_same { key } else { csr(NAME) };
+        let answer = world.vend(&Script::default()).vend(renewal(2, &first, &asked, now)).await;
+        match answer {
+            Ok(renewed) => assert!(renews && !renewed.replayed && renewed.credential.certificate != *first.id()),
+            Err(error) => assert!(!renews && matches!(error, VendError::Refused), "{after:?}: {error}"),
+        }
+    }
+}
+
+/// What a dead attempt has left is not handed out after its end.
+pub async fn what_was_left_is_not_given_when_it_has_expired<R: Registry>(registry: impl Fn() -> R) {
+    for (platform, calls) in PLATFORMS {
+        for n in 2..=calls {
+            for effect in [Effect::Before, Effect::After] {
+                let world = World::on(platform(), registry(), device(NAME)).await;
+                let key = csr(NAME);
+                let script = Script::fail(n, Fault::Kill(effect));
+                let vend = world.vend(&script);
+                let _ = Box::pin(script.run(vend.vend(request(NAME, 1, Some(&key), NOW)))).await;
+                let late = OLD.after(Duration::from_secs(60 * 60 * 24 * 365 * 20));
+                world.platform.set_clock(late);
+                let mut vended = world.vend(&Script::default()).vend(request(NAME, 2, Some(&key), late)).await;
+                if matches!(vended, Err(VendError::InProgress { .. })) {
+                    let later = late.after(Attempt::LEASE);
+                    vended = world.vend(&Script::default()).vend(request(NAME, 3, Some(&key), later)).await;
+                }
+                let vended = vended.expect("it is vended");
+                assert!(!vended.credential.is_expired(late), "call {n}, {effect:?}");
+                assert!(world.has_power(&vended.credential.certificate), "call {n}, {effect:?}");
+            }
+        }
+    }
 }
 
 /// A certificate proves its own device, and as long as it counts.
@@ -224,7 +322,7 @@ pub async fn guesses_of_others_do_not_block_a_renewal<R: Registry>(registry: R) 
         let guess = VendRequest { token: Some(token), ..request(NAME, number, Some(&csr(NAME)), later(1)) };
         assert!(matches!(vend.vend(guess).await, Err(VendError::Refused)));
     }
-    assert!(world.stored(NAME).await.wrong_proofs.blocked_until.is_some_and(|end| later(1) < end));
+    assert_eq!(world.stored(NAME).await.wrong_proofs, 10);
     assert!(vend.vend(renewal(30, &first, &csr(NAME), later(1))).await.is_ok());
 }
 

@@ -1,0 +1,47 @@
+//! Whose a key is. Each change of a device changes this with it; the first device that has a key keeps it.
+
+use cvm_provisioning::{Device, DeviceId, KeyFingerprint};
+
+use crate::connection::Connection;
+use crate::error::SqlError;
+
+/// Makes the key the device's, and returns the other device that has it, if there is one.
+pub(crate) fn claim(
+    connection: &mut dyn Connection,
+    key: &KeyFingerprint,
+    device: &DeviceId,
+) -> Result<Option<DeviceId>, SqlError> {
+    let fingerprint = key.to_string();
+    let rows = connection.query("SELECT device FROM device_keys WHERE fingerprint = ?", &[(&fingerprint).into()])?;
+    let Some(row) = rows.first() else {
+        // Of two transactions that do this at once one fails, and is done again.
+        let values = [(&fingerprint).into(), device.as_str().into()];
+        connection.execute("INSERT INTO device_keys (fingerprint, device) VALUES (?, ?)", &values)?;
+        return Ok(None);
+    };
+    let owner: DeviceId = row.text(0)?.parse().map_err(|error| SqlError::Corrupt {
+        key: fingerprint,
+        source: Box::<dyn std::error::Error + Send + Sync>::from(error),
+    })?;
+    Ok(Some(owner).filter(|owner| owner != device))
+}
+
+/// Writes down which keys a device has from now on. A key that another device has stays that one's.
+pub(crate) fn update(
+    connection: &mut dyn Connection,
+    before: Option<&Device>,
+    after: Option<&Device>,
+) -> Result<(), SqlError> {
+    let Some(device) = after.or(before).map(|device| &device.id) else { return Ok(()) };
+    let keys = |device: Option<&Device>| device.map(Device::keys).unwrap_or_default();
+    let (before, after) = (keys(before), keys(after));
+    for key in before.difference(&after) {
+        let fingerprint = key.to_string();
+        let values = [(&fingerprint).into(), device.as_str().into()];
+        connection.execute("DELETE FROM device_keys WHERE fingerprint = ? AND device = ?", &values)?;
+    }
+    for key in after.difference(&before) {
+        claim(connection, key, device)?;
+    }
+    Ok(())
+}
