@@ -22,6 +22,7 @@ mod operation;
 mod operator_token;
 mod output;
 mod own_ca;
+mod pem;
 mod progress;
 mod registry;
 mod registry_api;
