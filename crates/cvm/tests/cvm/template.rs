@@ -117,6 +117,7 @@ fn what_one_door_cannot_do_is_an_error_for_it_and_a_warning_for_all() {
     let (run, report) = check(&with(certificate, "CertificateId", json!({ "Ref": "SerialNumber" })), "--type fleet");
     assert_eq!((run.code, findings(&report)), (1, vec![("/Resources", "error")]), "{report}");
     let mut jitp = with(THING, "ThingName", json!({ "Ref": "AWS::IoT::Certificate::CommonName" }));
+    jitp["Resources"]["thing"]["Properties"].as_object_mut().unwrap().retain(|key, _| key == "ThingName");
     jitp["Parameters"] = json!({ "AWS::IoT::Certificate::Country": { "Type": "String" } });
     jitp.as_object_mut().unwrap().remove("DeviceConfiguration");
     let (run, report) = check(&jitp, "--type jitp");
