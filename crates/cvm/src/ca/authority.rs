@@ -41,7 +41,7 @@ pub(super) fn read_certificate(path: &Path) -> Result<Certificate, AuthorityErro
     let bytes = file::read(path, Certificate::MAX_TEXT)?;
     let unusable = |source| AuthorityError::Certificate { path: path.to_owned(), source };
     let all = certificate::parse_all(&bytes).map_err(unusable)?;
-    let ca = all.iter().find(|certificate| certificate.is_ca()).or(all.first());
+    let ca = all.iter().find(|certificate| certificate.is_ca()).or_else(|| all.first());
     ca.cloned().ok_or_else(|| unusable(BadCertificate::Encoding))
 }
 
