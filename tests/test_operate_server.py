@@ -201,6 +201,23 @@ def test_an_import_that_is_killed_goes_on_and_does_nothing_twice(server: Server,
         server.vend(device, private)
 
 
+def test_an_import_that_is_interrupted_says_how_to_resume_it(server: Server, desk: Desk):
+    file = rows(server.folder)
+    journal = file.with_name("serials.csv.cvm-import")
+    command = [CVM, "device", "import", file, "--tokens", server.folder / "tokens"]
+    stopped = subprocess.Popen(command, env=desk.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not journal.exists():
+        assert stopped.poll() is None, stopped.stderr.read()
+        time.sleep(0.002)
+    stopped.send_signal(signal.SIGINT)
+    said = stopped.stderr.read()
+    assert (stopped.wait(), journal.exists()) == (130, True), said
+    assert "error: interrupted" in said and "--resume" in said, said
+    done = desk.json("device", "import", file, "--tokens", "tokens", "--resume")
+    assert (done["created"], done["failed"]) == (ROWS, 0)
+    assert set(tokens(server.folder / "tokens")) == {device["deviceId"] for device in desk.lines("device", "list")}
+
+
 class Cutting:
     """A line to a server on which answers get lost: after a while, each fifth piece of what the server says ends its
     connection instead."""

@@ -51,7 +51,7 @@ pub use issue::{IssueError, Issued};
 pub use key_encryption::{InvalidPassphrase, Passphrase};
 pub use key_file::{KeyFile, KeyFileError};
 pub use lint::Defect;
-pub use local_signer::{Curve, KeyError, LocalSigner};
+pub use local_signer::{Curve, KeyError, LocalSigner, unencrypted_key};
 pub use ocsp::{CertificateStatus, InvalidOcspRequest, OcspRequest, OcspResponder, OcspResponse, RequestedCertificate};
 pub use own_platform::OwnPlatform;
 pub use profile::Profile;

@@ -63,7 +63,11 @@ impl LocalSigner {
         if text.len() > Self::MAX_TEXT {
             return Err(KeyError::Encoding);
         }
-        let (label, document) = SecretDocument::from_pem(private_key_block(text)?).map_err(|_| KeyError::Encoding)?;
+        let block = private_key_block(text)?;
+        if is_encrypted_by_header(block) {
+            return Err(KeyError::Encryption);
+        }
+        let (label, document) = SecretDocument::from_pem(block).map_err(|_| KeyError::Encoding)?;
         if label != key_encryption::LABEL {
             return Self::from_der(document.as_bytes());
         }
@@ -175,6 +179,24 @@ impl From<Unspecified> for KeyError {
     fn from(_: Unspecified) -> Self {
         Self::Library
     }
+}
+
+/// The one PEM block with a private key that is not encrypted, whatever stands around it.
+///
+/// # Errors
+///
+/// [`KeyError::Encrypted`], or [`KeyError::Encoding`] if there is not exactly one key.
+pub fn unencrypted_key(text: &str) -> Result<&str, KeyError> {
+    let block = private_key_block(text)?;
+    match LocalSigner::is_encrypted(block) || is_encrypted_by_header(block) {
+        true => Err(KeyError::Encrypted),
+        false => Ok(block),
+    }
+}
+
+/// Whether the block has the header by which OpenSSL marked encrypted keys before there was PKCS #8 (RFC 1421).
+fn is_encrypted_by_header(block: &str) -> bool {
+    block.lines().any(|line| line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"))
 }
 
 /// The one block with a private key. OpenSSL writes the parameters of a curve into a block before it.

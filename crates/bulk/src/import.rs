@@ -1,6 +1,6 @@
 //! An import: the lines of a file, worked off a batch at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 use cvm_interchange::{ImportLine, ImportReader, Keys, LineError};
@@ -27,7 +27,7 @@ pub struct Import<'a, R> {
     pub by: &'a Origin,
     /// What time it is.
     pub clock: fn() -> Timestamp,
-    /// Whether lines are checked only.
+    /// Whether lines are only checked.
     pub dry_run: bool,
 }
 
@@ -107,6 +107,15 @@ pub trait ImportFiles {
     /// Keeps lines of tokens that were made, for good, before any device depends on one.
     fn keep_tokens(&mut self, lines: &str) -> impl Future<Output = Result<(), Self::Error>>;
 
+    /// Called before the registry is written to.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is written then.
+    fn begin(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// Writes down a line that was not imported.
     fn fail(&mut self, line: FailedLine) -> Result<(), Self::Error>;
 }
@@ -172,8 +181,7 @@ impl<R: DeviceStore> Import<'_, R> {
         files: &mut F,
         standing: &mut ImportStanding,
     ) -> Result<bool, ImportError<F::Error>> {
-        let registry = (!self.dry_run).then_some(self);
-        advance(registry, reader, batch, kept, files, standing).await
+        advance(self, self.dry_run, reader, batch, kept, files, standing).await
     }
 
     async fn write_line(&self, line: &ImportLine, again: bool) -> Result<Imported, OperationError> {
@@ -217,21 +225,40 @@ impl<R: DeviceStore> ImportRegistry for Import<'_, R> {
         again: bool,
         mut told: impl FnMut(&ImportLine, Result<Imported, Refused>),
     ) -> Result<(), RegistryError> {
-        let writes = lines.iter().map(|line| async move { (line, self.write_line(line, again).await) });
+        let writes = by_device(lines).into_iter().map(|lines| async move {
+            let mut written = Vec::with_capacity(lines.len());
+            for line in lines {
+                written.push((line, self.write_line(line, again).await));
+            }
+            written
+        });
         let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
-        while let Some((line, result)) = written.next().await {
-            match result {
-                Err(OperationError::Registry(error)) if !matches!(error, RegistryError::Corrupt { .. }) => {
-                    return Err(error);
+        while let Some(of_device) = written.next().await {
+            for (line, result) in of_device {
+                match result {
+                    Err(OperationError::Registry(error)) if !matches!(error, RegistryError::Corrupt { .. }) => {
+                        return Err(error);
+                    }
+                    result => told(line, result.map_err(Refused::from)),
                 }
-                result => told(line, result.map_err(Refused::from)),
             }
         }
         Ok(())
     }
 }
 
-/// Works off the next lines, `batch` at most, and says whether there were any. Without a registry they are checked only.
+/// The lines about each device, in their order: a module is made after its device.
+fn by_device(lines: &[ImportLine]) -> Vec<Vec<&ImportLine>> {
+    let mut by_device: BTreeMap<&DeviceId, Vec<&ImportLine>> = BTreeMap::new();
+    for line in lines {
+        by_device.entry(&line.entry.id).or_default().push(line);
+    }
+    let mut by_device: Vec<_> = by_device.into_values().collect();
+    by_device.sort_by_key(|lines| lines.first().map(|line| line.line));
+    by_device
+}
+
+/// Processes the next lines, `batch` at most, and returns whether there were any. In a dry run nothing is written.
 ///
 /// Of a batch that was cut off, some lines may be done already: `kept` are the tokens that they may have. Done again
 /// like this, each device is written once and has the token that was kept for it.
@@ -240,7 +267,8 @@ impl<R: DeviceStore> ImportRegistry for Import<'_, R> {
 ///
 /// [`ImportError`]; the batch is to be done again then, with what was kept for it.
 pub async fn advance<W: ImportRegistry, F: ImportFiles>(
-    registry: Option<&W>,
+    registry: &W,
+    dry_run: bool,
     reader: &mut ImportReader<impl BufRead>,
     batch: usize,
     kept: Option<&KeptTokens>,
@@ -261,11 +289,49 @@ pub async fn advance<W: ImportRegistry, F: ImportFiles>(
         }
     }
     standing.summary.twins += lines.iter().filter(|line| line.twin).count() as u64;
-    match registry {
-        None => standing.summary.checked += lines.len() as u64,
-        Some(registry) => write_all(registry, lines, kept, files, &mut standing.summary).await?,
+    if dry_run {
+        check_all(registry, &lines, files, &mut standing.summary).await?;
+        return Ok(standing.records > begun);
     }
+    if let (0, Some(line)) = (begun, lines.first()) {
+        // Nothing is kept on the disk for a registry that cannot be reached.
+        registry.there(vec![line.entry.id.clone()]).await.map_err(ImportError::Registry)?;
+    }
+    write_all(registry, lines, kept, files, &mut standing.summary).await?;
     Ok(standing.records > begun)
+}
+
+/// Looks for the devices of these lines, and reports those that would be refused because their device is registered, or
+/// is not. Modules and devices that are restored are not looked for.
+async fn check_all<W: ImportRegistry, F: ImportFiles>(
+    registry: &W,
+    lines: &[ImportLine],
+    files: &mut F,
+    summary: &mut Summary,
+) -> Result<(), ImportError<F::Error, W::Error>> {
+    let is_looked_for = |line: &&ImportLine| line.entry.module.is_none() && line.device.is_none();
+    let asked: Vec<_> = lines.iter().filter(is_looked_for).map(|line| line.entry.id.clone()).collect();
+    let there =
+        if asked.is_empty() { BTreeSet::new() } else { registry.there(asked).await.map_err(ImportError::Registry)? };
+    for line in lines {
+        let is_there = there.contains(&line.entry.id);
+        let refusal = match line.entry.mode {
+            _ if !is_looked_for(&line) => None,
+            ImportMode::Create => is_there.then_some(OperationError::Exists),
+            ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag => None,
+            ImportMode::Update | ImportMode::UpdateIfMatchETag | ImportMode::Delete | ImportMode::DeleteIfMatchETag => {
+                (!is_there).then_some(OperationError::NotFound)
+            }
+        };
+        match refusal {
+            None => summary.checked += 1,
+            Some(refusal) => {
+                summary.failed += 1;
+                files.fail(FailedLine::refused(line, refusal.into())).map_err(ImportError::Files)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn write_all<W: ImportRegistry, F: ImportFiles>(
@@ -283,6 +349,9 @@ async fn write_all<W: ImportRegistry, F: ImportFiles>(
     let tokens = token_lines(lines.iter().filter(|line| !has_token.contains(&line.line)));
     if !tokens.is_empty() {
         files.keep_tokens(&tokens).await.map_err(ImportError::Files)?;
+    }
+    if !lines.is_empty() {
+        files.begin().map_err(ImportError::Files)?;
     }
     let mut unwritten = Ok(());
     let written = registry.write(&lines, kept.is_some(), |line, result| match result {

@@ -53,7 +53,7 @@ Examples:
       --token-file sn-0001.token
   cvm device show sn-0001
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage.";
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.";
 
 /// Runs the command that the process was started as.
 pub(crate) fn run() -> ExitCode {

@@ -70,8 +70,12 @@ impl CommandError {
         }
     }
 
-    /// 2 for a command that could never have worked, 1 for everything else.
+    /// 2 for a command that could never have worked, 130 for one that the user stopped, as shells have it, and 1 for
+    /// everything else.
     pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Device(error) if error.is_interrupted()) {
+            return 130;
+        }
         let usage = match self {
             Self::Audit(error) => error.is_usage(),
             Self::Broker(error) => error.is_usage(),

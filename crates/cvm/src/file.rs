@@ -17,7 +17,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     read_from(file, path, limit)
 }
 
-/// The same, of text.
+/// The same, of text, without the byte order mark that editors may write before it.
 pub(crate) fn read_text(path: &Path, limit: usize) -> Result<String, FileError> {
     text(path, read(path, limit)?)
 }
@@ -98,8 +98,14 @@ fn read_from(source: impl Read, path: &Path, limit: usize) -> Result<Vec<u8>, Fi
 }
 
 fn text(path: &Path, bytes: Vec<u8>) -> Result<String, FileError> {
-    String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.to_owned() })
+    let mut text = String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.to_owned() })?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A file with this content that is on the disk and waits to be renamed. It has mode 0600 from the start, which is how
 /// `tempfile` makes files.
@@ -172,6 +178,8 @@ mod tests {
         replace(&path, "three").unwrap();
         assert_eq!(read_text(&path, 5).unwrap(), "three");
         assert!(matches!(read(&path, 4), Err(FileError::TooLarge { limit: 4, .. })));
+        replace(&path, "\u{feff}four").unwrap();
+        assert_eq!(read_text(&path, 7).unwrap(), "four");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }

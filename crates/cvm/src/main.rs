@@ -23,6 +23,7 @@ mod operation;
 mod operator_token;
 mod output;
 mod own_ca;
+mod pem;
 mod progress;
 mod registry;
 mod registry_api;

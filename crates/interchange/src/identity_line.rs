@@ -9,6 +9,7 @@ use cvm_provisioning::{
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::excerpt::excerpt;
 use crate::{
     AttestationDocument, Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys,
     Restore,
@@ -176,6 +177,25 @@ impl IdentityLine {
         Ok((device, keys))
     }
 
+    /// The field that this problem is about and the beginning of its value, unless it may be a secret.
+    pub(crate) fn offending(&self, problem: &InvalidIdentityLine) -> Option<(&'static str, String)> {
+        let (field, value) = match problem {
+            InvalidIdentityLine::ETag(_) => ("eTag", self.e_tag.as_ref()),
+            InvalidIdentityLine::Id(_) => ("id", Some(&self.id)),
+            InvalidIdentityLine::Mode(_) => ("importMode", self.import_mode.as_ref()),
+            InvalidIdentityLine::Name(_) => ("moduleId", self.module_id.as_ref()),
+            InvalidIdentityLine::Reason(_) => ("statusReason", self.status_reason.as_ref()),
+            InvalidIdentityLine::Status => ("status", self.status.as_ref()),
+            InvalidIdentityLine::Authentication(_)
+            | InvalidIdentityLine::Extension(_)
+            | InvalidIdentityLine::NoRestore
+            | InvalidIdentityLine::Restore(_)
+            | InvalidIdentityLine::Scope(_)
+            | InvalidIdentityLine::Settings(_) => return None,
+        };
+        Some((field, excerpt(value?)))
+    }
+
     /// Whether it says something of a twin, which is not kept here.
     pub const fn has_twin(&self) -> bool {
         self.twin_etag.is_some() || self.tags.is_some() || self.properties.is_some()
@@ -306,6 +326,44 @@ mod tests {
         assert_eq!(entry.settings.attestation, Some(expected));
         assert!(line(&json).has_twin());
         assert_eq!((entry.id.as_str(), entry.mode), ("d1", ImportMode::CreateOrUpdate));
+    }
+
+    #[test]
+    fn both_keys_of_another_hub_are_tokens_here() {
+        let second = TOKEN.chars().rev().collect::<String>();
+        let json = format!(
+            r#"{{"id":"d1","authentication":{{"symmetricKey":{{"primaryKey":"{TOKEN}","secondaryKey":"{second}"}},"x509Thumbprint":{{"primaryThumbprint":null,"secondaryThumbprint":null}},"type":"sas"}}}}"#
+        );
+        let (entry, keys) = line(&json).entry(ImportMode::CreateOrUpdate).unwrap();
+        let second = second.parse::<cvm_provisioning::EnrolmentToken>().unwrap().digest();
+        let expected = Attestation::Token { digest: token().digest(), second: Some(second), expires_at: None };
+        assert_eq!(entry.settings.attestation, Some(expected));
+        assert!(keys.primary.is_none() && keys.secondary.is_none());
+    }
+
+    #[test]
+    fn a_redacted_key_is_refused_and_not_repeated() {
+        let json = r#"{"id":"d1","authentication":{"symmetricKey":{"primaryKey":"******","secondaryKey":"******"},"type":"sas"}}"#;
+        let refused = line(json).entry(ImportMode::CreateOrUpdate).unwrap_err().to_string();
+        assert!(refused.contains("symmetricKey") && !refused.contains("***"), "{refused}");
+    }
+
+    #[test]
+    fn a_device_as_the_sdks_write_it_is_read() {
+        let json = r#"{"deviceId":"d1","generationId":"","eTag":"","connectionState":"Disconnected","status":"enabled","statusReason":"","lastActivityTime":"0001-01-01T00:00:00","cloudToDeviceMessageCount":0,"authentication":{"symmetricKey":{"primaryKey":null,"secondaryKey":null},"type":"sas"},"capabilities":{"iotEdge":false}}"#;
+        let (entry, _) = line(json).entry(ImportMode::CreateOrUpdate).unwrap();
+        assert_eq!((entry.id.as_str(), entry.etag, entry.settings.edge), ("d1", None, Some(false)));
+    }
+
+    #[test]
+    fn an_id_with_characters_that_only_a_hub_has_is_refused() {
+        for id in ["pump#7", "a+b", "a@b", "o'brien", "$x", "a%20b", "a(b)", "a=b"] {
+            let refused = line(&format!(r#"{{"id":"{id}"}}"#)).entry(ImportMode::Create).unwrap_err();
+            assert!(matches!(refused, InvalidIdentityLine::Id(_)), "{id}");
+        }
+        for id in ["sn:1", "sn.2", "sn_3", "sn-4"] {
+            assert_eq!(line(&format!(r#"{{"id":"{id}"}}"#)).entry(ImportMode::Create).unwrap().0.id.as_str(), id);
+        }
     }
 
     #[test]

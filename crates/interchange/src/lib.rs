@@ -11,10 +11,13 @@ mod columns;
 mod counted;
 mod device_document;
 mod elements;
+mod excerpt;
 mod extension;
+mod format;
 mod identity_line;
 mod lines;
 mod moment;
+mod options;
 mod present;
 mod reader;
 mod records;
@@ -27,24 +30,23 @@ mod thing_line;
 pub use audit_document::AuditDocument;
 pub use authentication::{Authentication, InvalidAuthentication, Keys, SymmetricKey, Thumbprints};
 pub use bulk_answer::{BulkAnswer, BulkError, BulkTold, BulkWarning};
-pub use columns::{Column, ColumnMapping, InvalidColumns};
+pub use columns::{Column, ColumnMapping, Guess, InvalidColumns};
 pub use device_document::{
     CertificateTold, ClaimTold, DeviceDocument, DeviceTold, RefusalTold, ReservationTold, SupersededTold,
     WrongProofsTold,
 };
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
+pub use format::Format;
 pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};
 pub use lines::MAX_RECORD;
 pub use moment::Moment;
+pub use options::{DefaultProof, Defaults, InvalidDefaultProof, Options};
 pub use present::present;
-pub use reader::{
-    DefaultProof, Defaults, Format, ImportLine, ImportReader, InvalidDefaultProof, LineError, LineProblem, Options,
-    UnreadableFile,
-};
+pub use reader::{ImportLine, ImportReader, LineError, LineProblem, UnreadableFile};
 pub use restore::{
     CredentialDocument, InvalidRestore, ModuleDocument, RefusalDocument, Restore, SupersededDocument, UnsettledDocument,
 };
 pub use secure_element::InvalidSecureElement;
 pub use spreadsheet::{SPREADSHEET_HEADER, spreadsheet_row};
-pub use table::InvalidRow;
+pub use table::{InvalidCell, InvalidRow};
 pub use thing_line::InvalidThingLine;

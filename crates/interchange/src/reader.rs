@@ -3,167 +3,25 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::{self, BufRead};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cvm_provisioning::{
-    Attestation, CertificateId, Device, DeviceId, EnrolmentToken, GroupName, ImportEntry, ImportMode, TemplateName,
-};
+use cvm_provisioning::{Device, DeviceId, ImportEntry, ImportMode};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::columns::columns;
+use crate::columns::columns as column_names;
 use crate::counted::Counted;
 use crate::elements::Elements;
-use crate::lines::{BYTE_ORDER_MARK, Lines, Record};
+use crate::format::{is_one_document, refuse_unreadable};
+use crate::lines::{Lines, Record};
 use crate::records::Records;
 use crate::secure_element::ManifestElement;
 use crate::thing_line::ThingLine;
 use crate::{
-    Column, ColumnMapping, IdentityLine, InvalidColumns, InvalidIdentityLine, InvalidRow, InvalidSecureElement,
-    InvalidThingLine, Keys, MAX_RECORD, table,
+    Column, Format, Guess, IdentityLine, InvalidColumns, InvalidIdentityLine, InvalidRow, InvalidSecureElement,
+    InvalidThingLine, Keys, MAX_RECORD, Options, table,
 };
-
-/// The formats of an import's file.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// AWS IoT bulk registration: an object of parameters a line.
-    Aws,
-    /// A table.
-    Csv,
-    /// The table of certificates that Espressif's RainMaker tools write: `node_id`, `certs`.
-    Espressif,
-    /// The identity registry: an object a line.
-    Json,
-    /// A manifest of secure elements by Microchip: an array of objects.
-    Microchip,
-}
-
-impl Format {
-    /// Every format there is.
-    pub const ALL: [Self; 5] = [Self::Aws, Self::Csv, Self::Espressif, Self::Json, Self::Microchip];
-
-    /// The word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Aws => "aws",
-            Self::Csv => "csv",
-            Self::Espressif => "espressif",
-            Self::Json => "json",
-            Self::Microchip => "microchip",
-        }
-    }
-
-    /// The format of a file of this name that begins like this.
-    pub fn detect(name: &str, beginning: &[u8]) -> Self {
-        let text = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning).trim_ascii_start();
-        let line = text.split(|byte| *byte == b'\n').next().unwrap_or(text);
-        let has = |word: &str| line.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
-        match text.first() {
-            Some(b'[') => Self::Microchip,
-            Some(b'{') if !has("\"id\"") && (has("\"ThingName\"") || has("\"SerialNumber\"")) => Self::Aws,
-            Some(b'{') => Self::Json,
-            Some(_) if has("node_id") && has("certs") => Self::Espressif,
-            Some(_) => Self::Csv,
-            None if name.ends_with(".json") || name.ends_with(".jsonl") || name.ends_with(".ndjson") => Self::Json,
-            None => Self::Csv,
-        }
-    }
-
-    /// What is done with a device where nothing else is said.
-    pub const fn default_mode(self) -> ImportMode {
-        match self {
-            Self::Json => ImportMode::CreateOrUpdate,
-            Self::Aws | Self::Csv | Self::Espressif | Self::Microchip => ImportMode::Create,
-        }
-    }
-}
-
-/// What is said for all lines that do not say it themselves.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Defaults {
-    /// What is to be done; `None` is what the format says.
-    pub mode: Option<ImportMode>,
-    /// The group.
-    pub group: Option<GroupName>,
-    /// The provisioning template.
-    pub template: Option<TemplateName>,
-    /// How a new device proves itself.
-    pub proof: DefaultProof,
-}
-
-/// How a new device proves itself whose line does not say so: `token`, `claim`, `trusted-user` or `ca=` and its id.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum DefaultProof {
-    /// With a factory certificate of this CA.
-    Ca(CertificateId),
-    /// With any claim certificate that the registry knows.
-    Claim,
-    /// With an enrolment token that is made for it.
-    #[default]
-    Token,
-    /// By the word of a trusted user.
-    TrustedUser,
-}
-
-impl FromStr for DefaultProof {
-    type Err = InvalidDefaultProof;
-
-    fn from_str(text: &str) -> Result<Self, InvalidDefaultProof> {
-        match text {
-            "claim" => Ok(Self::Claim),
-            "token" => Ok(Self::Token),
-            "trusted-user" => Ok(Self::TrustedUser),
-            _ => match text.strip_prefix("ca=").map(str::parse) {
-                Some(Ok(id)) => Ok(Self::Ca(id)),
-                _ => Err(InvalidDefaultProof),
-            },
-        }
-    }
-}
-
-impl TryFrom<String> for DefaultProof {
-    type Error = InvalidDefaultProof;
-
-    fn try_from(text: String) -> Result<Self, InvalidDefaultProof> {
-        text.parse()
-    }
-}
-
-impl From<DefaultProof> for String {
-    fn from(proof: DefaultProof) -> Self {
-        match proof {
-            DefaultProof::Ca(id) => format!("ca={id}"),
-            DefaultProof::Claim => "claim".to_owned(),
-            DefaultProof::Token => "token".to_owned(),
-            DefaultProof::TrustedUser => "trusted-user".to_owned(),
-        }
-    }
-}
-
-/// A text is no [`DefaultProof`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the proof is token, claim, trusted-user, or ca= and the id of a CA, 64 hexadecimal digits")]
-pub struct InvalidDefaultProof;
-
-/// How a file is to be read.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Options {
-    /// What lines do not say.
-    #[serde(flatten)]
-    pub defaults: Defaults,
-    /// Columns of other names.
-    pub columns: Vec<ColumnMapping>,
-    /// Whether columns that nothing is known of are passed over.
-    pub ignore_unknown_columns: bool,
-    /// Whether devices are to be put back as they were exported.
-    pub restore: bool,
-}
 
 /// A line of an import.
 #[derive(Debug)]
@@ -190,6 +48,7 @@ pub struct ImportReader<R> {
     source: Source<R>,
     options: Options,
     mode: ImportMode,
+    guess: Option<Guess>,
     hasher: RandomState,
     /// The lines by the hash of what they are about; in bytes, because numbers would be padded.
     seen: HashMap<[u8; 8], [u8; 4]>,
@@ -202,7 +61,31 @@ enum Source<R> {
     Json(Lines<Counted<R>>),
     Aws(Lines<Counted<R>>),
     Microchip(Elements<Counted<R>>),
-    Table(Box<Records<Counted<R>>>, Vec<Column>),
+    Table(Box<Table<R>>),
+}
+
+#[derive(Debug)]
+struct Table<R> {
+    records: Records<Counted<R>>,
+    columns: Vec<Column>,
+    /// The first row, if it is no header.
+    first: Option<Record<Vec<Option<String>>>>,
+}
+
+impl<R: BufRead> Table<R> {
+    /// The next row that is not blank.
+    fn next_row(&mut self) -> io::Result<Option<Record<Vec<Option<String>>>>> {
+        loop {
+            let row = match self.first.take() {
+                Some(row) => Some(row),
+                None => self.records.next_record()?,
+            };
+            match row {
+                Some(Record::Whole(_, cells)) if table::is_blank(&cells) => {}
+                row => return Ok(row),
+            }
+        }
+    }
 }
 
 impl<R: BufRead> ImportReader<R> {
@@ -214,29 +97,39 @@ impl<R: BufRead> ImportReader<R> {
     pub fn new(source: R, format: Format, options: Options) -> Result<Self, UnreadableFile> {
         let bytes = Arc::default();
         let mut source = Counted::new(source, Arc::clone(&bytes));
-        if matches!(source.fill_buf()?, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
-            return Err(UnreadableFile::Encoding);
-        }
+        refuse_unreadable(source.fill_buf()?)?;
         if options.restore && format != Format::Json {
             return Err(UnreadableFile::NoRestore);
         }
+        if matches!(format, Format::Json | Format::Aws) && is_one_document(source.fill_buf()?) {
+            return Err(UnreadableFile::Document);
+        }
+        let mut guess = None;
         let source = match format {
             Format::Json => Source::Json(Lines::new(source)),
             Format::Aws => Source::Aws(Lines::new(source)),
             Format::Microchip => Source::Microchip(Elements::new(source)),
             Format::Csv | Format::Espressif => {
-                let mut records = Records::new(source);
-                let header = match records.next_record()? {
-                    Some(Record::Whole(_, header)) => header,
+                let mut records = Records::new(source)?;
+                let (line, header) = match records.next_record()? {
+                    Some(Record::Whole(line, header)) => (line, header),
                     Some(Record::TooLong(_)) => return Err(UnreadableFile::Header),
-                    None => Vec::new(),
+                    None => (1, Vec::new()),
                 };
-                let columns = columns(&header, &options.columns, options.ignore_unknown_columns)?;
-                Source::Table(Box::new(records), columns)
+                let columns;
+                (columns, guess) = column_names(&header, &options.columns, options.ignore_unknown_columns)?;
+                let first = (guess == Some(Guess::List)).then_some(Record::Whole(line, header));
+                Source::Table(Box::new(Table { records, columns, first }))
             }
         };
         let mode = options.defaults.mode.unwrap_or_else(|| format.default_mode());
-        Ok(Self { source, options, mode, hasher: RandomState::new(), seen: HashMap::new(), ended: false, bytes })
+        let (hasher, seen) = (RandomState::new(), HashMap::new());
+        Ok(Self { source, options, mode, guess, hasher, seen, ended: false, bytes })
+    }
+
+    /// How the devices' ids are found in a table that does not say it.
+    pub fn guess(&self) -> Option<&Guess> {
+        self.guess.as_ref()
     }
 
     /// How many bytes of the file have been read.
@@ -274,11 +167,11 @@ impl<R: BufRead> ImportReader<R> {
                     (line, entry.map(|entry| ImportLine::of(line, entry)))
                 }
             },
-            Source::Table(records, columns) => match records.next_record().map_err(unreadable)? {
+            Source::Table(table) => match table.next_row().map_err(unreadable)? {
                 None => return Ok(None),
                 Some(Record::TooLong(line)) => (line, Err(LineProblem::TooLong)),
                 Some(Record::Whole(line, cells)) => {
-                    let entry = table::entry(columns, &cells, mode).map_err(LineProblem::from);
+                    let entry = table::entry(&table.columns, &cells, mode).map_err(LineProblem::from);
                     (line, entry.map(|entry| ImportLine::of(line, entry)))
                 }
             },
@@ -338,48 +231,16 @@ impl ImportLine {
     }
 }
 
-impl Defaults {
-    /// Adds what the line does not say. A device that is there keeps the proof that it has.
-    fn complete(&self, line: &mut ImportLine) -> Result<(), ()> {
-        let ImportLine { entry, keys, proof_if_new, .. } = line;
-        let creates = match entry.mode {
-            ImportMode::Create | ImportMode::CreateOrUpdate | ImportMode::CreateOrUpdateIfMatchETag => true,
-            ImportMode::Update | ImportMode::UpdateIfMatchETag => false,
-            ImportMode::Delete | ImportMode::DeleteIfMatchETag => return Ok(()),
-        };
-        if entry.module.is_some() {
-            return Ok(());
-        }
-        entry.settings.group = entry.settings.group.take().or_else(|| self.group.clone().map(Some));
-        entry.settings.template = entry.settings.template.take().or_else(|| self.template.clone().map(Some));
-        *proof_if_new = keys.primary.is_some();
-        if creates && entry.settings.attestation.is_none() {
-            *proof_if_new = true;
-            entry.settings.attestation = Some(match self.proof {
-                DefaultProof::Ca(id) => Attestation::Ca { id: Some(id) },
-                DefaultProof::Claim => Attestation::Claim { certificate: None },
-                DefaultProof::TrustedUser => Attestation::TrustedUser { claim: None },
-                DefaultProof::Token => {
-                    let token = EnrolmentToken::generate().map_err(|_| ())?;
-                    let attestation = Attestation::Token { digest: token.digest(), second: None, expires_at: None };
-                    keys.primary = Some(token);
-                    attestation
-                }
-            });
-        }
-        Ok(())
-    }
-}
-
 fn identity(text: &[u8], line: u64, mode: ImportMode, restore: bool) -> Result<ImportLine, LineProblem> {
     let identity: IdentityLine = json(text)?;
     let twin = identity.has_twin();
+    let invalid = |problem| LineProblem::Identity { field: identity.offending(&problem), problem };
     if restore {
-        let (device, keys) = identity.device()?;
+        let (device, keys) = identity.device().map_err(invalid)?;
         let entry = ImportEntry { id: device.id.clone(), module: None, etag: None, mode, settings: Default::default() };
         return Ok(ImportLine { keys, device: Some(Box::new(device)), twin, ..ImportLine::of(line, entry) });
     }
-    let (entry, keys) = identity.entry(mode)?;
+    let (entry, keys) = identity.entry(mode).map_err(invalid)?;
     Ok(ImportLine { keys, twin, ..ImportLine::of(line, entry) })
 }
 
@@ -408,8 +269,13 @@ pub enum LineProblem {
     #[error("the file cannot be read: {0}")]
     File(io::Error),
     /// A line of the identity registry.
-    #[error(transparent)]
-    Identity(#[from] InvalidIdentityLine),
+    #[error("{}{problem}", field.as_ref().map(|(field, value)| format!("{field} {value}: ")).unwrap_or_default())]
+    Identity {
+        /// The field that it is about, and the beginning of its value.
+        field: Option<(&'static str, String)>,
+        /// Why it cannot be used.
+        problem: InvalidIdentityLine,
+    },
     /// The line is not JSON, or not of the shape.
     #[error("the line is no JSON object of the expected shape, or has a name twice; see its byte {column}")]
     Json {
@@ -444,7 +310,7 @@ impl LineProblem {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
-            Self::Identity(_) | Self::Row(_) | Self::SecureElement(_) | Self::Thing(_) => "invalid",
+            Self::Identity { .. } | Self::Row(_) | Self::SecureElement(_) | Self::Thing(_) => "invalid",
             Self::Json { .. } => "json",
             Self::Randomness => "randomness",
             Self::TooLong => "too-long",
@@ -462,11 +328,20 @@ impl LineProblem {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnreadableFile {
+    /// No text.
+    #[error("the file is not text")]
+    Binary,
     /// Its first row.
     #[error(transparent)]
     Columns(#[from] InvalidColumns),
+    /// One JSON object over several lines.
+    #[error(
+        "the file is one JSON document over several lines: write one object a line, as `jq -c '.devices[]'` does with \
+         the array \"devices\""
+    )]
+    Document,
     /// UTF-16.
-    #[error("the file is in UTF-16: save it as UTF-8")]
+    #[error("the file is in UTF-16: save it as CSV UTF-8, or convert it with `iconv -f UTF-16 -t UTF-8`")]
     Encoding,
     /// Its first row is too long.
     #[error("the first row has more than {MAX_RECORD} bytes")]
@@ -477,16 +352,21 @@ pub enum UnreadableFile {
     /// Only exports in JSON have what is needed to put devices back.
     #[error("devices can be put back from an export in JSON only")]
     NoRestore,
+    /// A workbook of a spreadsheet program.
+    #[error("the file is a workbook, such as .xlsx, .ods or .xls: save its table as CSV UTF-8")]
+    Workbook,
 }
 
 #[cfg(test)]
 mod tests {
+    use cvm_provisioning::Attestation;
     use cvm_testkit::MemoryPlatform;
     use cvm_testkit::fixture::csr;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
 
     use super::*;
+    use crate::{DefaultProof, Defaults};
 
     fn read(text: &[u8], format: Format, options: Options) -> Vec<Result<ImportLine, LineError>> {
         ImportReader::new(text, format, options).unwrap().collect()
@@ -494,20 +374,6 @@ mod tests {
 
     fn with_proof(proof: DefaultProof) -> Options {
         Options { defaults: Defaults { proof, ..Defaults::default() }, ..Options::default() }
-    }
-
-    #[test]
-    fn a_format_is_known_by_its_beginning() {
-        for (beginning, format) in [
-            ("\u{feff}{\"id\":\"a\"}", Format::Json),
-            ("{\"ThingName\":\"a\"}\n{\"id\"", Format::Aws),
-            (" \n[{", Format::Microchip),
-            ("node_id,certs\n", Format::Espressif),
-            ("serial\n", Format::Csv),
-        ] {
-            assert_eq!(Format::detect("-", beginning.as_bytes()), format, "{beginning}");
-        }
-        assert_eq!(Format::detect("a.jsonl", b""), Format::Json);
     }
 
     #[test]
@@ -534,8 +400,61 @@ mod tests {
     fn threat_41_another_encoding_is_named() {
         let utf16 = ImportReader::new(&b"\xff\xfei\0d\0"[..], Format::Csv, Options::default());
         assert!(matches!(utf16, Err(UnreadableFile::Encoding)));
+        for text in [&b"i\0d\0"[..], b"\0i\0d"] {
+            let unmarked = ImportReader::new(text, Format::Csv, Options::default());
+            assert!(matches!(unmarked, Err(UnreadableFile::Encoding)));
+        }
         let latin = ImportReader::new(&b"id,Stra\xdfe\n"[..], Format::Csv, Options::default());
         assert!(matches!(latin, Err(UnreadableFile::Columns(InvalidColumns::Encoding))));
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_named() {
+        let problem = |text: &[u8]| {
+            ImportReader::new(text, Format::Csv, Options::default()).err().map(|problem| problem.to_string())
+        };
+        let [xlsx, xls] = [&b"PK\x03\x04\x14\0"[..], b"\xd0\xcf\x11\xe0\xa1\xb1"].map(|text| problem(text).unwrap());
+        assert!(xlsx.contains(".xlsx") && xlsx.contains("CSV UTF-8") && xls == xlsx, "{xlsx}");
+        assert_eq!(problem(b"\x1f\x8b\x08\0\0\0").as_deref(), Some("the file is not text"));
+    }
+
+    #[test]
+    fn a_document_over_several_lines_is_one_error() {
+        let document = b"{\n  \"devices\": [\n    {\"deviceId\": \"sn-1\"}\n  ]\n}\n";
+        let refused = ImportReader::new(&document[..], Format::detect("", document), Options::default()).unwrap_err();
+        assert!(matches!(refused, UnreadableFile::Document) && refused.to_string().contains("jq -c"), "{refused}");
+    }
+
+    #[test]
+    fn a_list_of_ids_needs_no_header() {
+        let reader = ImportReader::new(&b"sn-0001\r\nsn-0002\nsn-0001\n"[..], Format::Csv, Options::default()).unwrap();
+        assert_eq!(reader.guess(), Some(&Guess::List));
+        let lines: Vec<_> = reader.map(|line| line.map(|line| (line.line, line.entry.id.to_string()))).collect();
+        assert!(matches!(&lines[..2], [Ok(first), Ok(second)] if *first == (1, "sn-0001".to_owned()) && second.0 == 2));
+        assert!(matches!(&lines[2..], [Err(LineError { line: 3, problem: LineProblem::Twice { first: 1 }, .. })]));
+    }
+
+    #[test]
+    fn a_table_of_a_spreadsheet_is_read_with_its_semicolons_and_empty_cells() {
+        let text = "\u{feff}Serial No.;Group;;\r\nsn-1;ulm;;\r\nsn-2;;;\r\n;;;\r\nsn-3;ulm\r\n;;;\r\n";
+        let rows = read(text.as_bytes(), Format::Csv, Options::default());
+        let ids: Vec<_> = rows.iter().map(|row| row.as_ref().unwrap().entry.id.as_str()).collect();
+        assert_eq!(ids, ["sn-1", "sn-2", "sn-3"]);
+    }
+
+    #[test]
+    fn an_error_of_a_line_has_the_beginning_of_the_value() {
+        for (line, expected) in [
+            (r#"{"id":"pump#7"}"#, "id \"pump#7\": "),
+            (r#"{"id":"a","status":"sold"}"#, "status \"sold\": "),
+            (r#"{"id":"a","importMode":"upsert"}"#, "importMode \"upsert\": "),
+            (r#"{"id":"a","moduleId":"a b"}"#, "moduleId \"a b\": "),
+        ] {
+            let error = read(line.as_bytes(), Format::Json, Options::default()).remove(0).unwrap_err();
+            assert!(error.problem.to_string().starts_with(expected), "{error}");
+        }
+        let aws = read(br#"{"ThingName":"a b"}"#, Format::Aws, Options::default()).remove(0).unwrap_err();
+        assert!(aws.problem.to_string().starts_with("ThingName \"a b\": "), "{aws}");
     }
 
     #[test]
@@ -561,10 +480,15 @@ mod tests {
     #[tokio::test]
     async fn the_certificates_of_espressif_are_read() {
         let certificate = MemoryPlatform::default().issue(&csr("sn-1")).await.unwrap().certificate;
-        let text = format!("node_id,certs,qrcode\nsn-1,\"{}\",x\n", certificate.pem());
-        let rows = read(text.as_bytes(), Format::detect("", text.as_bytes()), Options::default());
         let expected = Attestation::Certificate { id: *certificate.id(), second: None };
-        assert_eq!(rows[0].as_ref().unwrap().entry.settings.attestation, Some(expected));
+        for text in [
+            format!("node_id,certs,qrcode\nsn-1,\"{}\",x\n", certificate.pem()),
+            format!("MAC,cn,cert\nAABBCC000000,sn-1,\"{}\"\n", certificate.pem()),
+        ] {
+            let rows = read(text.as_bytes(), Format::detect("", text.as_bytes()), Options::default());
+            let entry = &rows[0].as_ref().unwrap().entry;
+            assert_eq!((entry.id.as_str(), entry.settings.attestation.as_ref()), ("sn-1", Some(&expected)));
+        }
     }
 
     #[test]

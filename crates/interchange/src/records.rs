@@ -1,8 +1,8 @@
-//! The rows of a table in CSV (RFC 4180), none of them held that is too long.
+//! The rows of a table in CSV (RFC 4180), separated by commas, semicolons or tabs; a row that is too long is not kept.
 
 use std::io::{self, BufRead};
 
-use csv_core::{ReadRecordResult, Reader};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use crate::lines::{BYTE_ORDER_MARK, MAX_RECORD, Record};
 
@@ -15,15 +15,25 @@ pub(crate) struct Records<R> {
     source: R,
     reader: Box<Reader>,
     line: u64,
-    begun: bool,
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl<R: BufRead> Records<R> {
-    pub(crate) fn new(source: R) -> Self {
-        let (text, ends) = (vec![0; 4_096], vec![0; MAX_CELLS]);
-        Self { source, reader: Box::new(Reader::new()), line: 1, begun: false, text, ends }
+    /// Reads the byte order mark, if there is one, and looks for the separator.
+    pub(crate) fn new(mut source: R) -> io::Result<Self> {
+        // A source that gives only a part of its first line at first is a pipe that is written to by hand.
+        if source.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+            source.consume(BYTE_ORDER_MARK.len());
+        }
+        let mut separator = separator(source.fill_buf()?);
+        // Excel's own way to name the separator.
+        if let [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', named, b'\r' | b'\n', ..] = source.fill_buf()? {
+            separator = *named;
+            source.consume(b"sep=;".len());
+        }
+        let reader = Box::new(ReaderBuilder::new().delimiter(separator).build());
+        Ok(Self { source, reader, line: 1, text: vec![0; 4_096], ends: vec![0; MAX_CELLS] })
     }
 
     /// The next row's cells. A cell that is not UTF-8 is `None`.
@@ -67,19 +77,28 @@ impl<R: BufRead> Records<R> {
 
     /// Moves on to where the next row begins, so that its line is known.
     fn skip_blanks(&mut self) -> io::Result<()> {
-        if !self.begun {
-            self.begun = true;
-            // A source that gives fewer than three bytes at first is none that was saved with a byte order mark.
-            if self.source.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-                self.source.consume(BYTE_ORDER_MARK.len());
-            }
-        }
         while let Some(byte @ (b'\r' | b'\n')) = self.source.fill_buf()?.first().copied() {
             self.source.consume(1);
             self.line += u64::from(byte == b'\n');
         }
         Ok(())
     }
+}
+
+/// The separator that the first line has most often outside of quotes; a comma if it has none. Spreadsheets write
+/// semicolons where the comma is the decimal separator.
+fn separator(beginning: &[u8]) -> u8 {
+    let mut counts = [(b'\t', 0), (b';', 0), (b',', 0)];
+    let mut quoted = false;
+    for byte in beginning.iter().skip_while(|byte| matches!(byte, b'\r' | b'\n')) {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\r' | b'\n' if !quoted => break,
+            _ if quoted => {}
+            byte => counts.iter_mut().filter(|(separator, _)| separator == byte).for_each(|(_, count)| *count += 1),
+        }
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or(b',', |(separator, _)| separator)
 }
 
 #[cfg(test)]
@@ -92,7 +111,7 @@ mod tests {
     use super::*;
 
     fn rows(text: &[u8], buffer: usize) -> Vec<Record<Vec<Option<String>>>> {
-        let mut records = Records::new(BufReader::with_capacity(buffer, text));
+        let mut records = Records::new(BufReader::with_capacity(buffer, text)).unwrap();
         std::iter::from_fn(|| records.next_record().unwrap()).collect()
     }
 
@@ -111,6 +130,24 @@ mod tests {
     }
 
     #[test]
+    fn the_separator_is_a_comma_a_semicolon_or_a_tab() {
+        for text in [
+            "id,group\r\nsn-1,\"a;b\"\r\n",
+            "id;group\r\nsn-1;\"a;b\"\r\n",
+            "\u{feff}\"id\"\t\"group\"\nsn-1\ta;b\n",
+            "\r\nid;\"group\"\nsn-1;\"a;b\"\n",
+        ] {
+            let rows = rows(text.as_bytes(), 8192).into_iter().map(|row| match row {
+                Record::Whole(_, cells) => cells.into_iter().map(Option::unwrap).collect(),
+                Record::TooLong(_) => Vec::new(),
+            });
+            assert_eq!(rows.collect::<Vec<_>>(), [["id", "group"], ["sn-1", "a;b"]], "{text}");
+        }
+        assert_eq!(rows(b"sep=;\r\nid;a,b\r\nsn-1;c,d", 64), [whole(2, &["id", "a,b"]), whole(3, &["sn-1", "c,d"])]);
+        assert_eq!(rows(b"\"a;b;c\",d\n", 64), [whole(1, &["a;b;c", "d"])], "what is quoted separates nothing");
+    }
+
+    #[test]
     fn threat_41_a_cell_in_another_encoding_is_none() {
         assert_eq!(rows(b"id\nM\xfcller\n", 64)[1], Record::Whole(2, vec![None]));
     }
@@ -118,7 +155,7 @@ mod tests {
     #[test]
     fn threat_42_a_row_of_ten_megabytes_is_read_over_and_not_held() {
         let text = b"id\n".chain(io::repeat(b'x').take(10_000_000)).chain(&b"\nsn-1\n"[..]);
-        let mut records = Records::new(BufReader::new(text));
+        let mut records = Records::new(BufReader::new(text)).unwrap();
         assert_eq!(records.next_record().unwrap(), Some(whole(1, &["id"])));
         assert_eq!(records.next_record().unwrap(), Some(Record::TooLong(2)));
         assert!(records.text.len() <= MAX_RECORD);

@@ -10,6 +10,8 @@ use cvm_provisioning::{
 };
 use serde::Deserialize;
 
+use crate::excerpt::excerpt;
+
 /// One secure element, signed or not.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -71,7 +73,9 @@ impl ManifestElement {
         let own = keys.iter().find(|key| key.kid == "0").or_else(|| keys.first());
         let attestation = own.ok_or(InvalidSecureElement::NoKey)?.attestation()?;
         let settings = Settings { attestation: Some(attestation), ..Settings::default() };
-        Ok(ImportEntry { id: element.unique_id.parse()?, module: None, etag: None, mode, settings })
+        let invalid = |problem| InvalidSecureElement::Id { value: excerpt(&element.unique_id), problem };
+        let id = element.unique_id.parse().map_err(invalid)?;
+        Ok(ImportEntry { id, module: None, etag: None, mode, settings })
     }
 }
 
@@ -110,8 +114,13 @@ pub enum InvalidSecureElement {
     #[error("x5c: {0}")]
     Certificate(#[from] BadCertificate),
     /// The device's id.
-    #[error("uniqueId: {0}")]
-    Id(#[from] InvalidDeviceId),
+    #[error("uniqueId {value}: {problem}")]
+    Id {
+        /// The beginning of it.
+        value: String,
+        /// Why it cannot be used.
+        problem: InvalidDeviceId,
+    },
     /// The key.
     #[error(transparent)]
     Key(#[from] BadKey),

@@ -10,6 +10,8 @@ use cvm_provisioning::{
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
+use crate::excerpt::excerpt;
+
 /// The parameters by name, each of them once.
 #[derive(Debug)]
 pub(crate) struct ThingLine(BTreeMap<String, String>);
@@ -20,11 +22,14 @@ impl ThingLine {
     pub(crate) fn entry(mut self, mode: ImportMode) -> Result<ImportEntry, InvalidThingLine> {
         let csr = self.0.remove("CSR");
         let serial = self.0.remove("SerialNumber");
-        let id: DeviceId = match serial {
-            Some(serial) => serial.parse()?,
-            None => self.0.get("ThingName").ok_or(InvalidThingLine::NoDevice)?.parse()?,
+        let (field, id) = match (&serial, self.0.get("ThingName")) {
+            (Some(serial), _) => ("SerialNumber", serial),
+            (None, Some(name)) => ("ThingName", name),
+            (None, None) => return Err(InvalidThingLine::NoDevice),
         };
-        let attestation = csr.map(|csr| key_of(&csr, &id)).transpose()?;
+        let invalid = |problem| InvalidThingLine::Id { field, value: excerpt(id), problem };
+        let id: DeviceId = id.parse().map_err(invalid)?;
+        let attestation = csr.map(|csr| key_of(&csr)).transpose()?;
         self.0.retain(|name, value| *value != id.as_str() || !Templates::ID_PARAMETERS.contains(&name.as_str()));
         if self.0.get("ThingName").is_some_and(|name| name == id.as_str()) {
             self.0.remove("ThingName");
@@ -35,12 +40,9 @@ impl ThingLine {
     }
 }
 
-fn key_of(csr: &str, id: &DeviceId) -> Result<Attestation, InvalidThingLine> {
-    let csr = Csr::parse(csr)?;
-    match csr.common_name() {
-        Some(name) if name != id => Err(InvalidThingLine::OtherDevice { found: name.clone() }),
-        _ => Ok(Attestation::PublicKey { key: *csr.key().fingerprint() }),
-    }
+/// The key of a signing request. The line names the device: scripts often give all requests the same common name.
+fn key_of(csr: &str) -> Result<Attestation, InvalidThingLine> {
+    Ok(Attestation::PublicKey { key: *Csr::parse(csr)?.key().fingerprint() })
 }
 
 impl<'de> Deserialize<'de> for ThingLine {
@@ -77,17 +79,18 @@ pub enum InvalidThingLine {
     #[error("CSR: {0}")]
     Csr(#[from] CsrError),
     /// The device's id.
-    #[error(transparent)]
-    Id(#[from] InvalidDeviceId),
+    #[error("{field} {value}: {problem}")]
+    Id {
+        /// Where it stands.
+        field: &'static str,
+        /// The beginning of it.
+        value: String,
+        /// Why it cannot be used.
+        problem: InvalidDeviceId,
+    },
     /// Neither a serial number nor a thing's name.
     #[error("the line has neither SerialNumber nor ThingName")]
     NoDevice,
-    /// The request of another device.
-    #[error("CSR is of device {found}")]
-    OtherDevice {
-        /// The device that it names.
-        found: DeviceId,
-    },
 }
 
 #[cfg(test)]
@@ -114,9 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn of_a_signing_request_only_the_key_counts() {
+        let request = csr("sn-1");
+        let entry = read(&serde_json::json!({ "SerialNumber": "sn-2", "CSR": request.pem() })).unwrap();
+        let key = *request.key().fingerprint();
+        assert_eq!((entry.id.as_str(), entry.settings.attestation), ("sn-2", Some(Attestation::PublicKey { key })));
+    }
+
+    #[test]
     fn a_thing_that_is_not_understood_is_refused() {
-        let other = serde_json::json!({ "SerialNumber": "sn-2", "CSR": csr("sn-1").pem() });
-        assert!(matches!(read(&other), Err(InvalidThingLine::OtherDevice { .. })));
         assert!(matches!(read(&serde_json::json!({ "Site": "a" })), Err(InvalidThingLine::NoDevice)));
         for json in [r#"{"ThingName":"a","ThingName":"b"}"#, r#"{"ThingName":1}"#, "[]", r#"{"ThingName":{}}"#] {
             assert!(serde_json::from_str::<ThingLine>(json).is_err(), "{json}");

@@ -22,6 +22,9 @@ pub struct Csr {
 }
 
 impl Csr {
+    /// The labels of a request in PEM: that of RFC 7468 section 7, and the older one.
+    pub const LABELS: [&str; 2] = LABELS;
+
     /// The longest PEM text, in characters: what `CreateCertificateFromCsr` takes (AWS IoT API reference).
     pub const MAX_PEM: usize = 4096;
 

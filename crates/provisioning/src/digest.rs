@@ -64,7 +64,7 @@ sha256_name! {
     ///
     /// It is what RFC 7469 section 2.4 pins and what
     /// `openssl pkey -pubin -outform DER | sha256sum` prints, so an operator can compute it without this program.
-    /// Upper case is read and lower case is written; prefixes and colons are refused.
+    /// Upper case and colons between the bytes are read; lower case without colons is written. Prefixes are refused.
     KeyFingerprint
 }
 
@@ -79,8 +79,10 @@ sha256_name! {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidDigest {
-    /// A character that is no hexadecimal digit, such as the colons some tools print.
-    #[error("a SHA-256 is written in the digits 0-9 a-f only, without colons, blanks or a prefix")]
+    /// A character that is no hexadecimal digit.
+    #[error(
+        "a SHA-256 is written in the digits 0-9 a-f, with colons between all bytes or none, without blanks or a prefix"
+    )]
     Character,
     /// Not 64 characters.
     #[error("a SHA-256 is 64 hexadecimal digits, this text has {length} bytes")]
@@ -98,10 +100,15 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 fn parse(text: &str) -> Result<[u8; 32], InvalidDigest> {
     let wanted = InvalidDigest::Length { length: text.len() };
-    if text.len() != 64 {
+    let mut digits = text.to_owned();
+    // As `openssl x509 -fingerprint` prints it.
+    if text.len() == 95 && text.split(':').all(|byte| byte.len() == 2) {
+        digits.retain(|digit| digit != ':');
+    }
+    if digits.len() != 64 {
         return Err(wanted);
     }
-    let sum = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| InvalidDigest::Character)?;
+    let sum = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| InvalidDigest::Character)?;
     sum.try_into().map_err(|_| wanted)
 }
 
@@ -115,6 +122,9 @@ mod tests {
     fn a_fingerprint_is_written_in_lower_case_and_read_in_both() {
         assert_eq!(KeyFingerprint::of(b"").to_string(), EMPTY);
         assert_eq!(EMPTY.to_uppercase().parse(), Ok(KeyFingerprint::of(b"")));
+        let with_colons =
+            |text: &str| text.as_bytes().chunks(2).map(String::from_utf8_lossy).collect::<Vec<_>>().join(":");
+        assert_eq!(with_colons(&EMPTY.to_uppercase()).parse(), Ok(CertificateId::of(b"")));
         assert_eq!(serde_json::to_string(&CertificateId::of(b"")).unwrap(), format!("\"{EMPTY}\""));
         assert_eq!(serde_json::from_str::<CertificateId>(&format!("\"{EMPTY}\"")).unwrap(), CertificateId::of(b""));
     }
@@ -123,6 +133,11 @@ mod tests {
     fn what_is_not_64_hexadecimal_digits_is_no_fingerprint() {
         assert_eq!("".parse::<KeyFingerprint>(), Err(InvalidDigest::Length { length: 0 }));
         assert_eq!(format!("sha256:{EMPTY}").parse::<KeyFingerprint>(), Err(InvalidDigest::Length { length: 71 }));
+        for bad in
+            [format!("{}:", &"ab:".repeat(32)[..94]), format!("{EMPTY}{}", ":".repeat(31)), "a:".repeat(47) + "b"]
+        {
+            assert_eq!(bad.parse::<KeyFingerprint>(), Err(InvalidDigest::Length { length: 95 }), "{bad}");
+        }
         for bad in [EMPTY.replace('e', ":"), EMPTY.replace("e3", "+3"), format!("é{}", &EMPTY[2..])] {
             assert_eq!(bad.parse::<KeyFingerprint>(), Err(InvalidDigest::Character), "{bad}");
         }

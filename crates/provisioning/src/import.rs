@@ -164,17 +164,19 @@ impl<R: DeviceStore> Operations<R> {
         Ok(done)
     }
 
-    /// Puts a device back as it was, where its id is free. One that is there just so is unchanged.
+    /// Puts a device back as it was if its id is free. If the same device is there already, it is unchanged.
     ///
     /// # Errors
     ///
     /// [`OperationError`].
     pub async fn restore(&self, device: &Device, by: &Origin) -> Result<Imported, OperationError> {
-        if self.registry.add(device, by).await? {
-            return Ok(Imported::Created);
+        // A store may take a second registration of the same device for a repeated first one, so it is asked before.
+        match self.registry.find(&device.id).await? {
+            Some(found) if found == *device => Ok(Imported::Unchanged),
+            Some(_) => Err(OperationError::Exists),
+            None if self.registry.add(device, by).await? => Ok(Imported::Created),
+            None => Err(OperationError::Exists),
         }
-        let found = self.registry.find(&device.id).await?;
-        if found.as_ref() == Some(device) { Ok(Imported::Unchanged) } else { Err(OperationError::Exists) }
     }
 
     async fn import_device(

@@ -28,6 +28,9 @@ impl PublicKey {
     /// The largest RSA modulus, in bits. It bounds what a stranger can make us compute.
     pub const MAX_RSA_BITS: usize = 4096;
 
+    /// The label of a key in PEM.
+    pub const LABEL: &str = "PUBLIC KEY";
+
     /// The longest text that [`PublicKey::parse`] looks at, in bytes: many times the longest key.
     pub const MAX_TEXT: usize = 4096;
 
@@ -37,7 +40,7 @@ impl PublicKey {
     ///
     /// [`BadKey::Pem`] for the text, else as [`PublicKey::from_spki`].
     pub fn parse(text: &str) -> Result<Self, BadKey> {
-        Self::from_spki(&pem::decode(text, &["PUBLIC KEY"], Self::MAX_TEXT)?)
+        Self::from_spki(&pem::decode(text, &[Self::LABEL], Self::MAX_TEXT)?)
     }
 
     /// Reads a DER `SubjectPublicKeyInfo` (RFC 5280 section 4.1).

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A newtype for a name in the alphabet of a device id.
+/// A newtype for a name in the alphabet of a device id, or one of the `$reserved` names.
 macro_rules! registry_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal $(, $reserved:literal)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
         #[serde(try_from = "String", into = "String")]
@@ -33,7 +33,9 @@ macro_rules! registry_name {
 
             fn try_from(text: String) -> Result<Self, InvalidRegistryName> {
                 let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.' | b'-');
-                if !(1..=128).contains(&text.len()) || !text.bytes().all(allowed) {
+                const RESERVED: &[&str] = &[$($reserved),*];
+                if !RESERVED.contains(&text.as_str())
+                    && (!(1..=128).contains(&text.len()) || !text.bytes().all(allowed)) {
                     return Err(InvalidRegistryName { what: $what });
                 }
                 Ok(Self(text))
@@ -60,9 +62,11 @@ registry_name!(
     "group name"
 );
 registry_name!(
-    /// The name of a module on its device.
+    /// The name of a module on its device. IoT Edge has two whose names begin with `$`.
     ModuleId,
-    "module id"
+    "module id",
+    "$edgeAgent",
+    "$edgeHub"
 );
 registry_name!(
     /// Who manages a module, such as `iotEdge`.
@@ -75,4 +79,20 @@ registry_name!(
 #[error("a {what} is 1 to 128 of the characters A-Z a-z 0-9 : _ . -")]
 pub struct InvalidRegistryName {
     what: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dollar_is_for_the_modules_of_iot_edge_alone() {
+        for module in ["camera", "$edgeAgent", "$edgeHub"] {
+            assert_eq!(module.parse::<ModuleId>().unwrap().as_str(), module);
+        }
+        for bad in ["$edge", "$edgeAgent ", "edge$Agent", ""] {
+            assert!(bad.parse::<ModuleId>().is_err(), "{bad}");
+        }
+        assert!("$edgeHub".parse::<GroupName>().is_err());
+    }
 }

@@ -29,6 +29,12 @@ impl Templates {
             if template.uses_certificate_id_outside_certificate() {
                 return Err(UnusableTemplate::CertificateId);
             }
+            if template.certificate_id_parameter().is_some() {
+                return Err(UnusableTemplate::CertificateIdParameter);
+            }
+            if !template.has_thing() {
+                return Err(UnusableTemplate::NoThing);
+            }
         }
         Ok(Self { default, named })
     }
@@ -128,6 +134,17 @@ pub enum UnusableTemplate {
          and certificate side by side, so use a parameter in its place"
     )]
     CertificateId,
+    /// A device could name the certificate of another one.
+    #[error(
+        "the provisioning template takes the CertificateId from a parameter, so that a device could name the certificate \
+         of another one; write {{\"Ref\": \"AWS::IoT::Certificate::Id\"}}"
+    )]
+    CertificateIdParameter,
+    /// A device of the registry becomes a thing.
+    #[error(
+        "the provisioning template makes no thing, and every device of the registry becomes one; add an AWS::IoT::Thing"
+    )]
+    NoThing,
 }
 
 /// The parameters of a device do not fit its template.

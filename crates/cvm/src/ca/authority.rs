@@ -9,6 +9,7 @@ use cvm_provisioning::{BadCertificate, Certificate, Timestamp};
 
 use super::key;
 use crate::ca_key::CaKey;
+use crate::certificate;
 use crate::file::{self, FileError};
 use crate::output::shell_word;
 
@@ -34,10 +35,14 @@ pub(super) async fn open(
     Ok(authority)
 }
 
-/// Reads a certificate, whatever it may be used for.
+/// Reads the certificate of a CA: the first that is one, or the first of all. What its holder may use it for is checked
+/// elsewhere.
 pub(super) fn read_certificate(path: &Path) -> Result<Certificate, AuthorityError> {
-    let text = file::read_text(path, Certificate::MAX_TEXT)?;
-    Certificate::parse(&text).map_err(|source| AuthorityError::Certificate { path: path.to_owned(), source })
+    let bytes = file::read(path, Certificate::MAX_TEXT)?;
+    let unusable = |source| AuthorityError::Certificate { path: path.to_owned(), source };
+    let all = certificate::parse_all(&bytes).map_err(unusable)?;
+    let ca = all.iter().find(|certificate| certificate.is_ca()).or_else(|| all.first());
+    ca.cloned().ok_or_else(|| unusable(BadCertificate::Encoding))
 }
 
 /// So many days.
@@ -76,9 +81,7 @@ impl AuthorityError {
     /// What to do next.
     pub(super) fn advice(&self) -> String {
         match self {
-            Self::Certificate { path, .. } => {
-                format!("`openssl x509 -in {}` writes the certificate alone", shell_word(&path.to_string_lossy()))
-            }
+            Self::Certificate { .. } => "give the CA's certificate in PEM or DER".to_owned(),
             Self::File(error) => error.advice(),
             Self::KeyFile(KeyFileError::Key { source: KeyError::Weak(_), .. }) | Self::Unfit { .. } => {
                 "give another CA, or make one with `cvm ca create --name NAME --out DIR`".to_owned()

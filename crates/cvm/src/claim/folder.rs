@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
+use cvm_authority::unencrypted_key;
 use cvm_provisioning::{Certificate, CertificateId, Csr};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use zeroize::Zeroizing;
 
 use super::create::CreateError;
 use crate::file::{self, FileError};
@@ -45,7 +47,10 @@ impl Folder {
             let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(unusable)?;
             file::create(&path, &pair.serialize_pem())?;
         }
-        let pair = KeyPair::from_pem(&file::read_private_text(&path, Self::MAX_KEY)?).map_err(unusable)?;
+        let text = Zeroizing::new(file::read_private_text(&path, Self::MAX_KEY)?);
+        let block = unencrypted_key(&text);
+        let block = block.map_err(|source| CreateError::Key { path: path.clone(), source: source.into() })?;
+        let pair = KeyPair::from_pem(block).map_err(unusable)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&pair).map_err(unusable)?;

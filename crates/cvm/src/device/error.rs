@@ -93,6 +93,11 @@ impl DeviceError {
         }
     }
 
+    /// Whether the user stopped the command.
+    pub(crate) const fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Import(error) if error.is_interrupted())
+    }
+
     /// Whether the command could never have worked.
     pub(crate) fn is_usage(&self) -> bool {
         match self {

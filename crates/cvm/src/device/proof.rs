@@ -10,6 +10,7 @@ use cvm_provisioning::{
 use crate::arguments::TimeToLive;
 use crate::certificate::{self, CertificateArgument, CertificateError};
 use crate::file::{self, FileError};
+use crate::pem;
 use crate::token::{self, TokenError};
 
 #[derive(Args, Debug)]
@@ -102,7 +103,7 @@ impl ProofArguments {
 fn key_of_csr(path: &Path, id: &DeviceId) -> Result<KeyFingerprint, ProofError> {
     let bytes = file::read(path, Csr::MAX_TEXT)?;
     let csr = match std::str::from_utf8(&bytes) {
-        Ok(text) => Csr::parse(text),
+        Ok(text) => Csr::parse(pem::only_block(text, &Csr::LABELS)),
         Err(_) => Csr::from_der(&bytes),
     };
     let csr = csr.map_err(|source| ProofError::Csr { path: path.to_owned(), source })?;
@@ -115,7 +116,7 @@ fn key_of_csr(path: &Path, id: &DeviceId) -> Result<KeyFingerprint, ProofError> 
 fn key_in(path: &Path) -> Result<KeyFingerprint, ProofError> {
     let bytes = file::read(path, PublicKey::MAX_TEXT)?;
     let key = match std::str::from_utf8(&bytes) {
-        Ok(text) => PublicKey::parse(text),
+        Ok(text) => PublicKey::parse(pem::only_block(text, &[PublicKey::LABEL])),
         Err(_) => PublicKey::from_spki(&bytes),
     };
     Ok(*key.map_err(|source| ProofError::Key { path: path.to_owned(), source })?.fingerprint())

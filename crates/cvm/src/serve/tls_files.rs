@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use cvm_authority::{KeyError, unencrypted_key};
 use cvm_provisioning::{BadCertificate, Certificate, Timestamp};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -44,6 +45,9 @@ impl TlsFiles {
             return Err(TlsFilesError::Ended { path: self.certificate.clone(), at: leaf.not_after().into() });
         }
         let key = zeroize::Zeroizing::new(file::read_private_text(&self.key, MAX_FILE)?);
+        if unencrypted_key(&key) == Err(KeyError::Encrypted) {
+            return Err(TlsFilesError::EncryptedKey { path: self.key.clone() });
+        }
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
             .map_err(|_| TlsFilesError::NoKey { path: self.key.clone() })?;
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &default_provider()).map_err(|source| {
@@ -67,6 +71,8 @@ fn stamp(path: &Path) -> Stamp {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TlsFilesError {
+    #[error("the private key in {path} is encrypted", path = path.display())]
+    EncryptedKey { path: PathBuf },
     #[error("the certificate in {path} has ended at {at}", path = path.display())]
     Ended { path: PathBuf, at: Timestamp },
     #[error(transparent)]
@@ -85,6 +91,9 @@ impl TlsFilesError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
+            Self::EncryptedKey { .. } => {
+                "`openssl pkey -in FILE` writes it decrypted: put it there with mode 0600".to_owned()
+            }
             Self::Ended { .. } => "have it renewed".to_owned(),
             Self::File(error) => error.advice(),
             Self::Mismatch { .. } => "put the two files there that were made together".to_owned(),

@@ -55,6 +55,11 @@ impl Door {
             (Self::Vend, FeatureKind::CertificateField) => {
                 (Severity::Error, "nobody gives this value: the certificate is made together with the thing", parameter)
             }
+            (Self::Jitp, FeatureKind::CertificateField) => (
+                Severity::Warning,
+                "AWS IoT does not provision a device whose certificate lacks this field",
+                "make sure that the CA puts it into every certificate, or remove the parameter",
+            ),
             (Self::Fleet, FeatureKind::CertificateField) => {
                 (Severity::Error, "nobody gives this value: AWS IoT does so for just-in-time provisioning", parameter)
             }
@@ -81,6 +86,17 @@ impl Door {
                 "the device cannot connect until somebody activates its certificate",
                 "if it is not meant, take the Status away",
             ),
+            (Self::Vend, FeatureKind::NoThing) => {
+                (Severity::Error, "every device of a vend becomes a thing", "add an AWS::IoT::Thing")
+            }
+            (Self::Fleet, FeatureKind::NoThing) => (
+                Severity::Warning,
+                "no thing is made, and cvm follows a device by its thing",
+                "if devices of the registry use this template, add an AWS::IoT::Thing",
+            ),
+            (Self::Jitp, FeatureKind::NoThing) => {
+                (Severity::Warning, "no thing is made", "if it is not meant, add an AWS::IoT::Thing")
+            }
             (Self::Vend, FeatureKind::PackageVersions) => {
                 (Severity::Error, "a vend registers no packages", "take them away, or use fleet provisioning")
             }
@@ -120,6 +136,14 @@ pub(super) fn general_findings(template: &ProvisioningTemplate) -> Vec<Finding> 
                 severity: Severity::Error,
                 message: "every device becomes this one thing".to_owned(),
                 advice: "refer to a parameter, such as {\"Ref\": \"SerialNumber\"}".to_owned(),
+            }),
+            FeatureKind::CertificateIdParameter(name) => findings.push(Finding {
+                path: feature.path,
+                severity: Severity::Error,
+                message: format!(
+                    "the CertificateId comes from {name}: a device could name the certificate of another one"
+                ),
+                advice: "write \"CertificateId\": {\"Ref\": \"AWS::IoT::Certificate::Id\"}".to_owned(),
             }),
             FeatureKind::PolicyDocument { draft: Ok(draft), .. } => {
                 let problems = lint_policy(&draft);

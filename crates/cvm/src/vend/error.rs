@@ -9,6 +9,7 @@ use super::problem::Problem;
 use crate::arguments::ArgumentError;
 use crate::file::FileError;
 use crate::https::ClientError;
+use crate::output::shell_word;
 use crate::token::TokenError;
 
 /// Why a device has no certificate to show.
@@ -25,6 +26,8 @@ pub(crate) enum VendError {
     Client(#[source] reqwest::Error),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("the private key in {path} is encrypted", path = path.display())]
+    EncryptedKey { path: PathBuf },
     #[error("{path} holds no private key that can be certified", path = path.display())]
     Key { path: PathBuf, source: Box<dyn Error + Send + Sync> },
     #[error("no key could be made")]
@@ -72,7 +75,7 @@ impl VendError {
             Self::Argument(_) => "usage",
             Self::Client(_) | Self::NoAnswer(_) => "no-answer",
             Self::File(_) => "file",
-            Self::Key { .. } | Self::KeyGeneration(_) | Self::KeyMissing => "key",
+            Self::EncryptedKey { .. } | Self::Key { .. } | Self::KeyGeneration(_) | Self::KeyMissing => "key",
             Self::KeyThere { .. } | Self::OtherKeyThere { .. } => "key-there",
             Self::OtherDevice { .. } => "other-device",
             Self::Output(_) => "output",
@@ -91,6 +94,10 @@ impl VendError {
             Self::Argument(_) => "see `cvm vend --help`",
             Self::Client(_) => "check the system's CA certificates, or give the API's with --root-ca",
             Self::File(error) => return error.advice(),
+            Self::EncryptedKey { path } => {
+                let path = shell_word(&path.to_string_lossy());
+                return format!("`openssl pkey -in {path} -out device.key` writes it decrypted");
+            }
             Self::Key { .. } => "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`",
             Self::KeyGeneration(_) => "run the same command again",
             Self::KeyMissing => "run the same command again, or without --service-key",

@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
+use cvm_authority::{KeyError, unencrypted_key};
 use cvm_provisioning::{Csr, DeviceId, KeyFingerprint};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
+use zeroize::Zeroizing;
 
 use super::VendError;
 use crate::file;
@@ -21,7 +23,12 @@ impl Key {
     /// The key in this file.
     pub(super) fn load(path: &Path, device: &DeviceId) -> Result<Self, VendError> {
         let unusable = |source: rcgen::Error| VendError::Key { path: path.to_owned(), source: source.into() };
-        let pair = KeyPair::from_pem(&file::read_text(path, Self::MAX_FILE)?).map_err(unusable)?;
+        let text = Zeroizing::new(file::read_text(path, Self::MAX_FILE)?);
+        let block = unencrypted_key(&text).map_err(|error| match error {
+            KeyError::Encrypted => VendError::EncryptedKey { path: path.to_owned() },
+            error => VendError::Key { path: path.to_owned(), source: error.into() },
+        })?;
+        let pair = KeyPair::from_pem(block).map_err(unusable)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, device.as_str());
@@ -78,6 +85,23 @@ mod tests {
                 assert_eq!(key.csr().common_name(), Some(&id));
                 assert_eq!(fingerprint_of(&pair.serialize_pem()).as_ref(), Some(key.csr().key().fingerprint()));
             }
+        }
+        let pem = KeyPair::generate().unwrap().serialize_pem();
+        let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        std::fs::write(&path, format!("Bag Attributes\n    localKeyID: 01\n{parameters}{pem}")).unwrap();
+        assert_eq!(Some(Key::load(&path, &id).unwrap().csr().key().fingerprint()), fingerprint_of(&pem).as_ref());
+        for encrypted in [
+            pem.replace("PRIVATE", "ENCRYPTED PRIVATE"),
+            pem.replace("PRIVATE", "EC PRIVATE").replacen(
+                '\n',
+                "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n",
+                1,
+            ),
+        ] {
+            std::fs::write(&path, encrypted).unwrap();
+            let error = Key::load(&path, &id).unwrap_err();
+            assert!(matches!(error, VendError::EncryptedKey { .. }), "{error}");
+            assert!(error.advice().contains("openssl pkey -in"), "{}", error.advice());
         }
         std::fs::write(&path, "no key").unwrap();
         assert!(matches!(Key::load(&path, &id), Err(VendError::Key { .. })));

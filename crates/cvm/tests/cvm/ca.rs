@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::Pem;
 
-use crate::support::{Cvm, mode};
+use crate::support::{Cvm, dynamodb, mode};
 
 const CA: &str = "--ca-cert factory/ca.pem --ca-key factory/ca.key";
 
@@ -289,6 +289,48 @@ fn a_ca_of_openssl_signs_too() {
     openssl(&cvm, "req -x509 -new -key ca.key -multivalue-rdn -subj /OU=One+CN=Factory -days 9 -out ca.pem");
     let failure = cvm.run("ca issue --ca-cert ca.pem --ca-key ca.key --device sn-2 --out devices").failure();
     assert!(failure.contains("several attributes"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_other_tools_are_read_with_what_stands_around_their_blocks() {
+    let (endpoint, _) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint);
+    // The key has the parameters of its curve before it.
+    openssl(&cvm, "ecparam -name prime256v1 -genkey -out ca.key");
+    openssl(&cvm, "req -x509 -new -key ca.key -subj /CN=Factory -days 9 -text -out ca.pem");
+    for (encrypt, file) in [("pkey", "pkcs8.key"), ("ec", "traditional.key")] {
+        openssl(&cvm, &format!("{encrypt} -in ca.key -aes256 -passout pass:secret -out {file}"));
+    }
+    for file in ["ca.key", "pkcs8.key", "traditional.key"] {
+        std::fs::set_permissions(cvm.path(file), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    assert!(cvm.read("ca.key").contains("EC PARAMETERS") && cvm.read("traditional.key").contains("Proc-Type"));
+    cvm.run("ca issue --ca-cert ca.pem --ca-key ca.key --device sn-1 --out devices").text();
+    for encrypted in ["pkcs8.key", "traditional.key"] {
+        let issue = format!("ca issue --ca-cert ca.pem --ca-key {encrypted} --device sn-2 --out devices");
+        let failure = cvm.run(&issue).failure();
+        assert!(failure.contains("the key is encrypted") && failure.contains("openssl pkcs8"), "{failure}");
+    }
+
+    let certificate = Certificate::parse(&certificate_of(&cvm, "devices/sn-1/device.pem")).unwrap();
+    openssl(
+        &cvm,
+        "pkcs12 -export -in devices/sn-1/device.pem -inkey devices/sn-1/device.key -out bag.p12 -passout pass:",
+    );
+    openssl(&cvm, "pkcs12 -in bag.p12 -nodes -passin pass: -out bag.pem");
+    assert!(cvm.read("bag.pem").contains("Bag Attributes") && cvm.read("bag.pem").contains("PRIVATE KEY"));
+    for file in ["devices/sn-1/device.pem", "bag.pem"] {
+        let added = cvm.run(&format!("device add sn-1 --certificate {file} --output json")).json();
+        assert_eq!(added["attestation"]["certificateId"], certificate.id().to_string(), "{file}");
+        cvm.run("device delete sn-1").text();
+    }
+}
+
+/// The first certificate in a file, in PEM.
+fn certificate_of(cvm: &Cvm, name: &str) -> String {
+    let text = cvm.read(name);
+    let end = "-----END CERTIFICATE-----";
+    text[..text.find(end).unwrap() + end.len()].to_owned()
 }
 
 #[test]

@@ -97,11 +97,16 @@ async fn a_key_is_registered_from_its_request_its_file_or_its_fingerprint() {
     cvm.write("request.pem", request.pem());
     cvm.write("request.der", request.der());
     cvm.write("public.der", request.key().spki());
+    cvm.write("dump.pem", format!("\u{feff}Certificate Request:\r\n    Data:\r\n{}", request.pem()));
+    let bytes = request.key().fingerprint().as_bytes();
+    let with_colons: Vec<_> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
     for (device, proof) in [
         ("sn-0001", "--csr request.pem"),
         ("sn-0001", "--csr request.der"),
         ("sn-0002", "--public-key-file public.der"),
         ("sn-0003", &format!("--public-key {fingerprint}")),
+        ("sn-0001", "--csr dump.pem"),
+        ("sn-0003", &format!("--public-key {}", with_colons.join(":"))),
     ] {
         let added = cvm.run(&format!("device add {device} {proof} --output json")).json();
         let attestation = json!({

@@ -56,10 +56,67 @@ async fn a_dry_run_and_a_command_that_could_not_work_write_nothing() {
     cvm.write("list.csv", "id\nsn-1\n");
     assert!(cvm.run("device import list.csv --dry-run --tokens tokens").text().starts_with("1 lines can be imported"));
     assert!(!cvm.path("tokens").exists());
-    assert_eq!(cvm.run("device import list.csv").code, 2, "its token would be lost");
+    let refused = cvm.run("device import list.csv");
+    assert_eq!(refused.code, 2, "its token would be lost");
+    assert!(
+        refused.stderr.contains("--tokens FILE") && !cvm.path("list.csv.cvm-import").exists(),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(cvm.run("device import list.csv --proof nothing").code, 2);
     assert!(cvm.run("device import absent.csv --proof claim").failure().contains("absent.csv cannot be read"));
     assert_eq!(all(&registry).await, []);
+    // What the message of the refusal says to do.
+    assert!(cvm.run("device import list.csv --tokens tokens").text().starts_with("1 created"));
+    let refused = cvm.run("device import list.csv --dry-run").failure_after("0 lines can be imported, 1 cannot");
+    assert!(refused.contains("line 2, sn-1: the device is in the registry already"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_cannot_be_reached_leaves_neither_journal_nor_tokens() {
+    let cvm = Cvm::on("http://127.0.0.1:1");
+    cvm.write("list.csv", "id\nsn-1\n");
+    cvm.run("device import list.csv --tokens tokens").failure();
+    assert!(!cvm.path("list.csv.cvm-import").exists() && !cvm.path("tokens").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_lines_are_text_for_people_and_json_for_programs() {
+    let (endpoint, _) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint);
+    cvm.write("list.csv", "id,status\n=1,\nsn-1,shipped\n");
+    let text = cvm.run("device import list.csv --proof claim").failure_after("0 created");
+    assert!(text.contains("! line 2: deviceId \"=1\": the cell begins like a formula"), "{text}");
+    assert!(text.contains("! line 3: status \"shipped\": expected enabled or disabled"), "{text}");
+    let program = cvm.run("device import list.csv --proof claim --output json");
+    assert_eq!(lines(&program.stderr)[1]["line"], 3, "{}", program.stderr);
+    let ignored = cvm.run("device import list.csv --proof claim --column ignore=status").failure_after("1 created");
+    assert!(!ignored.contains("line 3"), "{ignored}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_table_is_one_error() {
+    let cvm = Cvm::on("http://127.0.0.1:1");
+    cvm.write("mes.json", "{\n  \"devices\": [\n    {\"deviceId\": \"sn-1\"}\n  ]\n}\n");
+    let failure = cvm.run("device import mes.json --dry-run --errors bad").failure();
+    assert!(failure.contains("one JSON document over several lines"), "{failure}");
+    assert_eq!(cvm.read("bad"), "");
+    cvm.write("list.xlsx", b"PK\x03\x04\x14\0\x06\0");
+    assert!(cvm.run("device import list.xlsx --dry-run").failure().contains("workbook"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guess_about_the_ids_is_told() {
+    let (endpoint, registry) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint);
+    cvm.write("list.csv", "sn-0001\r\nsn-0002\r\n");
+    let list = cvm.run("device import list.csv --proof claim");
+    assert!(list.stderr.contains("each line is read as a device id"), "{}", list.stderr);
+    cvm.write("modules.csv", "MAC,cn\nAABBCC000000,node-1\n");
+    let modules = cvm.run("device import modules.csv --proof claim");
+    assert!(modules.stderr.contains("the ids are read from \"cn\""), "{}", modules.stderr);
+    let ids: Vec<_> = all(&registry).await.into_iter().map(|device| device.id.to_string()).collect();
+    assert_eq!(ids, ["node-1", "sn-0001", "sn-0002"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +138,7 @@ async fn what_was_exported_is_put_back_into_an_empty_registry_as_it_was() {
     empty.run("device import devices.jsonl --restore").text();
     assert_eq!(all(&restored).await, before);
     let again = empty.run("device import devices.jsonl --restore --output json").json();
-    assert!(again["failed"] == 0, "{again}");
+    assert_eq!((&again["unchanged"], &again["failed"]), (&json!(2), &json!(0)), "{again}");
     let table = empty.run("device export --format csv").text();
     assert!(table.starts_with("deviceId,status,") && table.lines().count() == 3, "{table}");
 }

@@ -63,6 +63,12 @@ fn what_the_parser_refuses_has_its_place() {
         assert_eq!((run.code, findings(&report)), (1, vec![(path, "error")]));
         assert_eq!((&report["errors"], &report["types"]), (&json!(1), &json!([])));
     }
+    let marked = format!("\u{feff}{}", template());
+    cvm.write("template.json", marked);
+    assert!(cvm.run("template check template.json --type fleet").text().contains("can be run by"));
+    cvm.write("template.json", "Resources:\n  thing: {}\n");
+    let yaml = cvm.run("template check template.json").stdout;
+    assert!(yaml.contains("line 1 column 1: the text is not JSON"), "{yaml}");
     cvm.write("template.json", "{ \"Resources\": ");
     let run = cvm.run("template check template.json");
     assert!(run.code == 1 && run.stdout.contains("error: line 1 column"), "{}", run.stdout);
@@ -103,6 +109,20 @@ fn what_one_door_cannot_do_is_an_error_for_it_and_a_warning_for_all() {
         assert_eq!(run.code, 0, "{report}");
         assert_eq!(report["types"].as_array().unwrap().contains(&json!("fleet")), others, "{report}");
     }
+    let mut no_thing = template();
+    no_thing["Resources"].as_object_mut().unwrap().remove("thing");
+    let (run, report) = check(&no_thing, "--type fleet");
+    assert_eq!((run.code, findings(&report)), (0, vec![("/Resources", "warning")]), "{report}");
+    assert_eq!(check(&no_thing, "--type vend").0.code, 1);
+    let (run, report) = check(&with(certificate, "CertificateId", json!({ "Ref": "SerialNumber" })), "--type fleet");
+    assert_eq!((run.code, findings(&report)), (1, vec![("/Resources", "error")]), "{report}");
+    let mut jitp = with(THING, "ThingName", json!({ "Ref": "AWS::IoT::Certificate::CommonName" }));
+    jitp["Resources"]["thing"]["Properties"].as_object_mut().unwrap().retain(|key, _| key == "ThingName");
+    jitp["Parameters"] = json!({ "AWS::IoT::Certificate::Country": { "Type": "String" } });
+    jitp.as_object_mut().unwrap().remove("DeviceConfiguration");
+    let (run, report) = check(&jitp, "--type jitp");
+    let warned = ["CommonName", "Country"].map(|field| format!("/Parameters/AWS::IoT::Certificate::{field}"));
+    assert_eq!((run.code, findings(&report)), (0, warned.iter().map(|path| (path.as_str(), "warning")).collect()));
     let (run, report) = check(&with(THING, "ThingName", json!("gateway")), "");
     assert_eq!(run.code, 1);
     assert!(findings(&report).contains(&("/Resources/thing/Properties/ThingName", "error")), "{report}");

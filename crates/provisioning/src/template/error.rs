@@ -26,9 +26,17 @@ pub enum TemplateError {
         /// Counted from 1.
         column: usize,
     },
-    /// Not JSON, or nested more than 127 levels deep.
-    #[error("line {line} column {column}: expected JSON nested at most 127 levels deep")]
+    /// Not JSON.
+    #[error("line {line} column {column}: the text is not JSON from here on")]
     NotJson {
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+    },
+    /// JSON that is nested more than 127 levels deep.
+    #[error("line {line} column {column}: JSON is nested at most 127 levels deep")]
+    TooDeep {
         /// Counted from 1.
         line: usize,
         /// Counted from 1.
@@ -103,7 +111,7 @@ pub enum TemplateProblem {
     /// A certificate's field with a default, which would stand for a field that the certificate lacks.
     #[error("an AWS::IoT::Certificate parameter cannot have a default")]
     PseudoDefault,
-    /// Not exactly one thing and one certificate.
+    /// Not exactly one certificate, or several things, or none where a device is to have one.
     #[error("expected exactly one resource of type {resource}, found {count}")]
     ResourceCount {
         /// The type.

@@ -21,12 +21,16 @@ pub enum FeatureKind {
     CertificateField,
     /// The certificate's id is needed for more than to name the certificate.
     CertificateId,
+    /// The certificate is named by this parameter, so that a device could name the certificate of another one.
+    CertificateIdParameter(String),
     /// The certificate is named by something else than its id.
     CertificateSource(CertificateSource),
     /// The device is told something.
     DeviceConfiguration,
     /// The certificate is left inactive.
     InactiveCertificate,
+    /// No thing is made.
+    NoThing,
     /// The thing's name is the same for all devices.
     OneThing,
     /// The software that the device is said to run.
@@ -59,12 +63,21 @@ impl ProvisioningTemplate {
         if self.uses_certificate_id {
             add(&format!("/Parameters/{CERTIFICATE_ID}"), FeatureKind::CertificateId);
         }
-        let (thing, certificate) = (&self.resources.thing, &self.resources.certificate);
-        if thing.name.expression.references().is_empty() {
-            add(&thing.name.path, FeatureKind::OneThing);
+        let certificate = &self.resources.certificate;
+        match &self.resources.thing {
+            None => add("/Resources", FeatureKind::NoThing),
+            Some(thing) => {
+                if thing.name.expression.references().is_empty() {
+                    add(&thing.name.path, FeatureKind::OneThing);
+                }
+                if let Some(version) = thing.package_versions.values().next() {
+                    add(version.path.rsplit_once('/').map_or("", |(section, _)| section), FeatureKind::PackageVersions);
+                }
+            }
         }
-        if let Some(version) = thing.package_versions.values().next() {
-            add(version.path.rsplit_once('/').map_or("", |(section, _)| section), FeatureKind::PackageVersions);
+        if let Some(name) = self.certificate_id_parameter() {
+            let name = super::error::excerpt(name);
+            add("/Resources", FeatureKind::CertificateIdParameter(name));
         }
         if certificate.source != CertificateSource::Id {
             add("/Resources", FeatureKind::CertificateSource(certificate.source));

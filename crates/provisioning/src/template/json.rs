@@ -18,6 +18,8 @@ impl UniqueKeys {
             // The visitor below takes any JSON, so the one complaint of its own is a duplicate key.
             if error.is_data() {
                 TemplateError::DuplicateKey { line, column }
+            } else if error.to_string().starts_with("recursion limit exceeded") {
+                TemplateError::TooDeep { line, column }
             } else {
                 TemplateError::NotJson { line, column }
             }

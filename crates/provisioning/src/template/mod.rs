@@ -55,7 +55,7 @@ const CERTIFICATE_ID: &str = "AWS::IoT::Certificate::Id";
 
 /// A provisioning template, parsed and found sound.
 ///
-/// It has exactly one thing and one certificate and at most 10 policies.
+/// It has exactly one certificate, at most one thing and at most 10 policies.
 ///
 /// ```
 /// use cvm_provisioning::{Parameters, ProvisioningTemplate};
@@ -117,7 +117,8 @@ impl ProvisioningTemplate {
         let resources = ResourceFields::parse(&root, &declared)?;
         let device_configuration = parse::device_configuration(&root, &declared)?;
 
-        let mut evaluated = &resources.thing.references() | &resources.certificate.references();
+        let mut evaluated = resources.certificate.references();
+        evaluated.extend(resources.thing.iter().flat_map(|thing| thing.references()));
         evaluated.extend(resources.policies.iter().flat_map(|policy| policy.references()));
         evaluated.extend(device_configuration.values().flat_map(|field| field.expression.references()));
         let uses_certificate_id = evaluated.contains(CERTIFICATE_ID);
@@ -145,6 +146,19 @@ impl ProvisioningTemplate {
         self.resources.certificate.source
     }
 
+    /// Whether the template makes a thing. Fleet provisioning does not need one; a device of the registry does.
+    pub fn has_thing(&self) -> bool {
+        self.resources.thing.is_some()
+    }
+
+    /// A parameter that decides which existing certificate is the device's, other than `AWS::IoT::Certificate::Id`. With
+    /// it, a device could name the certificate of another one.
+    pub fn certificate_id_parameter(&self) -> Option<&str> {
+        let certificate = &self.resources.certificate;
+        let mut names = certificate.source_references.iter().filter(|name| *name != CERTIFICATE_ID);
+        names.next().filter(|_| certificate.source == CertificateSource::Id).map(String::as_str)
+    }
+
     /// Whether anything but the certificate's own source refers to `AWS::IoT::Certificate::Id`.
     ///
     /// A door that creates the thing and the certificate side by side has no id in time and must refuse such a template
@@ -162,7 +176,7 @@ impl ProvisioningTemplate {
     ///
     /// # Errors
     ///
-    /// A value that is not declared, one that is missing, and one that makes a name, an attribute or a policy document
+    /// A template without a thing, a value that is not declared, one that is missing, and one that makes a name, an attribute or a policy document
     /// AWS IoT would refuse or that would mean more than the template's author wrote.
     pub fn evaluate(&self, values: &Parameters) -> Result<Resources, TemplateError> {
         let undeclared = values.0.keys().find(|name| !self.declares(name) && !is_pseudo_parameter(name));
@@ -173,10 +187,14 @@ impl ProvisioningTemplate {
             let path = format!("/Parameters/{}", error::excerpt(name));
             return Err(TemplateError::At { path, problem: TemplateProblem::MissingValue });
         }
+        let no_thing = || TemplateError::At {
+            path: "/Resources".to_owned(),
+            problem: TemplateProblem::ResourceCount { resource: parse::THING, count: 0 },
+        };
         let scope = self.declared.scope(&values.0);
         let configuration = self.device_configuration.iter();
         Ok(Resources {
-            thing: self.resources.thing.evaluate(scope)?,
+            thing: self.resources.thing.as_ref().ok_or_else(no_thing)?.evaluate(scope)?,
             certificate: self.resources.certificate.evaluate(scope)?,
             policies: self.resources.policies.iter().map(|policy| policy.evaluate(scope)).collect::<Result<_, _>>()?,
             device_configuration: configuration

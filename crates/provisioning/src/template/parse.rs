@@ -23,10 +23,13 @@ const MAX_GROUPS: usize = 10;
 /// The most policies a certificate can have (the same page).
 const MAX_POLICIES: usize = 10;
 
+/// The type of a thing.
+pub(super) const THING: &str = "AWS::IoT::Thing";
+
 /// The `Resources` section.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceFields {
-    pub(super) thing: ThingFields,
+    pub(super) thing: Option<ThingFields>,
     pub(super) certificate: CertificateFields,
     pub(super) policies: Vec<PolicyField>,
 }
@@ -82,7 +85,7 @@ impl ResourceFields {
             resource.only(&["Type", "Properties", "OverrideSettings"])?;
             let kind = resource.required("Type")?;
             match kind.text()? {
-                "AWS::IoT::Thing" => things.push(ThingFields::parse(&resource, declared)?),
+                THING => things.push(ThingFields::parse(&resource, declared)?),
                 "AWS::IoT::Certificate" => certificates.push(CertificateFields::parse(&resource, declared)?),
                 "AWS::IoT::Policy" => policies.push(PolicyField::parse(&resource, declared)?),
                 _ => {
@@ -92,11 +95,13 @@ impl ResourceFields {
             }
         }
         at_most(MAX_POLICIES, "policies", policies.len()).map_err(|problem| section.error(problem))?;
-        Ok(Self {
-            thing: the_one(&section, "AWS::IoT::Thing", things)?,
-            certificate: the_one(&section, "AWS::IoT::Certificate", certificates)?,
-            policies,
-        })
+        let thing = match things.len() {
+            // Fleet provisioning makes certificates without things, too.
+            0 => None,
+            _ => Some(the_one(&section, THING, things)?),
+        };
+        let certificate = the_one(&section, "AWS::IoT::Certificate", certificates)?;
+        Ok(Self { thing, certificate, policies })
     }
 }
 

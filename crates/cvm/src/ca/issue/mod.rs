@@ -24,6 +24,7 @@ use crate::ca_key::CaKey;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::{Output, shell_word};
+use crate::pem;
 use crate::progress::{Progress, Spell, Standing};
 
 /// Issue device certificates, in the factory or for a test
@@ -199,7 +200,7 @@ struct Issued<'a> {
 fn csr_of(path: &Path, id: &DeviceId) -> Result<Csr, CaError> {
     let bytes = file::read(path, Csr::MAX_TEXT)?;
     let csr = match str::from_utf8(&bytes) {
-        Ok(text) => Csr::parse(text),
+        Ok(text) => Csr::parse(pem::only_block(text, &Csr::LABELS)),
         Err(_) => Csr::from_der(&bytes),
     };
     let csr = csr.map_err(|source| IssueError::Csr { path: path.to_owned(), source })?;

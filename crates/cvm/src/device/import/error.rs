@@ -16,6 +16,8 @@ pub(crate) enum ImportError {
     CutOff { path: PathBuf },
     #[error("{failed} lines failed")]
     Failed { failed: u64, file: Option<PathBuf> },
+    #[error("interrupted")]
+    Interrupted { dry_run: bool, is_pipe: bool, can_be_resumed: bool },
     #[error("{path} is the journal of another file, or none", path = path.display())]
     Journal { path: PathBuf },
     #[error(transparent)]
@@ -37,6 +39,7 @@ impl ImportError {
         match self {
             Self::CutOff { .. } => "cut-off",
             Self::Failed { .. } => "lines-failed",
+            Self::Interrupted { .. } => "interrupted",
             Self::Journal { .. } | Self::Line(_) | Self::Read { .. } | Self::Write { .. } => "file",
             Self::NoTokens | Self::Pipe => "usage",
             Self::Unreadable(_) => "format",
@@ -48,6 +51,14 @@ impl ImportError {
             Self::CutOff { path } => format!("go on with --resume, or delete {} to begin anew", path.display()),
             Self::Failed { file: Some(file), .. } => format!("{} says which and why", file.display()),
             Self::Failed { file: None, .. } => "add --errors FILE to have them all in a file".to_owned(),
+            Self::Interrupted { can_be_resumed: true, .. } => {
+                "run the same command again with --resume: what is done is not done again".to_owned()
+            }
+            Self::Interrupted { dry_run: false, is_pipe: true, .. } => {
+                "a part of the lines may be done: `cvm device list` shows it; an import from a file can be resumed"
+                    .to_owned()
+            }
+            Self::Interrupted { .. } => "nothing was written: run the command again".to_owned(),
             Self::Journal { path } => format!("delete {} to begin anew", path.display()),
             Self::NoTokens => "give --tokens FILE, or another --proof".to_owned(),
             Self::Pipe => "write it to a file, and import that".to_owned(),
@@ -55,6 +66,11 @@ impl ImportError {
             Self::Line(_) | Self::Read { .. } => "check that it is the file you mean".to_owned(),
             Self::Write { .. } => "give a file that is not there yet, in a folder that you may write to".to_owned(),
         }
+    }
+
+    /// Whether the user stopped it.
+    pub(crate) const fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Interrupted { .. })
     }
 
     pub(crate) const fn is_usage(&self) -> bool {

@@ -4,24 +4,35 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use cvm_bulk::{FailedLine, ImportFiles, KeptTokens};
+use cvm_bulk::{FailedLine, ImportFiles, ImportStanding, KeptTokens};
 
+use super::journal::Journal;
 use super::{ImportArguments, ImportError};
+use crate::output::{Output, printable};
 
 /// The files of one import.
-pub(super) struct Files {
+pub(super) struct Files<'a> {
+    journal: Option<Journal>,
+    /// Whether the registry may have been written to.
+    begun: bool,
     tokens: Option<(PathBuf, File)>,
     errors: Option<(PathBuf, File)>,
+    output: &'a Output,
     shown: usize,
 }
 
-impl Files {
+impl<'a> Files<'a> {
     /// Failures that are shown where no file takes them.
     const SHOWN: usize = 20;
 
-    /// Opens them, and says which tokens are in them already. An import that goes on had written so many bytes of failed
-    /// lines; what stands after them is of the batch that was cut off, and comes again.
-    pub(super) fn open(arguments: &ImportArguments, failures: u64) -> Result<(Self, KeptTokens), ImportError> {
+    /// Opens them, and returns the tokens that are in them already. A resumed import had written so many bytes of failed
+    /// lines as its journal says; what stands after them is of the batch that was cut off, and comes again.
+    pub(super) fn open(
+        arguments: &ImportArguments,
+        journal: Option<Journal>,
+        output: &'a Output,
+    ) -> Result<(Self, KeptTokens), ImportError> {
+        let failures = journal.as_ref().map_or(0, |journal| journal.entry.failures);
         let mut kept = KeptTokens::default();
         let tokens = match arguments.tokens.as_ref().filter(|_| !arguments.dry_run) {
             Some(path) if arguments.resume && path.exists() => {
@@ -40,14 +51,39 @@ impl Files {
             Some(path) => Some((path.clone(), create(path, false)?)),
             None => None,
         };
-        Ok((Self { tokens, errors, shown: 0 }, kept))
+        Ok((Self { journal, begun: arguments.resume, tokens, errors, output, shown: 0 }, kept))
     }
 
-    /// Puts the failed lines on the disk, and says how many bytes there are.
-    pub(super) fn keep_failures(&mut self) -> Result<u64, ImportError> {
-        let Some((path, file)) = &mut self.errors else { return Ok(0) };
-        let kept = file.sync_data().and_then(|()| file.stream_position());
-        kept.map_err(|source| ImportError::Write { path: path.clone(), source })
+    /// Puts the failed lines and the journal on the disk. There is no journal before the first line is written to the
+    /// registry: nothing would be done twice.
+    pub(super) fn checkpoint(&mut self, standing: &ImportStanding) -> Result<(), ImportError> {
+        let failures = match &mut self.errors {
+            Some((path, file)) => {
+                let kept = file.sync_data().and_then(|()| file.stream_position());
+                kept.map_err(|source| ImportError::Write { path: path.clone(), source })?
+            }
+            None => 0,
+        };
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        journal.entry.standing.clone_from(standing);
+        journal.entry.failures = failures;
+        if self.begun { journal.keep() } else { Ok(()) }
+    }
+
+    /// Removes the journal: the import is through.
+    pub(super) fn end(mut self) -> Result<(), ImportError> {
+        self.begun = true;
+        self.journal.take().map_or(Ok(()), Journal::end)
+    }
+}
+
+/// Removes the new file of tokens if the import ends before a device could depend on one.
+impl Drop for Files<'_> {
+    fn drop(&mut self) {
+        if let (false, Some((path, _))) = (self.begun, &self.tokens) {
+            // Best effort: the tokens in it are worth nothing.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -73,7 +109,7 @@ fn go_on_at(mut file: File, end: u64) -> io::Result<File> {
     Ok(file)
 }
 
-impl ImportFiles for Files {
+impl ImportFiles for Files<'_> {
     type Error = ImportError;
 
     async fn keep_tokens(&mut self, lines: &str) -> Result<(), ImportError> {
@@ -82,20 +118,35 @@ impl ImportFiles for Files {
         written.map_err(|source| ImportError::Write { path: path.clone(), source })
     }
 
-    fn fail(&mut self, line: FailedLine) -> Result<(), ImportError> {
-        let json = serde_json::json!(line);
-        match &mut self.errors {
-            Some((path, file)) => {
-                writeln!(file, "{json}").map_err(|source| ImportError::Write { path: path.clone(), source })
-            }
-            None => {
-                self.shown += 1;
-                if self.shown <= Self::SHOWN {
-                    // Nobody is left to be told that stderr is closed.
-                    let _ = writeln!(io::stderr().lock(), "{json}");
-                }
-                Ok(())
-            }
+    fn begin(&mut self) -> Result<(), ImportError> {
+        if let Some(journal) = self.journal.as_mut().filter(|journal| !journal.is_kept) {
+            journal.keep()?;
         }
+        self.begun = true;
+        Ok(())
     }
+
+    fn fail(&mut self, line: FailedLine) -> Result<(), ImportError> {
+        if let Some((path, file)) = &mut self.errors {
+            let json = serde_json::json!(line);
+            return writeln!(file, "{json}").map_err(|source| ImportError::Write { path: path.clone(), source });
+        }
+        self.shown += 1;
+        if self.shown <= Self::SHOWN {
+            // If stderr is closed, nobody reads it.
+            let _ = show(&line, self.output);
+        }
+        Ok(())
+    }
+}
+
+/// A failed line on stderr, for people or for programs.
+fn show(line: &FailedLine, output: &Output) -> io::Result<()> {
+    if output.is_json() {
+        return writeln!(io::stderr().lock(), "{}", serde_json::json!(line));
+    }
+    let FailedLine { line, device_id, message, .. } = line;
+    let device = device_id.as_ref().map(|id| format!(", {id}")).unwrap_or_default();
+    output.redraw("")?;
+    output.note(format_args!("line {line}{device}: {}", printable(message)))
 }

@@ -16,6 +16,8 @@ use super::ImportError;
 pub(super) struct Journal {
     path: PathBuf,
     pub(super) entry: Entry,
+    /// Whether it is on the disk.
+    pub(super) is_kept: bool,
 }
 
 /// What is written after each batch.
@@ -35,12 +37,17 @@ impl Journal {
     /// Bytes of the file that tell it from others.
     const BEGINNING: u64 = 64 * 1024;
 
-    /// The journal of an import that begins, or goes on.
-    pub(super) fn open(file: &Path, resume: bool) -> Result<Self, ImportError> {
-        let failed = |source| ImportError::Read { path: file.to_owned(), source };
+    /// The journal of an import from this file.
+    pub(super) fn path(file: &Path) -> PathBuf {
         let mut name = file.as_os_str().to_owned();
         name.push(".cvm-import");
-        let path = PathBuf::from(name);
+        PathBuf::from(name)
+    }
+
+    /// The journal of an import that begins, or is resumed. It is not on the disk before [`Journal::keep`].
+    pub(super) fn open(file: &Path, resume: bool) -> Result<Self, ImportError> {
+        let failed = |source| ImportError::Read { path: file.to_owned(), source };
+        let path = Self::path(file);
         let opened = File::open(file).map_err(failed)?;
         let length = opened.metadata().map_err(failed)?.len();
         let mut beginning = Vec::new();
@@ -54,17 +61,15 @@ impl Journal {
             Err(source) => return Err(ImportError::Read { path, source }),
         };
         match found {
-            None => Ok(Self { path, entry: begun }),
+            None => Ok(Self { path, entry: begun, is_kept: false }),
             Some(_) if !resume => Err(ImportError::CutOff { path }),
-            Some(entry @ Entry { .. }) if entry.source == begun.source => Ok(Self { path, entry }),
+            Some(entry @ Entry { .. }) if entry.source == begun.source => Ok(Self { path, entry, is_kept: true }),
             Some(_) => Err(ImportError::Journal { path }),
         }
     }
 
-    /// Writes down how far it has come: the old words or the new ones, whenever the machine stops.
-    pub(super) fn keep(&mut self, standing: &ImportStanding, failures: u64) -> Result<(), ImportError> {
-        self.entry.standing.clone_from(standing);
-        self.entry.failures = failures;
+    /// Writes the entry to the disk: a crash leaves the old one or the new one.
+    pub(super) fn keep(&mut self) -> Result<(), ImportError> {
         let failed = |source| ImportError::Write { path: self.path.clone(), source };
         let folder =
             self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -72,6 +77,7 @@ impl Journal {
         serde_json::to_writer(&mut file, &self.entry).map_err(|error| failed(error.into()))?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;
+        self.is_kept = true;
         Ok(())
     }
 

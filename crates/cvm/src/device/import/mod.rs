@@ -26,9 +26,9 @@ use journal::Journal;
 /// Register, change or delete many devices from a file
 ///
 /// The file is a table in CSV, the identity registry's lines of JSON, AWS IoT bulk registration, or a manifest of
-/// Espressif's or Microchip's; the signatures of a manifest are not checked. A line that cannot be used is told and
-/// passed over. How far it has come is kept beside the file, in FILE.cvm-import: if it is cut off, run it again with
-/// --resume, and nothing is done twice.
+/// Espressif's or Microchip's; the signatures of a manifest are not checked. A line that cannot be used is reported and
+/// skipped. Progress is kept in FILE.cvm-import: if the import is interrupted, run it again with --resume, and nothing
+/// is done twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArguments {
@@ -55,16 +55,16 @@ pub(super) struct ImportArguments {
     /// Write the lines that failed to this file, as lines of JSON
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
-    /// The name of a column that is not known by its own, such as device=SN; repeatable
+    /// Name the column that holds a field, such as device=Nr, or have it ignored with ignore=Status; repeatable
     #[arg(long = "column", value_name = "FIELD=NAME")]
     columns: Vec<ColumnMapping>,
-    /// Pass over columns that nothing is known of
+    /// Ignore columns of unknown names
     #[arg(long)]
     ignore_unknown_columns: bool,
     /// Put devices back as `cvm device export` wrote them
     #[arg(long, conflicts_with_all = ["mode", "group", "template"])]
     restore: bool,
-    /// Check every line, and write nothing
+    /// Check every line, also against the registry, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Go on with an import of this file that was cut off; give the same options and the same --tokens
@@ -78,7 +78,7 @@ Examples:
   cvm device import serials.csv --tokens tokens.jsonl --errors bad.jsonl
   cvm device import serials.csv --tokens tokens.jsonl --resume
   cvm device import serials.csv --proof claim --group berlin
-  cvm device import list.csv --column device=SN --ignore-unknown-columns
+  cvm device import list.csv --column device=Nr --column ignore=Status
   cvm device import devices.txt --tokens tokens.jsonl
   cvm device import devices.jsonl --restore
   cvm device import serials.csv --tokens tokens.jsonl \\
@@ -92,40 +92,51 @@ pub(super) async fn run(
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let length = arguments.length();
-    let mut reader = arguments.reader().map_err(DeviceError::from)?;
-    let mut journal = arguments.journal().map_err(DeviceError::from)?;
-    let begun = journal.as_ref().map(|journal| journal.entry.clone()).unwrap_or_default();
-    let (mut files, kept) = Files::open(arguments, begun.failures).map_err(DeviceError::from)?;
-    let mut kept = arguments.resume.then_some(kept);
-    let mut standing = begun.standing;
-    let before = standing.summary.lines();
-    if let Some(journal) = &mut journal {
-        journal.keep(&standing, begun.failures).map_err(DeviceError::from)?;
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // The signal ends the process then, as it does by default.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        imported = import(arguments, registry, output) => imported,
+        () = interrupted => Err(DeviceError::from(arguments.interrupted()).into()),
     }
-    let registry = (!arguments.dry_run).then_some(registry);
+}
+
+async fn import(
+    arguments: &ImportArguments,
+    registry: &impl DeviceRegistry,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let length = arguments.length();
+    let journal = arguments.journal().map_err(DeviceError::from)?;
+    let mut standing = journal.as_ref().map(|journal| journal.entry.standing.clone()).unwrap_or_default();
+    let (mut files, kept) = Files::open(arguments, journal, output).map_err(DeviceError::from)?;
+    let mut kept = arguments.resume.then_some(kept);
+    let mut reader = arguments.reader().map_err(DeviceError::from)?;
+    if let Some(guess) = reader.guess() {
+        output.note(guess)?;
+    }
+    let before = standing.summary.lines();
     let mut progress = Progress::start(output);
-    // What was through before is read over.
-    for passed in reader.by_ref().take(usize::try_from(standing.records).unwrap_or(usize::MAX)) {
-        drop(passed);
+    // Skips the lines that are done.
+    for done in reader.by_ref().take(usize::try_from(standing.records).unwrap_or(usize::MAX)) {
+        drop(done);
     }
     let passed = reader.bytes_read();
     loop {
-        let advanced = advance(registry, &mut reader, BATCH, kept.take().as_ref(), &mut files, &mut standing).await;
+        let (dry_run, kept) = (arguments.dry_run, kept.take());
+        let advanced = advance(registry, dry_run, &mut reader, BATCH, kept.as_ref(), &mut files, &mut standing).await;
         if !advanced.map_err(DeviceError::from)? {
             break;
         }
-        if let Some(journal) = &mut journal {
-            let failures = files.keep_failures().map_err(DeviceError::from)?;
-            journal.keep(&standing, failures).map_err(DeviceError::from)?;
-        }
+        files.checkpoint(&standing).map_err(DeviceError::from)?;
         let part = |length: u64| (reader.bytes_read() - passed) as f64 / length.saturating_sub(passed).max(1) as f64;
         progress.tell(Standing { done: standing.summary.lines() - before, part: length.map(part) })?;
     }
     let rate = (standing.summary.lines() - before) as f64 / progress.finish().as_secs_f64().max(0.001);
-    if let Some(journal) = journal {
-        journal.end().map_err(DeviceError::from)?;
-    }
+    files.end().map_err(DeviceError::from)?;
     report(&standing.summary, rate, arguments, output)
 }
 
@@ -141,6 +152,13 @@ impl ImportArguments {
             return if self.resume { Err(ImportError::Pipe) } else { Ok(None) };
         }
         Journal::open(&self.file, self.resume).map(Some)
+    }
+
+    /// What a user who pressed Ctrl-C has to know.
+    fn interrupted(&self) -> ImportError {
+        let is_pipe = self.file == Path::new("-");
+        let can_be_resumed = !self.dry_run && !is_pipe && Journal::path(&self.file).exists();
+        ImportError::Interrupted { dry_run: self.dry_run, is_pipe, can_be_resumed }
     }
 
     fn reader(&self) -> Result<ImportReader<Box<dyn BufRead>>, ImportError> {

@@ -86,15 +86,15 @@ fn cut_off_after(writes: usize, takes_effect: bool, mode: &str) -> (MemoryRegist
     let output = Output::new(OutputFormat::Json);
     let registry = MemoryRegistry::default();
     let dying = Dying { registry: registry.clone(), left: writes.into(), takes_effect };
-    let first = run(&arguments(&[]), &Table::new(dying), &output).now_or_never().unwrap();
+    let first = import(&arguments(&[]), &Table::new(dying), &output).now_or_never().unwrap();
     assert!(first.is_err(), "{writes}");
     let alive = Table::new(registry.clone());
-    let begun_anew = run(&arguments(&[]), &alive, &output).now_or_never().unwrap().unwrap_err();
+    let begun_anew = import(&arguments(&[]), &alive, &output).now_or_never().unwrap().unwrap_err();
     assert!(begun_anew.advice().contains("--resume"), "{}", begun_anew.advice());
     // A line of the tokens that the machine had no time to finish.
     let mut torn = OpenOptions::new().append(true).open(&tokens).unwrap();
     torn.write_all(br#"{"line":99999,"tok"#).unwrap();
-    let resumed = run(&arguments(&["--resume"]), &alive, &output).now_or_never().unwrap();
+    let resumed = import(&arguments(&["--resume"]), &alive, &output).now_or_never().unwrap();
     assert_eq!(resumed.unwrap_err().code(), "lines-failed", "{writes}");
     assert!(!folder.path().join("serials.csv.cvm-import").exists());
     let failed = fs::read_to_string(&errors).unwrap();

@@ -52,6 +52,12 @@ fn each_feature_has_its_place() {
 
     let one = with_thing("ThingName", json!("gateway"));
     assert_eq!(features(&one)[1], (format!("{thing}/ThingName"), FeatureKind::OneThing));
+    let mut no_thing = smallest();
+    no_thing["Resources"].as_object_mut().unwrap().remove("thing");
+    assert_eq!(features(&no_thing)[1], ("/Resources".to_owned(), FeatureKind::NoThing));
+    let named_by_device = with_certificate("CertificateId", json!({ "Ref": "Serial" }));
+    let parameter_of_id = FeatureKind::CertificateIdParameter("Serial".to_owned());
+    assert!(features(&named_by_device).contains(&("/Resources".to_owned(), parameter_of_id)));
     let mut pem = smallest();
     pem["Resources"]["certificate"]["Properties"] = json!({ "CertificatePem": { "Ref": "Serial" } });
     let source = FeatureKind::CertificateSource(CertificateSource::Pem);

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{Templates, UnusableTemplate};
 
 #[test]
 fn a_body_beyond_the_limit_is_refused() {
@@ -16,14 +17,17 @@ fn a_body_beyond_the_limit_is_refused() {
 #[test]
 fn what_is_not_json_is_refused() {
     assert_eq!(ProvisioningTemplate::parse("{,").unwrap_err(), TemplateError::NotJson { line: 1, column: 2 });
-    assert!(matches!(ProvisioningTemplate::parse("").unwrap_err(), TemplateError::NotJson { .. }));
+    for text in ["", "not JSON", "Resources:\n  thing: {}\n", "{} {}"] {
+        let error = ProvisioningTemplate::parse(text).unwrap_err();
+        assert!(matches!(error, TemplateError::NotJson { .. }) && !error.to_string().contains("nested"), "{error}");
+    }
     assert_eq!(refusal(&json!([])), (String::new(), TemplateProblem::Expected("an object")));
 }
 
 #[test]
 fn deep_nesting_is_refused() {
-    let body = "[".repeat(5000);
-    assert!(matches!(ProvisioningTemplate::parse(&body).unwrap_err(), TemplateError::NotJson { .. }));
+    let error = ProvisioningTemplate::parse(&"[".repeat(5000)).unwrap_err();
+    assert!(matches!(error, TemplateError::TooDeep { line: 1, .. }), "{error}");
 }
 
 #[test]
@@ -81,13 +85,39 @@ fn a_missing_key_is_refused() {
 }
 
 #[test]
-fn there_is_exactly_one_thing_and_one_certificate() {
+fn there_is_exactly_one_certificate_and_at_most_one_thing() {
+    let without = |key: &str| {
+        let mut template = smallest();
+        template["Resources"].as_object_mut().unwrap().remove(key);
+        template
+    };
     for (kind, key) in [("AWS::IoT::Thing", "thing"), ("AWS::IoT::Certificate", "certificate")] {
         let second = with("/Resources", "second", smallest()["Resources"][key].clone());
         assert_eq!(refusal(&second).1, TemplateProblem::ResourceCount { resource: kind, count: 2 });
-        let mut none = smallest();
-        none["Resources"].as_object_mut().unwrap().remove(key);
-        assert_eq!(refusal(&none).1, TemplateProblem::ResourceCount { resource: kind, count: 0 });
+    }
+    let certificate = TemplateProblem::ResourceCount { resource: "AWS::IoT::Certificate", count: 0 };
+    assert_eq!(refusal(&without("certificate")).1, certificate);
+    // What fleet provisioning may do is nothing that a device of the registry can become.
+    let no_thing = parse(&without("thing")).unwrap();
+    assert!(!no_thing.has_thing());
+    let problem = place(no_thing.evaluate(&values(&[("Serial", "a")])).unwrap_err()).1;
+    assert_eq!(problem, TemplateProblem::ResourceCount { resource: "AWS::IoT::Thing", count: 0 });
+    let unusable = Templates::new(no_thing, BTreeMap::new()).unwrap_err();
+    assert_eq!(unusable, UnusableTemplate::NoThing);
+}
+
+#[test]
+fn a_device_names_no_certificate() {
+    let with_id = |id: Value| with("/Resources/certificate/Properties", "CertificateId", id);
+    let own = json!({ "Ref": "Serial" });
+    for template in [with_id(own.clone()), with_id(json!({ "Fn::Join": ["", [own, "b"]] }))] {
+        let template = parse(&template).unwrap();
+        assert_eq!(template.certificate_id_parameter(), Some("Serial"));
+        let unusable = Templates::new(template, BTreeMap::new()).unwrap_err();
+        assert_eq!(unusable, UnusableTemplate::CertificateIdParameter);
+    }
+    for template in [smallest(), with_id(json!("fixed"))] {
+        assert_eq!(parse(&template).unwrap().certificate_id_parameter(), None);
     }
 }
 
