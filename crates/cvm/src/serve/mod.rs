@@ -68,7 +68,7 @@ use crate::ca_key::CaKey;
 use crate::database::Database;
 use crate::error::CommandError;
 use crate::file;
-use crate::output::Output;
+use crate::output::{Output, shell_word};
 use crate::own_ca::CaFolder;
 
 /// Where the folders and files are.
@@ -237,7 +237,14 @@ fn welcome(
         Some(ca) => output.done(format_args!("{url} is open; its CA is {ca}"))?,
         None => output.done(format_args!("{url} is open"))?,
     }
-    let Some(token) = token else { return Ok(()) };
+    let Some(token) = token else {
+        let data = shell_word(&arguments.data.to_string_lossy());
+        output.say(format_args!(
+            "\nOperators use the tokens that they have. This makes a new one:\n\n    {program} token create --data {data} \
+             --name NAME --role admin --ttl 1d\n"
+        ))?;
+        return Ok(());
+    };
     let check = match (arguments.platform, &ca) {
         (PlatformName::Own, Some(ca)) => format!("openssl verify -CAfile {ca} sn-0001/certificate.pem"),
         _ => "openssl x509 -in sn-0001/certificate.pem -noout -fingerprint -sha256 -enddate".to_owned(),
