@@ -1,8 +1,9 @@
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use cvm_provisioning::ETag;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -17,7 +18,9 @@ use crate::output::{Output, printable};
 /// Asks a server's registry.
 pub(crate) struct RegistryApi<'a> {
     client: Client,
-    address: Address,
+    pub(super) address: Address,
+    /// The file with the CAs that are trusted for the server's TLS, where it is not the system's.
+    pub(super) root_ca: Option<PathBuf>,
     token: OperatorToken,
     output: &'a Output,
     /// Whether it has ever answered: a server that did is waited for when it is gone.
@@ -72,8 +75,9 @@ impl<'a> RegistryApi<'a> {
         if address.is_plain() && !address.is_local() {
             return Err(ApiError::Plain { address });
         }
-        let client = https::client(&address, root_ca, Self::TIMEOUT)?;
-        Ok(Self { client, address, token, output, answered: Cell::new(false), told: Cell::new(None) })
+        let client = https::client(&address, root_ca, None, Self::TIMEOUT)?;
+        let root_ca = root_ca.map(Path::to_owned);
+        Ok(Self { client, address, root_ca, token, output, answered: Cell::new(false), told: Cell::new(None) })
     }
 
     /// What is to be asked below these segments of the address.
@@ -123,7 +127,13 @@ impl<'a> RegistryApi<'a> {
     }
 
     async fn ask_once(&self, Ask { method, url, headers, body }: Ask) -> Result<Answer, ApiError> {
-        let failed = |source| ApiError::NoAnswer { address: self.address.clone(), source };
+        let failed = |source| {
+            let address = self.address.clone();
+            match https::is_not_http(&address, &source) {
+                true => ApiError::NotHttp { address, source },
+                false => ApiError::NoAnswer { address, source },
+            }
+        };
         let mut request = self.client.request(method, url).headers(headers).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
@@ -162,8 +172,10 @@ impl Ask {
         self
     }
 
-    pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
+    /// For a device that has this entity tag, or for whatever is there.
+    pub(super) fn if_match(mut self, expected: Option<&ETag>) -> Self {
+        let tag = expected.and_then(|etag| HeaderValue::try_from(format!("\"{etag}\"")).ok());
+        self.headers.insert(IF_MATCH, tag.unwrap_or(HeaderValue::from_static("*")));
         self
     }
 

@@ -13,6 +13,7 @@ use cvm_sql::OpenError;
 use super::settings::SettingsError;
 use super::tls_files::TlsFilesError;
 use crate::aws::AwsError;
+use crate::database;
 use crate::file::FileError;
 use crate::own_ca::OwnCaError;
 
@@ -35,7 +36,7 @@ pub(crate) enum ServeError {
     Issue(#[from] IssueError),
     #[error("the folder of jobs {path} cannot be used", path = path.display())]
     JobFolder { path: PathBuf, source: io::Error },
-    #[error("{address} cannot be listened at")]
+    #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the provisioning template {template} has no pre-provisioning hook: a claim would let in every device")]
     NoHook { template: TemplateName },
@@ -43,6 +44,8 @@ pub(crate) enum ServeError {
     NoRegion,
     #[error("the table {table} is no registry of a stack: it has no {lack}")]
     NoRegistry { table: String, lack: &'static str },
+    #[error("{path} is not the folder of a server: it has no operators", path = path.display())]
+    NoServer { path: PathBuf },
     #[error("there is no operator's token {id}")]
     NoToken { id: String },
     #[error(transparent)]
@@ -88,7 +91,7 @@ impl ServeError {
             Self::Worker { .. } => "worker",
             Self::Settings(_) => "usage",
             Self::ClaimTemplate { .. } | Self::Endpoint { .. } | Self::NoHook { .. } | Self::NoRegion => "aws",
-            Self::NoToken { .. } => "not-found",
+            Self::NoServer { .. } | Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
             | Self::Open(_)
             | Self::OtherAccount { .. }
@@ -123,9 +126,15 @@ impl ServeError {
                 "see that it belongs to whoever runs this and that its disk has room, or give another --job-folder"
                     .to_owned()
             }
-            Self::Listen { address, .. } => {
-                format!("end what listens at {address}, or give another --listen")
-            }
+            Self::Listen { address, source } => match source.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    "give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them".to_owned()
+                }
+                io::ErrorKind::PermissionDenied => {
+                    format!("give another port than {}, or allow this one (CAP_NET_BIND_SERVICE)", address.port())
+                }
+                _ => format!("stop the program that listens on {address}, or give another address"),
+            },
             Self::NoRegion => "`export AWS_REGION=`, or name a profile with AWS_PROFILE".to_owned(),
             Self::NoRegistry { .. } => {
                 "give the output TableName of a stack, whose functions enforce what operators decide; without a stack, \
@@ -148,8 +157,12 @@ impl ServeError {
                 "check the name of the table, AWS_REGION and the rights of your credentials; docs/serve.md lists them"
                     .to_owned()
             }
+            Self::NoServer { .. } => {
+                "give --data, the folder of `cvm serve`, which its first start makes together with a first token".to_owned()
+            }
             Self::NoToken { .. } => "`cvm token list` has those there are".to_owned(),
-            Self::Open(_) | Self::Registry(_) => {
+            Self::Open(error) => database::advice(error),
+            Self::Registry(_) => {
                 "look at the folder of --data and at the disk it is on, or at the database that --database names"
                     .to_owned()
             }

@@ -233,7 +233,7 @@ fn welcome(
     let trusted = ca.as_deref().filter(|_| is_own);
     let server_ca = trusted.map(|ca| format!(" CVM_SERVER_CA={}", shell_word(ca))).unwrap_or_default();
     // It was called by a path, so a shell may not find it by its name.
-    let called = std::env::args().next().unwrap_or_default();
+    let called = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
     let folder = std::env::current_exe().ok().filter(|_| called.contains('/'));
     let folder = folder.as_deref().and_then(Path::parent).map(|folder| shell_word(&folder.to_string_lossy()));
     let path = folder.map(|folder| format!("\n    export PATH={folder}:$PATH")).unwrap_or_default();
@@ -242,7 +242,14 @@ fn welcome(
         Some(ca) => output.done(format_args!("{url} is open; its CA is {ca}"))?,
         None => output.done(format_args!("{url} is open"))?,
     }
-    let Some(token) = token else { return Ok(()) };
+    let Some(token) = token else {
+        let (program, data) = (shell_word(&called), shell_word(&arguments.data.to_string_lossy()));
+        output.say(format_args!(
+            "\nOperators use the tokens that they have. This makes a new one:\n\n    {program} token create --data {data} \
+             --name NAME --role admin --ttl 1d\n"
+        ))?;
+        return Ok(());
+    };
     let check = match arguments.platform {
         // The root is all that the other side has to trust.
         PlatformName::Own => {
