@@ -32,7 +32,8 @@ where
     A: Audit + 'static,
 {
     let door = Arc::new(Door { clock, handout, users });
-    let routes = Router::new().route("/v1/claims", post(Door::<R, P, A>::claim)).with_state(door);
+    let claim = post(Door::<R, P, A>::claim);
+    let routes = Router::new().route("/v1/claims", claim.clone()).route("/v1/claims/", claim).with_state(door);
     door_router(routes, "trusted users post to /v1/claims", MAX_BODY)
 }
 

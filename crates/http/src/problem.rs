@@ -59,6 +59,7 @@ problems! {
     device_id_invalid = BAD_REQUEST, "device-id-invalid", "The device id is not one";
     device_id_mismatch = BAD_REQUEST, "device-id-mismatch", "The body and the certificate signing request name two devices";
     header_repeated = BAD_REQUEST, "header-repeated", "A header came twice";
+    host_invalid = BAD_REQUEST, "host-invalid", "The request does not name its host once";
     in_progress = CONFLICT, "in-progress", "Another attempt for this device is under way";
     internal = INTERNAL_SERVER_ERROR, "internal", "Something is wrong on our side";
     key_refused = BAD_REQUEST, "key-refused", "This key must not be used";

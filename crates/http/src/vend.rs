@@ -19,7 +19,10 @@ use crate::{Handout, Problem};
 /// The router of the vend, which other doors may share.
 pub fn router<V: Vending + 'static>(vend: Arc<V>, handout: Handout, clock: Clock) -> Router {
     let door = Arc::new(Door { clock, handout, vend });
-    let routes = Router::new().route("/v1/certificates", post(Door::<V>::certificate)).with_state(door);
+    let certificate = post(Door::<V>::certificate);
+    // Some clients end every address with a slash.
+    let routes = Router::new().route("/v1/certificates", certificate.clone()).route("/v1/certificates/", certificate);
+    let routes = routes.with_state(door);
     door_router(routes, "devices post to /v1/certificates", DeviceRequest::MAX_BODY)
 }
 

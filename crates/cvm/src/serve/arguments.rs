@@ -118,6 +118,10 @@ pub(crate) struct ServeArguments {
     /// The most connections from one IPv4 address, or from one IPv6 site (/64)
     #[arg(long, env = "CVM_MAX_CONNECTIONS_PER_SOURCE", value_name = "NUMBER", default_value_t = 200)]
     pub(super) max_connections_per_source: usize,
+    /// How long a client may take for the TLS handshake, and for the headers of a request; half of it for the first byte.
+    /// Raise it for slow links, such as satellites
+    #[arg(long, env = "CVM_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    pub(super) handshake_timeout: TimeToLive,
     /// How much may be asked from one source: a number at once, and as many more in each s, m or h
     #[arg(long, env = "CVM_RATE_PER_SOURCE", value_name = "RATE", default_value = "600/m")]
     pub(super) rate_per_source: Rate,

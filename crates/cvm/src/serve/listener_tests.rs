@@ -23,6 +23,7 @@ use crate::ca_key::CaKey;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const PATIENCE: Patience = Patience::new(Duration::from_secs(10));
 const ROOMY: Bounds = Bounds { connections: 8, of_one_source: 8 };
 
 async fn authority(name: &str) -> Authority<CaKey> {
@@ -68,7 +69,7 @@ impl World {
             None => "nobody".to_owned(),
         };
         let connections = Connections::new(bounds, TrustedProxies::default());
-        let listener = Listener::new(bound, tls, connections.clone(), Metrics::new());
+        let listener = Listener::new(bound, tls, connections.clone(), PATIENCE, Metrics::new());
         let (end, ended) = oneshot::channel();
         tokio::spawn(listener.serve(Router::new().route("/", get(who)), async move { drop(ended.await) }));
         Self { authorities: authorities.load(), address, connections, _end: end }

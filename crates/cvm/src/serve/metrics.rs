@@ -34,6 +34,7 @@ pub(super) struct Metrics(Arc<Numbers>);
 #[derive(Debug)]
 struct Numbers {
     connections: Gauge,
+    connections_evicted: Counter,
     connections_refused: Counter,
     handshakes_failed: Counter,
     rate_limited: Family<OfBucket, Counter>,
@@ -81,6 +82,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("cvm");
         let made = Numbers {
             connections: Gauge::default(),
+            connections_evicted: Counter::default(),
             connections_refused: Counter::default(),
             handshakes_failed: Counter::default(),
             rate_limited: Family::default(),
@@ -93,6 +95,8 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("connections", "Connections that are open", made.connections.clone());
+        let evicted = "Idle connections that were closed to make room for new ones";
+        registry.register("connections_evicted", evicted, made.connections_evicted.clone());
         let refused = "Connections that were closed because there were too many";
         registry.register("connections_refused", refused, made.connections_refused.clone());
         let failed = "TLS handshakes that came to no end";
@@ -112,6 +116,11 @@ impl Metrics {
         let size = "The size of the registry's files, where it is on SQLite";
         registry.register_with_unit("database_size", size, Unit::Bytes, made.database_size.clone());
         Self(Arc::new(Numbers { registry, ..made }))
+    }
+
+    /// An idle connection was closed to make room for a new one.
+    pub(super) fn connection_evicted(&self) {
+        self.0.connections_evicted.inc();
     }
 
     /// A connection was closed because there were too many.
@@ -179,7 +188,7 @@ pub(super) async fn count(State(metrics): State<Metrics>, request: Request, next
 
 /// The door that an address is of. What is behind it is the caller's to write.
 fn door(path: &str) -> &'static str {
-    if path == "/v1/claims" {
+    if path.trim_end_matches('/') == "/v1/claims" {
         return "claim";
     }
     match path.split('/').nth(1).unwrap_or_default() {
@@ -215,5 +224,6 @@ mod tests {
         }
         assert_eq!((door("/devices/sn-0001"), door("/v1/certificates")), ("registry", "vend"));
         assert_eq!((door("/v1/claims"), door("/v1/claims/sn-0001")), ("claim", "vend"));
+        assert_eq!((door("/v1/claims/"), door("/v1/certificates/")), ("claim", "vend"));
     }
 }

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+mod activity;
 mod arguments;
 mod aws;
 mod check;
@@ -25,6 +26,8 @@ mod decisions;
 mod enforcement;
 mod equal_refusals;
 mod error;
+mod header_case;
+mod host;
 mod jobs;
 mod listener;
 mod log;
@@ -38,6 +41,7 @@ mod platform;
 mod published;
 mod rates;
 mod reconciler;
+mod request_body;
 mod revocation_routes;
 mod routes;
 mod settings;
@@ -54,9 +58,9 @@ pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
 
 use self::arguments::RegistryCheck;
 use self::check::Checked;
-use self::connections::{Bounds, Connections};
+use self::connections::{Bounds, Connections, open_files};
 use self::jobs::{JobWorker, Working};
-use self::listener::Listener;
+use self::listener::{Listener, Patience};
 use self::metrics::{Metrics, Observed};
 use self::platform::{Platform, PlatformName};
 use self::rates::Buckets;
@@ -89,6 +93,14 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
     if shows_password && settings.table["database"].from == settings::Origin::Option {
         output.note("the password in --database can be read by everybody on this machine; give it in a file")?;
     }
+    let room = bounds.within(open_files());
+    if room != bounds {
+        output.note(format_args!(
+            "this process may not have enough files open for --max-connections {}, so it takes {} connections; allow \
+             more of them (ulimit -n, LimitNOFILE=)",
+            bounds.connections, room.connections
+        ))?;
+    }
     if arguments.check {
         return Ok(settings.show(output)?);
     }
@@ -106,7 +118,7 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
     let told = Told { arguments, certificate, refused_keys, woken, jobs };
     let threads = THREADS_PER_PROCESSOR * thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(Box::pin(serve(told, bounds, platform, worker, output)))
+    runtime.block_on(Box::pin(serve(told, room, platform, worker, output)))
 }
 
 /// What every platform is told.
@@ -157,7 +169,8 @@ async fn serve(
         devices: Buckets::new(arguments.rate_per_device),
         refusals: Buckets::new(arguments.rate_per_device),
     };
-    let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), metrics.clone());
+    let patience = Patience::new(arguments.handshake_timeout.duration());
+    let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), patience, metrics.clone());
     let services = Services { tokens: tokens.clone(), woken, limits: Arc::new(limits), metrics: metrics.clone() };
     let plain_connections = connections.clone();
     work.spawn(Arc::clone(&tls).keep_up(told_to_look()?));
@@ -174,12 +187,12 @@ async fn serve(
         };
         // Their own places: whoever looks after the server does so above all when it has no more of the others.
         let few = Connections::new(SCRAPERS, TrustedProxies::default());
-        let listener = Listener::plain(bound, few, metrics.clone());
+        let listener = Listener::plain(bound, few, patience, metrics.clone());
         work.spawn(listener.serve(metrics.routes(observed), std::future::pending()));
     }
     if let Some(address) = arguments.revocation_listen {
         let bound = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-        let listener = Listener::plain(bound, plain_connections, metrics.clone());
+        let listener = Listener::plain(bound, plain_connections, patience, metrics.clone());
         work.spawn(listener.serve(plain_router(&doors, &services), std::future::pending()));
     }
     // Not before it is known that the registry is this platform's.

@@ -89,7 +89,8 @@ pub(super) fn router(doors: Doors, services: Services) -> Router {
         .route_service("/jobs", operators.clone())
         .route_service("/jobs/{*path}", operators.clone())
         .route_service("/audit", operators)
-        .route_service("/v1/claims", claims.into_service::<axum::body::Body>())
+        .route_service("/v1/claims", claims.clone().into_service::<axum::body::Body>())
+        .route_service("/v1/claims/", claims.into_service::<axum::body::Body>())
         .fallback_service(devices)
         .bounded(limits, metrics)
 }
