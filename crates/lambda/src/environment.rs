@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::str::FromStr;
 
-use cvm_provisioning::{ProvisioningTemplate, RefusedKeys, TemplateName, Templates};
+use cvm_provisioning::{DeviceIdFrom, ProvisioningTemplate, RefusedKeys, TemplateName, Templates};
 
 /// A function's environment, read once, at the start. A variable that is empty counts as one that is not set.
 #[derive(Clone, Debug)]
@@ -63,6 +63,15 @@ impl Environment {
     {
         let parsed = self.optional(name).map_or_else(default, str::parse);
         parsed.map_err(|error| InvalidEnvironment::Unusable { name: name.to_owned(), source: Box::new(error) })
+    }
+
+    /// `CSR_DEVICE_ID_FROM`: `commonName`, which is the default, `serialNumber`, `either` or `none`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEnvironment`] for anything else.
+    pub fn device_id_from(&self) -> Result<DeviceIdFrom, InvalidEnvironment> {
+        self.parsed_or("CSR_DEVICE_ID_FROM", || Ok(DeviceIdFrom::default()))
     }
 
     /// `PROVISIONING_TEMPLATE`, and every `PROVISIONING_TEMPLATE_<name>` for registry items that name one.

@@ -8,7 +8,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::name::{self, common_name};
 use crate::pem;
-use crate::{BadName, BadPem, CertificateId, DeviceId, KeyFingerprint, SubjectAttribute};
+use crate::{BadName, BadPem, CertificateId, DeviceId, KeyFingerprint, Subject, SubjectAttribute};
 
 /// A device certificate (RFC 5280) that the platform issued or reported.
 ///
@@ -134,6 +134,11 @@ impl Certificate {
     /// [`BadName`] if the common name is ambiguous or no device id, such as AWS IoT's own `AWS IoT Certificate`.
     pub fn common_name(&self) -> Result<Option<DeviceId>, BadName> {
         common_name(&self.subject)
+    }
+
+    /// The names in its subject.
+    pub fn subject(&self) -> Subject {
+        Subject::read(&self.subject)
     }
 
     /// The text of this attribute of the subject, if it is there.

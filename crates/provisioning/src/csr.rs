@@ -1,10 +1,9 @@
 use std::fmt;
 
 use crate::der::{self, BIT_STRING, BadDer, CONTEXT_0, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET};
-use crate::name::common_name;
 use crate::pem;
 use crate::signature::verify;
-use crate::{BadKey, BadName, BadPem, BadSignature, DeviceId, PublicKey};
+use crate::{BadKey, BadName, BadPem, BadSignature, DeviceId, PublicKey, Subject};
 
 /// A certificate signing request (PKCS #10, RFC 2986), reduced to what counts: a key, the proof that the sender holds
 /// it, and perhaps the id that the sender claims.
@@ -15,10 +14,10 @@ use crate::{BadKey, BadName, BadPem, BadSignature, DeviceId, PublicKey};
 /// `keyCertSign` and `cRLSign`. It is refused, because no device means it.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Csr {
-    common_name: Option<DeviceId>,
     der: Vec<u8>,
     key: PublicKey,
     pem: String,
+    subject: Subject,
 }
 
 impl Csr {
@@ -37,7 +36,8 @@ impl Csr {
     /// Reads a request from text: one PEM block, `CERTIFICATE REQUEST` or the older `NEW CERTIFICATE REQUEST`, or the
     /// base64 of the DER without boundaries.
     ///
-    /// CRLF, missing newlines and newlines escaped twice for JSON (esp-aws-iot issue 74) are put right.
+    /// CRLF, missing newlines, newlines escaped twice for JSON (esp-aws-iot issue 74), a byte order mark and a NUL at the
+    /// end are put right.
     ///
     /// # Errors
     ///
@@ -63,9 +63,9 @@ impl Csr {
                 Ok::<_, BadDer>((request.expect(SEQUENCE)?, request.expect(SEQUENCE)?, request.bit_string()?))
             })
         })?;
-        let (key, common_name) = info.read(request_info)?;
+        let (key, subject) = info.read(request_info)?;
         verify(&key, algorithm.encoded, info.encoded, signature)?;
-        Ok(Self { common_name, der: der.to_vec(), key, pem: pem::encode(LABELS[0], der).to_string() })
+        Ok(Self { der: der.to_vec(), key, pem: pem::encode(LABELS[0], der).to_string(), subject })
     }
 
     /// The key to certify. The sender has proved to hold its private half.
@@ -73,9 +73,14 @@ impl Csr {
         &self.key
     }
 
-    /// The id that the sender claims. It is a claim and nothing more.
+    /// The names in its subject. They are a claim and nothing more.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The device id in its common name, if that is one.
     pub fn common_name(&self) -> Option<&DeviceId> {
-        self.common_name.as_ref()
+        self.subject.common_name().ok().flatten()
     }
 
     /// The request as canonical PEM (LF, 64 columns), however it came: what is sent on to AWS IoT.
@@ -92,7 +97,7 @@ impl Csr {
 /// The body stays out of logs.
 impl fmt::Debug for Csr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Csr").field("key", &self.key).field("common_name", &self.common_name).finish_non_exhaustive()
+        f.debug_struct("Csr").field("key", &self.key).field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 
@@ -131,8 +136,13 @@ pub enum CsrError {
         length: usize,
     },
     /// A version other than 1, which is encoded as 0.
-    #[error("the request's version is not 1: PKCS #10 has no other")]
-    Version,
+    #[error(
+        "the request's version is encoded as {found}: set it to 0, which stands for version 1, the only one of PKCS #10"
+    )]
+    Version {
+        /// How it is encoded, or 255 for all that are larger.
+        found: u8,
+    },
 }
 
 impl From<BadPem> for CsrError {
@@ -164,16 +174,33 @@ pub(crate) fn is_private_key(der: &[u8]) -> bool {
 
 /// `CertificationRequestInfo`. Attributes are mandatory but may be empty; some encoders leave them out, which is let
 /// pass.
-fn request_info(info: &mut Reader<'_>) -> Result<(PublicKey, Option<DeviceId>), CsrError> {
-    if info.unsigned_integer()? != [0] {
-        return Err(CsrError::Version);
-    }
-    let subject = info.expect(SEQUENCE)?;
+fn request_info(info: &mut Reader<'_>) -> Result<(PublicKey, Subject), CsrError> {
+    expect_version(info)?;
+    let subject = subject(info)?;
     let key = PublicKey::from_spki(info.expect(SEQUENCE)?.encoded)?;
     if let Some(attributes) = info.optional(CONTEXT_0)? {
         attributes.read(refuse_authority)?;
     }
-    Ok((key, common_name(subject.encoded)?))
+    Ok((key, subject))
+}
+
+/// The `version` of a request: 0, which is version 1.
+pub(crate) fn expect_version(info: &mut Reader<'_>) -> Result<(), CsrError> {
+    match info.unsigned_integer()? {
+        [0] => Ok(()),
+        [found] => Err(CsrError::Version { found: *found }),
+        _ => Err(CsrError::Version { found: u8::MAX }),
+    }
+}
+
+/// The subject of a request. A common name that is no device id is accepted, because the device can be named otherwise; one
+/// that readers could disagree on is not.
+pub(crate) fn subject(info: &mut Reader<'_>) -> Result<Subject, CsrError> {
+    let subject = Subject::read(info.expect(SEQUENCE)?.encoded);
+    match subject.common_name() {
+        Ok(_) | Err(BadName::CommonName(_)) => Ok(subject),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads the attributes for the one wish that is answered.

@@ -4,7 +4,7 @@ use std::fmt;
 use crate::der::{self, BadDer, OID, SEQUENCE};
 use crate::{BadPem, KeyFingerprint, elliptic_curve, pem, rsa};
 
-/// A public key that AWS IoT takes and that nobody is known to be able to break.
+/// A public key of a kind that AWS IoT accepts, and that is not known to be weak.
 ///
 /// RSA of 2048 to 4096 bits with the exponent 65537, or a point on P-256, P-384 or P-521: the AWS IoT API reference,
 /// `CreateCertificateFromCsr`, has these curves and RSA from 2048 bits. The encoding is checked to be the one DER
@@ -137,8 +137,8 @@ impl Extend<KeyFingerprint> for RefusedKeys {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadKey {
-    /// A kind of key that AWS IoT does not take.
-    #[error("the key is {found}: AWS IoT takes RSA from 2048 bits and the curves P-256, P-384 and P-521 only")]
+    /// A kind of key that is not accepted.
+    #[error("the key is {found}: use RSA from 2048 bits, or one of the curves P-256, P-384 and P-521")]
     Algorithm {
         /// What it is.
         found: &'static str,
@@ -149,7 +149,7 @@ pub enum BadKey {
     /// A compressed or hybrid point.
     #[error("the elliptic curve point is compressed or hybrid: encode it uncompressed, 04 then x then y")]
     CompressedPoint,
-    /// A curve that AWS IoT does not take.
+    /// A curve that is not accepted.
     #[error("the key is on {found}: generate it on P-256, P-384 or P-521")]
     Curve {
         /// The curve.
@@ -214,7 +214,7 @@ pub enum BadKey {
         bits: usize,
     },
     /// Below [`PublicKey::MIN_RSA_BITS`].
-    #[error("the RSA key has {bits} bits, AWS IoT takes {min} and more", min = PublicKey::MIN_RSA_BITS)]
+    #[error("the RSA key has {bits} bits, at least {min} are required", min = PublicKey::MIN_RSA_BITS)]
     RsaTooSmall {
         /// The length of its modulus.
         bits: usize,

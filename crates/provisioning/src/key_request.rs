@@ -1,14 +1,13 @@
-use crate::csr::{LABELS, is_private_key};
+use crate::csr::{LABELS, expect_version, is_private_key, subject};
 use crate::der::{self, BIT_STRING, BadDer, CONTEXT_0, OID, Reader, SEQUENCE, SET};
-use crate::name::common_name;
-use crate::{Csr, CsrError, DeviceId, pem};
+use crate::{Csr, CsrError, Subject, pem};
 
 /// A request for a certificate with a key that is made for it, in the form of a signing request (RFC 7030 section
 /// 4.4.1): the device has no key yet, so the one in the request is a makeshift, and neither it nor the signature is
 /// looked at. What is left is the id that the sender claims.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyRequest {
-    common_name: Option<DeviceId>,
+    subject: Subject,
 }
 
 impl KeyRequest {
@@ -43,21 +42,19 @@ impl KeyRequest {
             })
         })?;
         info.read(|info| {
-            if info.unsigned_integer()? != [0] {
-                return Err(CsrError::Version);
-            }
-            let subject = info.expect(SEQUENCE)?;
+            expect_version(info)?;
+            let subject = subject(info)?;
             info.expect(SEQUENCE)?;
             if let Some(attributes) = info.optional(CONTEXT_0)? {
                 attributes.read(refuse_encryption)?;
             }
-            Ok(Self { common_name: common_name(subject.encoded)? })
+            Ok(Self { subject })
         })
     }
 
-    /// The id that the sender claims. It is a claim and nothing more.
-    pub fn common_name(&self) -> Option<&DeviceId> {
-        self.common_name.as_ref()
+    /// The names in its subject. They are a claim and nothing more.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
     }
 }
 
@@ -98,11 +95,11 @@ mod tests {
 
     #[test]
     fn neither_the_key_nor_the_signature_counts() {
-        let expected = Ok(KeyRequest { common_name: Some("sn-1".parse().unwrap()) });
-        assert_eq!(KeyRequest::from_der(&request(&[])), expected);
+        let read = KeyRequest::from_der(&request(&[])).unwrap();
+        assert_eq!(read.subject().common_name(), Ok(Some(&"sn-1".parse().unwrap())));
         assert!(Csr::from_der(&request(&[])).is_err());
         let (_, csr) = DeviceKey::generate(&"sn-1".parse().unwrap()).unwrap();
-        assert_eq!(KeyRequest::parse(csr.pem()), expected);
+        assert_eq!(KeyRequest::parse(csr.pem()), Ok(read));
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod policy_lint;
 mod ports;
 mod pre_provisioning;
 mod presence;
+mod printable;
 mod reason;
 mod reconcile;
 mod registry_name;
@@ -52,6 +53,7 @@ mod rsa;
 mod settings;
 mod signature;
 mod status;
+mod subject;
 mod superseded;
 mod template;
 mod template_name;
@@ -106,12 +108,14 @@ pub use ports::{
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
 pub use presence::Presence;
+pub use printable::is_printable;
 pub use reason::{InvalidReason, ReasonText};
 pub use reconcile::{Portion, Reconcile, ReconcileError, Reconciled};
 pub use registry_name::{GroupName, InvalidRegistryName, ModuleId, ModuleManager};
 pub use settings::{InvalidSettings, Settings, StatusSetting};
 pub use signature::BadSignature;
 pub use status::Status;
+pub use subject::{DeviceIdFrom, InvalidDeviceIdFrom, Subject};
 pub use superseded::Superseded;
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,

@@ -26,13 +26,18 @@ pub(crate) fn common_name(subject: &[u8]) -> Result<Option<DeviceId>, BadName> {
     text(subject, SubjectAttribute::CommonName)?.map(|name| name.parse().map_err(BadName::CommonName)).transpose()
 }
 
+/// The same of its serialNumber.
+pub(crate) fn serial_number(subject: &[u8]) -> Result<Option<DeviceId>, BadName> {
+    text(subject, SubjectAttribute::SerialNumber)?.map(|name| name.parse().map_err(BadName::SerialNumber)).transpose()
+}
+
 /// The text of this attribute in a DER-encoded `Name`, if it has one. Other attributes are ignored.
 pub(crate) fn text(subject: &[u8], attribute: SubjectAttribute) -> Result<Option<String>, BadName> {
     let mut found = None;
     der::read_all(subject, |outer| {
         outer.expect(SEQUENCE)?.read(|name| {
             while !name.is_empty() {
-                let Some(text) = name.expect(SET)?.read(|set| single_attribute(set, attribute))? else { continue };
+                let Some(text) = name.expect(SET)?.read(|set| attribute_in(set, attribute))? else { continue };
                 if found.replace(text).is_some() {
                     return Err(BadName::Repeated);
                 }
@@ -43,16 +48,21 @@ pub(crate) fn text(subject: &[u8], attribute: SubjectAttribute) -> Result<Option
     Ok(found)
 }
 
-/// The text in the one attribute of a relative distinguished name, if that attribute is the one wanted.
-fn single_attribute(attributes: &mut der::Reader<'_>, wanted: SubjectAttribute) -> Result<Option<String>, BadName> {
-    let (oid, value) = attributes
-        .expect(SEQUENCE)?
-        .read(|attribute| Ok::<_, BadDer>((attribute.expect(OID)?.content, attribute.element()?)))?;
-    if !attributes.is_empty() {
-        return Err(BadName::MultiValued);
+/// The text of the wanted attribute, if this relative distinguished name has it. It is then alone in there: of several
+/// attributes, readers could disagree on which is the name.
+fn attribute_in(attributes: &mut der::Reader<'_>, wanted: SubjectAttribute) -> Result<Option<String>, BadName> {
+    let (mut found, mut count) = (None, 0);
+    // At least one (X.501 section 9.3).
+    while count == 0 || !attributes.is_empty() {
+        let (oid, value) = attributes
+            .expect(SEQUENCE)?
+            .read(|attribute| Ok::<_, BadDer>((attribute.expect(OID)?.content, attribute.element()?)))?;
+        count += 1;
+        found = Some(value).filter(|_| oid == wanted.oid()).or(found);
     }
-    if oid != wanted.oid() {
-        return Ok(None);
+    let Some(value) = found else { return Ok(None) };
+    if count > 1 {
+        return Err(BadName::MultiValued);
     }
     if !matches!(value.tag, PRINTABLE_STRING | UTF8_STRING) {
         return Err(BadName::StringType { found: string_type(value.tag) });
@@ -83,9 +93,12 @@ pub enum BadName {
     /// The subject is not the DER of a name.
     #[error("the subject is not a DER-encoded name: {0}")]
     Encoding(#[from] BadDer),
-    /// Two attributes in one relative distinguished name, as in `CN=a+OU=b`.
-    #[error("the subject has a multi-valued RDN, as in CN=a+OU=b: put each attribute in its own RDN")]
+    /// The name beside other attributes in one relative distinguished name, as in `CN=a+OU=b`.
+    #[error("the name in the subject is part of a multi-valued RDN, as in CN=a+OU=b: put it in an RDN of its own")]
     MultiValued,
+    /// The serialNumber is no device id.
+    #[error("the serialNumber in the subject is no device id: {0}; leave it out or put the device id there")]
+    SerialNumber(#[source] InvalidDeviceId),
     /// The name in an encoding that RFC 5280 section 4.1.2.4 lets nobody choose today.
     #[error("the name in the subject is a {found}: encode it as UTF8String or PrintableString")]
     StringType {
@@ -146,6 +159,15 @@ mod tests {
         assert_eq!(common_name(&name(&[&[&cn, &unit]])), Err(BadName::MultiValued));
         assert_eq!(common_name(&name(&[&[&unit, &cn]])), Err(BadName::MultiValued));
         assert_eq!(common_name(&name(&[&[]])), Err(BadName::Encoding(BadDer::Truncated)));
+    }
+
+    #[test]
+    fn several_attributes_in_one_rdn_do_not_matter_beside_the_name() {
+        let cn = attribute(COMMON_NAME, UTF8_STRING, b"sn-0001");
+        let unit = attribute(&[0x55, 0x04, 0x0b], UTF8_STRING, b"unit");
+        let subject = name(&[&[&unit, &unit], &[&cn]]);
+        assert_eq!(common_name(&subject), Ok(Some("sn-0001".parse().unwrap())));
+        assert_eq!(serial_number(&subject), Ok(None));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use zeroize::Zeroizing;
 /// The DER in `text`: exactly one PEM block with one of these `labels`, or bare base64.
 ///
 /// CRLF, missing newlines, and newlines that were escaped once too often for JSON (`\n` as two characters, see
-/// esp-aws-iot issue 74) are taken for what they meant. Text around the block is refused.
+/// esp-aws-iot issue 74) are taken for what they meant. A byte order mark before the text, as Windows editors write it, and
+/// NULs after it, from firmware that sends the terminator of its string, are ignored. Other text around the block is
+/// refused.
 pub(crate) fn decode(text: &str, labels: &[&str], limit: usize) -> Result<Vec<u8>, BadPem> {
     if text.len() > limit {
         return Err(BadPem::TooLong { length: text.len(), limit });
@@ -16,7 +18,8 @@ pub(crate) fn decode(text: &str, labels: &[&str], limit: usize) -> Result<Vec<u8
         return Err(BadPem::PrivateKey);
     }
     let text = text.replace("\\r", "\r").replace("\\n", "\n");
-    let body: String = block(text.trim(), labels)?.split_ascii_whitespace().collect();
+    let text = text.trim_start_matches('\u{feff}').trim_end_matches(|end: char| end == '\0' || end.is_whitespace());
+    let body: String = block(text.trim_start(), labels)?.split_ascii_whitespace().collect();
     if body.is_empty() {
         return Err(BadPem::Empty);
     }
@@ -137,6 +140,9 @@ mod tests {
             text.replace('\n', ""),
             text.replace('\n', " "),
             format!("\n\t {}\n\n", *text),
+            format!("\u{feff}{}", *text),
+            format!("{}\0", *text),
+            format!("{}\0\n", STANDARD.encode(&der)),
             STANDARD.encode(&der),
             text.lines().filter(|line| !line.contains('-')).collect::<Vec<_>>().join("\r\n"),
         ] {
@@ -154,6 +160,9 @@ mod tests {
             (text.repeat(2), BadPem::SeveralBlocks),
             (format!("Bag Attributes\n    localKeyID: 01\n{}", *text), BadPem::TextAround),
             (format!("{}done", *text), BadPem::TextAround),
+            (format!("{}\0done", *text), BadPem::TextAround),
+            (text.replace("AQID", "AQ\0ID"), BadPem::Base64),
+            ("\u{feff}\0".to_owned(), BadPem::Empty),
             (text.replace("AQID", "Proc-Type: 4\n\nAQID"), BadPem::Base64),
             (text.replace("AQID", "AQI"), BadPem::Base64),
             (text.replace("AQID", "AQ-D"), BadPem::Base64),

@@ -11,8 +11,8 @@ use std::error::Error;
 
 use crate::vend::decide;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, BadName, Certificate, CertificateId, ClaimStore, Decision, Denial, Device,
-    DeviceId, DeviceStore, GroupCredential, InvalidDeviceId, Origin, Outcome, ParametersError, Proof, Refusal,
+    Attempt, AttemptId, Audit, AuditRecord, Certificate, CertificateId, ClaimStore, Decision, Denial, Device, DeviceId,
+    DeviceIdFrom, DeviceStore, GroupCredential, InvalidDeviceId, Origin, Outcome, ParametersError, Proof, Refusal,
     RefusedKeys, RegistryError, Reservations, TemplateName, Templates, Timestamp,
 };
 
@@ -31,6 +31,8 @@ pub struct PreProvisioning<R, A> {
     pub refused_keys: RefusedKeys,
     /// What a device's MQTT client id says about it.
     pub client_ids: ClientIds,
+    /// How a device's signing request names it: AWS IoT copies the subject into the certificate.
+    pub device_id_from: DeviceIdFrom,
 }
 
 /// What the MQTT client id of a device that claims says about it.
@@ -76,7 +78,7 @@ enum Contradiction {
     Certificate,
     #[error("the client id is not the serial number")]
     ClientId,
-    #[error("the certificate names another device, or none that can be told")]
+    #[error("the subject of the certificate names another device, or is ambiguous")]
     CommonName,
     #[error("the certificate has expired")]
     Expired,
@@ -114,7 +116,9 @@ impl Contradiction {
         match self {
             Self::Certificate | Self::NoClaim => "find out who calls the hook; AWS IoT does not ask like this",
             Self::ClientId => "have the device connect with its serial number as client id, or set CLIENT_ID to `any`",
-            Self::CommonName => "have the device put its serial number into the CSR's common name, or nothing",
+            Self::CommonName => {
+                "have the device put its serial number into the CSR's subject, or nothing, or set CSR_DEVICE_ID_FROM"
+            }
             Self::Expired => "find out who asks for a certificate that has expired; AWS IoT makes a new one each time",
             Self::Key => "the device needs a new key",
             Self::NoSerial => "have the device send the template parameter SerialNumber",
@@ -221,12 +225,8 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
         if Timestamp::from(certificate.not_after()) < request.now {
             return Err(Contradiction::Expired);
         }
-        match certificate.common_name() {
-            Ok(None) => {}
-            Ok(Some(named)) if named == device => {}
-            // The subject that AWS IoT gives to the certificates it makes the key for, `AWS IoT Certificate`.
-            Err(BadName::CommonName(InvalidDeviceId::Character)) if is_of_aws(&certificate) => {}
-            _ => return Err(Contradiction::CommonName),
+        if !self.device_id_from.allows(&certificate.subject(), &device) {
+            return Err(Contradiction::CommonName);
         }
         let key = *certificate.key();
         if self.refused_keys.contains(&key) {
@@ -289,9 +289,4 @@ fn serial_number(parameters: &BTreeMap<String, String>) -> Result<DeviceId, Cont
         return Err(Contradiction::TwoSerials);
     }
     first.parse().map_err(Contradiction::Serial)
-}
-
-fn is_of_aws(certificate: &Certificate) -> bool {
-    let name = certificate.subject_text(crate::SubjectAttribute::CommonName);
-    matches!(name, Ok(Some(name)) if name == "AWS IoT Certificate")
 }

@@ -51,7 +51,9 @@ fn a_request_names_its_key_and_need_not_name_its_device() {
 
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default().serialize_request(&key).unwrap();
-    assert_eq!(Csr::from_der(request.der()), Err(CsrError::Name(BadName::CommonName(InvalidDeviceId::Character))));
+    let csr = Csr::from_der(request.der()).unwrap();
+    assert_eq!(csr.subject().common_name(), Err(BadName::CommonName(InvalidDeviceId::Character)));
+    assert_eq!(csr.common_name(), None);
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "sn:1");
     let csr = Csr::from_der(params.serialize_request(&key).unwrap().der()).unwrap();
@@ -270,11 +272,15 @@ fn threat_22_what_is_nested_in_an_ignored_extension_is_not_entered() {
 }
 
 #[test]
-fn a_version_other_than_1_is_refused() {
+fn a_version_other_than_1_is_refused_with_its_encoding() {
     let mut der = Csr::parse(fixture!("p256")).unwrap().der().to_vec();
     let version = der.windows(3).position(|window| window == [2, 1, 0]).unwrap();
-    der[version + 2] = 1;
-    assert_eq!(Csr::from_der(&der), Err(CsrError::Version));
+    for found in [1, 2] {
+        der[version + 2] = found;
+        let error = Csr::from_der(&der).unwrap_err();
+        assert_eq!(error, CsrError::Version { found });
+        assert!(error.to_string().contains(&format!("encoded as {found}: set it to 0")), "{error}");
+    }
 }
 
 fn seeded() -> ProptestConfig {

@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use cvm_authority::{CaCertificates, Profile};
 use cvm_lambda::{Environment, InvalidEnvironment};
-use cvm_provisioning::{ClientIds, RefusedKeys};
+use cvm_provisioning::{ClientIds, DeviceIdFrom, RefusedKeys};
 
 /// Everything the function is told by its environment.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Configuration {
     pub(crate) refused_keys: RefusedKeys,
     /// `CLIENT_ID`: `serial` or `any`.
     pub(crate) client_ids: ClientIds,
+    /// `CSR_DEVICE_ID_FROM`.
+    pub(crate) device_id_from: DeviceIdFrom,
 }
 
 impl Configuration {
@@ -37,6 +39,7 @@ impl Configuration {
             profile: Profile::of_days(environment.parsed::<NonZeroU16>("CERTIFICATE_DAYS")?),
             refused_keys: environment.refused_keys()?,
             client_ids,
+            device_id_from: environment.device_id_from()?,
         })
     }
 }
@@ -95,6 +98,7 @@ mod tests {
             ("CERTIFICATE_DAYS", "0"),
             ("CERTIFICATE_DAYS", "-1"),
             ("CLIENT_ID", "mac"),
+            ("CSR_DEVICE_ID_FROM", "CN"),
             ("REFUSED_KEYS", "abc"),
         ] {
             assert!(read(&pem, name, value).is_err(), "{name}={value}");

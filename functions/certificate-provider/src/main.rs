@@ -17,11 +17,11 @@ use crate::provider::Provider;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     start_log();
-    let Configuration { certificates, key_id, profile, refused_keys, client_ids } =
+    let Configuration { certificates, key_id, profile, refused_keys, client_ids, device_id_from } =
         configured(Configuration::read(&Environment::of_process()))?;
     let signer = KmsSigner::known(configured(Clients::kms_of_function())?, key_id, certificates.key.clone());
     let authority = configured(certificates.with_key(signer))?;
-    let provider = &Provider { authority, profile, refused_keys, client_ids, audit: LogAudit };
+    let provider = &Provider { authority, profile, refused_keys, client_ids, device_id_from, audit: LogAudit };
     let handle = async |event: LambdaEvent<Value>| {
         let answer = provider.answer(event.payload, event.context.request_id, SystemTime::now().into()).await;
         answer.map_err(lambda_runtime::Error::from)

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use cvm_authority::{Authority, IssueError, Profile, Signer};
 use cvm_provisioning::{
-    Audit, AuditRecord, ClientIds, Csr, DeviceId, KeyFingerprint, Origin, Outcome, RefusedKeys, Timestamp,
+    Audit, AuditRecord, ClientIds, Csr, DeviceId, DeviceIdFrom, KeyFingerprint, Origin, Outcome, RefusedKeys, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +19,7 @@ pub(crate) struct Provider<S, A> {
     pub(crate) profile: Profile,
     pub(crate) refused_keys: RefusedKeys,
     pub(crate) client_ids: ClientIds,
+    pub(crate) device_id_from: DeviceIdFrom,
     pub(crate) audit: A,
 }
 
@@ -87,18 +88,20 @@ impl<S: Signer, A: Audit> Provider<S, A> {
         // What a stranger has sent is never repeated, not even in a log.
         let request: Request = serde_json::from_value(event).map_err(|_| Reason::Invalid("event-invalid"))?;
         let csr = Csr::parse(&request.certificate_signing_request).map_err(|_| Reason::Invalid("csr-invalid"))?;
-        let named = csr.common_name().cloned();
         let id = match self.client_ids {
             ClientIds::Serial => {
                 let id = request.client_id.parse().map_err(|_| Reason::Invalid("client-id-invalid"))?;
-                if named.is_some_and(|named| named != id) {
-                    let advice = "have the device connect with the id that its request has as its common name, or deploy \
-                                  with HookClientId=any";
+                if !self.device_id_from.allows(csr.subject(), &id) {
+                    let advice = "have the device connect with the id that its request has in its subject, or deploy \
+                                  with HookClientId=any or another CsrDeviceIdFrom";
                     return Err(Reason::Refused { reason: "common-name-differs", advice });
                 }
                 id
             }
-            ClientIds::Any => named.ok_or(Reason::Invalid("csr-without-id"))?,
+            ClientIds::Any => {
+                let named = self.device_id_from.device(csr.subject()).map_err(|_| Reason::Invalid("csr-invalid"))?;
+                named.ok_or(Reason::Invalid("csr-without-id"))?.clone()
+            }
         };
         Ok((csr, id))
     }
@@ -151,6 +154,7 @@ mod tests {
             profile: Profile::new(YEAR),
             refused_keys: RefusedKeys::default(),
             client_ids,
+            device_id_from: DeviceIdFrom::CommonName,
             audit: MemoryAudit::default(),
         }
     }

@@ -1,13 +1,15 @@
 //! The function's environment, read and cross-checked once, at the start.
 
 use cvm_lambda::{Environment, InvalidEnvironment};
-use cvm_provisioning::{ClientIds, RefusedKeys, TemplateName, Templates};
+use cvm_provisioning::{ClientIds, DeviceIdFrom, RefusedKeys, TemplateName, Templates};
 
 /// Everything the function is told by its environment.
 #[derive(Debug)]
 pub(crate) struct Configuration {
     /// `CLIENT_ID`: `serial` or `any`.
     pub(crate) client_ids: ClientIds,
+    /// `CSR_DEVICE_ID_FROM`.
+    pub(crate) device_id_from: DeviceIdFrom,
     /// `FLEET_TEMPLATE`, the name that AWS IoT has for the default template.
     pub(crate) default_template: TemplateName,
     /// `REFUSED_KEYS`.
@@ -30,6 +32,7 @@ impl Configuration {
         };
         Ok(Self {
             client_ids,
+            device_id_from: environment.device_id_from()?,
             default_template: environment.parsed("FLEET_TEMPLATE")?,
             refused_keys: environment.refused_keys()?,
             table: environment.required("DEVICE_TABLE")?.to_owned(),

@@ -22,6 +22,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         default_template: configuration.default_template,
         refused_keys: configuration.refused_keys,
         client_ids: configuration.client_ids,
+        device_id_from: configuration.device_id_from,
     };
     let door = &door;
     let handle = async |event: LambdaEvent<Value>| {

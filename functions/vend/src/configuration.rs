@@ -5,11 +5,13 @@ use std::num::NonZeroU16;
 use cvm_authority::{CaCertificates, Profile};
 use cvm_http::{Handout, RootCa};
 use cvm_lambda::{Environment, InvalidEnvironment};
-use cvm_provisioning::{RefusedKeys, Templates};
+use cvm_provisioning::{DeviceIdFrom, RefusedKeys, Templates};
 
 /// Everything the function is told by its environment.
 #[derive(Debug)]
 pub(crate) struct Configuration {
+    /// `CSR_DEVICE_ID_FROM`.
+    pub(crate) device_id_from: DeviceIdFrom,
     /// What every device is handed: `IOT_ENDPOINT` and `ROOT_CA_PEM`, the latter Amazon Root CA 1 where it is empty.
     pub(crate) handout: Handout,
     /// `REFUSED_KEYS`, SHA-256 fingerprints with commas between them, and the root CA's own key.
@@ -43,6 +45,7 @@ impl Configuration {
         refused_keys.extend([*handout.root_ca.key()]);
         let own_ca = environment.optional("CA_KEY_ARN").map(|key_id| OwnCaConfiguration::read(environment, key_id));
         Ok(Self {
+            device_id_from: environment.device_id_from()?,
             handout,
             refused_keys,
             table: environment.required("DEVICE_TABLE")?.to_owned(),
@@ -94,6 +97,7 @@ mod tests {
     #[test]
     fn a_variable_that_makes_no_sense_refuses_to_start() {
         for (name, value) in [
+            ("CSR_DEVICE_ID_FROM", "CN"),
             ("IOT_ENDPOINT", "https://example.com"),
             ("PROVISIONING_TEMPLATE", "{}"),
             ("PROVISIONING_TEMPLATE_other", "{"),

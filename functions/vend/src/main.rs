@@ -18,7 +18,7 @@ use crate::configuration::{Configuration, OwnCaConfiguration};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     start_log();
-    let Configuration { handout, refused_keys, table, templates, own_ca } =
+    let Configuration { device_id_from, handout, refused_keys, table, templates, own_ca } =
         configured(Configuration::read(&Environment::of_process()))?;
     let clients = configured(Clients::of_function())?;
     // AWS IoT's own CA is nobody's to trust; what a device checks is the endpoint's.
@@ -38,7 +38,7 @@ async fn main() -> Result<(), lambda_http::Error> {
         refused_keys,
     };
     let est = Est { ca_certificates: Box::new(move |_| ca_certificates.clone()), labels: Vec::new() };
-    let router = device_router(Arc::new(vend), handout, est, now);
+    let router = device_router(Arc::new(vend), handout, est, device_id_from, now);
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_caller(request)))).await
 }
 

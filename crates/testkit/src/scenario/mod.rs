@@ -102,6 +102,7 @@ impl<R: Registry> World<R> {
             default_template: "fleet".parse().expect("a template name"),
             refused_keys: RefusedKeys::default(),
             client_ids: cvm_provisioning::ClientIds::Serial,
+            device_id_from: cvm_provisioning::DeviceIdFrom::CommonName,
         }
     }
 
