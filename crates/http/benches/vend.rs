@@ -11,7 +11,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use cvm_http::{Handout, RootCa, router};
 use cvm_provisioning::{
-    Csr, DeviceStore as _, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys,
+    Csr, DeviceIdFrom, DeviceStore as _, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys,
     RegisteredCertificate, Thing, ThingGroupName, ThingName, ThingPrincipalType, Vend,
 };
 use cvm_testkit::fixture::{NOW, TOKEN, device, origin, templates};
@@ -83,7 +83,7 @@ fn vend(criterion: &mut Criterion) {
         templates: templates(),
         refused_keys: RefusedKeys::default(),
     };
-    let router = router(Arc::new(vend), handout, || NOW);
+    let router = router(Arc::new(vend), handout, DeviceIdFrom::default(), || NOW);
 
     criterion.bench_function("csr: parse and verify", |bencher| {
         bencher.iter(|| Csr::parse(csr.pem()).expect("the CSR is one"));

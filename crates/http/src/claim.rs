@@ -17,6 +17,7 @@ use cvm_provisioning::{
 use serde::{Deserialize, Serialize};
 
 use crate::door::{Caller, Clock, read, router as door_router, spread, with_request_id, without_query};
+use crate::json::json_object;
 use crate::media::BodyType;
 use crate::{Handout, Problem};
 
@@ -138,8 +139,7 @@ fn device(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<DeviceId, Probl
     if BodyType::of(headers)? != BodyType::Json {
         return Err(Problem::content_type_unsupported("send application/json"));
     }
-    let body: Body = serde_json::from_slice(body)
-        .map_err(|error| Problem::body_invalid(format!("the body is not the JSON object asked for: {error}")))?;
+    let body: Body = json_object(body).map_err(|error| Problem::body_invalid(error.to_string()))?;
     body.device_id.parse().map_err(|error| Problem::device_id_invalid(format!("deviceId: {error}")))
 }
 

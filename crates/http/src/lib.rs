@@ -6,6 +6,7 @@ mod claim;
 mod device;
 mod door;
 mod est;
+mod json;
 mod media;
 mod problem;
 mod registry;

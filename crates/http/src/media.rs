@@ -15,13 +15,18 @@ pub(crate) enum BodyType {
 
 impl BodyType {
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        Self::one_of(headers, "application/json or application/pkcs10")
+    }
+
+    /// The same for a door that takes other types, which it names.
+    pub(crate) fn one_of(headers: &HeaderMap, types: &str) -> Result<Self, Problem> {
         if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Problem::content_type_unsupported("send the body without a Content-Encoding"));
         }
         match single(headers, &CONTENT_TYPE)?.map(essence).as_deref() {
             Some("application/json") => Ok(Self::Json),
             Some("application/pkcs10") => Ok(Self::Pkcs10),
-            _ => Err(Problem::content_type_unsupported("send application/json or application/pkcs10")),
+            _ => Err(Problem::content_type_unsupported(format!("send the body as {types}"))),
         }
     }
 }

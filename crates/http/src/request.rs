@@ -5,12 +5,13 @@ use std::fmt;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Uri};
-use cvm_provisioning::{Csr, CsrError, DeviceId, EnrolmentToken};
+use cvm_provisioning::{Csr, CsrError, DeviceId, DeviceIdFrom, EnrolmentToken, Subject};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::Problem;
 use crate::door::without_query;
+use crate::json::json_object;
 use crate::media::{AnswerType, BodyType, single};
 
 /// What a device said, as far as it can be understood without the registry.
@@ -28,13 +29,13 @@ impl DeviceRequest {
     /// rest.
     pub(crate) const MAX_BODY: usize = 16 * 1024;
 
-    pub(crate) fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
+    pub(crate) fn parse(from: DeviceIdFrom, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
         without_query(uri)?;
         let answer = AnswerType::of(headers)?;
         let token = bearer_token(headers)?;
         let (device, csr, parameters) = match BodyType::of(headers)? {
-            BodyType::Json => from_json(body)?,
-            BodyType::Pkcs10 => from_pkcs10(body)?,
+            BodyType::Json => from_json(from, body)?,
+            BodyType::Pkcs10 => from_pkcs10(from, body)?,
         };
         if csr.is_none() && !answer.carries_key() {
             return Err(Problem::not_acceptable(
@@ -86,24 +87,42 @@ impl<'de> Deserialize<'de> for DistinctParameters {
     }
 }
 
-fn from_json(body: &[u8]) -> Result<(DeviceId, Option<Csr>, DistinctParameters), Problem> {
-    let body: Body = serde_json::from_slice(body)
-        .map_err(|error| Problem::body_invalid(format!("the body is not the JSON object asked for: {error}")))?;
+fn from_json(from: DeviceIdFrom, body: &[u8]) -> Result<(DeviceId, Option<Csr>, DistinctParameters), Problem> {
+    let body: Body = json_object(body).map_err(|error| Problem::body_invalid(error.to_string()))?;
     let device: DeviceId =
         body.device_id.parse().map_err(|error| Problem::device_id_invalid(format!("deviceId: {error}")))?;
     let csr = body.csr.map(|text| Csr::parse(&text)).transpose().map_err(csr_problem)?;
-    if csr.as_ref().and_then(Csr::common_name).is_some_and(|name| *name != device) {
-        return Err(Problem::device_id_mismatch("leave the CSR's common name out, or make it the deviceId"));
+    if let Some(csr) = &csr {
+        expect_subject(from, csr.subject(), &device)?;
     }
     Ok((device, csr, body.parameters))
 }
 
-fn from_pkcs10(body: &[u8]) -> Result<(DeviceId, Option<Csr>, DistinctParameters), Problem> {
+fn from_pkcs10(from: DeviceIdFrom, body: &[u8]) -> Result<(DeviceId, Option<Csr>, DistinctParameters), Problem> {
     let csr = pkcs10(body, Csr::from_der, Csr::parse)?;
-    let device = csr.common_name().cloned().ok_or_else(|| {
-        Problem::common_name_missing("make the device id the CSR's common name, or send application/json")
+    let named = from.device(csr.subject()).map_err(|error| csr_problem(error.into()))?;
+    let device = named.cloned().ok_or_else(|| {
+        Problem::common_name_missing(match from {
+            DeviceIdFrom::CommonName => "make the device id the CSR's common name, or send application/json",
+            DeviceIdFrom::SerialNumber => "make the device id the CSR's serialNumber, or send application/json",
+            DeviceIdFrom::Either => {
+                "make the device id the CSR's common name or serialNumber, or send application/json"
+            }
+            DeviceIdFrom::None => "send application/json with a deviceId: names in the CSR are ignored here",
+        })
     })?;
     Ok((device, Some(csr), DistinctParameters::default()))
+}
+
+/// Refuses a CSR that names another device than the request does: it may have been mixed up on its way.
+pub(crate) fn expect_subject(from: DeviceIdFrom, subject: &Subject, device: &DeviceId) -> Result<(), Problem> {
+    if from.allows(subject, device) {
+        return Ok(());
+    }
+    Err(Problem::device_id_mismatch(match from {
+        DeviceIdFrom::SerialNumber => "leave the CSR's serialNumber out, or make it the device id",
+        _ => "leave the CSR's common name out, or make it the device id",
+    }))
 }
 
 /// What a body of `application/pkcs10` has: DER (RFC 5967), base64 of it, or PEM.

@@ -10,15 +10,20 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use cvm_provisioning::{AttemptId, AuditRecord, Origin, Outcome, VendRequest, Vending};
+use cvm_provisioning::{AttemptId, AuditRecord, DeviceIdFrom, Origin, Outcome, VendRequest, Vending};
 
 use crate::door::{Caller, ClientCertificate, Clock, Pace, read, router as door_router, with_request_id};
 use crate::request::DeviceRequest;
 use crate::{Handout, Problem};
 
-/// The router of the vend, which other doors may share.
-pub fn router<V: Vending + 'static>(vend: Arc<V>, handout: Handout, clock: Clock) -> Router {
-    let door = Arc::new(Door { clock, handout, vend });
+/// The router of the vend, which other doors may share. `device_id_from` is how signing requests name their device.
+pub fn router<V: Vending + 'static>(
+    vend: Arc<V>,
+    handout: Handout,
+    device_id_from: DeviceIdFrom,
+    clock: Clock,
+) -> Router {
+    let door = Arc::new(Door { clock, device_id_from, handout, vend });
     let certificate = post(Door::<V>::certificate);
     // Some clients end every address with a slash.
     let routes = Router::new().route("/v1/certificates", certificate.clone()).route("/v1/certificates/", certificate);
@@ -32,12 +37,13 @@ pub fn router<V: Vending + 'static>(vend: Arc<V>, handout: Handout, clock: Clock
 ///
 /// The problem that the caller would be told.
 pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
-    DeviceRequest::parse(uri, headers, body).map(drop)
+    DeviceRequest::parse(DeviceIdFrom::Either, uri, headers, body).map(drop)
 }
 
 /// The door: HTTP on one side, the decision on the other.
 struct Door<V> {
     clock: Clock,
+    device_id_from: DeviceIdFrom,
     handout: Handout,
     vend: Arc<V>,
 }
@@ -60,7 +66,7 @@ impl<V: Vending> Door<V> {
         body: Result<Bytes, BytesRejection>,
     ) -> Result<Response, Problem> {
         let request = read(body, DeviceRequest::MAX_BODY)
-            .and_then(|body| DeviceRequest::parse(uri, headers, &body))
+            .and_then(|body| DeviceRequest::parse(self.device_id_from, uri, headers, &body))
             .inspect_err(|problem| {
                 let outcome = Outcome::Invalid { code: problem.code() };
                 self.vend.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });

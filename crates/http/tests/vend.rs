@@ -12,7 +12,7 @@ use axum::http::{Method, Request, Response, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cvm_http::{DeviceChain, Handout, Problem, RootCa, router};
-use cvm_provisioning::{Certificate, Csr, Device, DeviceStore as _, KeyOrigin, RefusedKeys, Vend};
+use cvm_provisioning::{Certificate, Csr, Device, DeviceIdFrom, DeviceStore as _, KeyOrigin, RefusedKeys, Vend};
 use cvm_testkit::fixture::{NOW, TOKEN, csr, device, id, origin, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
 use serde_json::{Value, json};
@@ -32,10 +32,15 @@ impl App {
     }
 
     async fn with_script(script: &Script) -> Self {
-        Self::build(script, || NOW, DeviceChain::default()).await
+        Self::build(script, DeviceIdFrom::CommonName, || NOW, DeviceChain::default()).await
     }
 
-    async fn build(script: &Script, clock: cvm_http::Clock, chain: DeviceChain) -> Self {
+    async fn build(
+        script: &Script,
+        device_id_from: DeviceIdFrom,
+        clock: cvm_http::Clock,
+        chain: DeviceChain,
+    ) -> Self {
         let (registry, platform, audit) =
             (MemoryRegistry::default(), MemoryPlatform::default(), MemoryAudit::default());
         registry.add(&device("sn-1"), &origin()).await.unwrap();
@@ -48,7 +53,7 @@ impl App {
         };
         let mut handout = Handout::new("mqtt.example.com".parse().unwrap(), RootCa::amazon().unwrap());
         handout.chain = chain;
-        Self { audit, platform, registry, router: router(Arc::new(vend), handout, clock) }
+        Self { audit, platform, registry, router: router(Arc::new(vend), handout, device_id_from, clock) }
     }
 
     async fn add(&self, device: &Device) {
@@ -338,7 +343,8 @@ async fn threat_26_what_is_not_asked_for_is_refused_with_a_stable_code() {
     };
     let cases = [
         ("method-not-allowed", change(&|request| *request.method_mut() = Method::GET)),
-        ("not-found", change(&|request| *request.uri_mut() = "/v1/certificates/".parse().unwrap())),
+        ("not-found", change(&|request| *request.uri_mut() = "/v1/certificates/x".parse().unwrap())),
+        ("not-found", change(&|request| *request.uri_mut() = "/v1/certificates//".parse().unwrap())),
         ("query-not-allowed", change(&|request| *request.uri_mut() = "/v1/certificates?token=x".parse().unwrap())),
         ("content-type-unsupported", header("content-type", "text/plain")),
         ("content-type-unsupported", header("content-encoding", "gzip")),
@@ -379,6 +385,57 @@ async fn a_common_name_is_needed_where_nothing_else_names_the_device() {
     assert_eq!(app.send(request).await.problem(), "common-name-missing");
     let named = json!({"deviceId": "sn-1", "csr": csr.pem().unwrap()});
     assert_eq!(app.post(&named).await.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn the_subject_names_the_device_as_configured() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = |common_name: &str, serial_number: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        let kind = rcgen::DnType::CustomDnType(vec![2, 5, 4, 5]);
+        params.distinguished_name.push(kind, serial_number);
+        Csr::from_der(params.serialize_request(&key).unwrap().der()).unwrap()
+    };
+    let pkcs10 = |csr: &Csr| {
+        let mut request = post(csr.der().to_vec());
+        request.headers_mut().insert(CONTENT_TYPE, "application/pkcs10".parse().unwrap());
+        request
+    };
+    for (from, csr, alone, with_id) in [
+        (DeviceIdFrom::CommonName, request("Lumos", "sn-1"), "refused", "device-id-mismatch"),
+        (DeviceIdFrom::CommonName, request("Fleet Provisioning Demo", "sn-1"), "csr-invalid", ""),
+        (DeviceIdFrom::SerialNumber, request("Lumos", "sn-1"), "", ""),
+        (DeviceIdFrom::SerialNumber, request("sn-1", "sn-2"), "refused", "device-id-mismatch"),
+        (DeviceIdFrom::Either, request("Lumos", "sn-1"), "refused", ""),
+        (DeviceIdFrom::Either, request("Acme 7", "sn-1"), "", ""),
+        (DeviceIdFrom::None, request("Lumos", "sn-2"), "common-name-missing", ""),
+    ] {
+        let code = |answer: Answer| if answer.status().is_success() { String::new() } else { answer.problem() };
+        let build = async || App::build(&Script::default(), from, || NOW, DeviceChain::default()).await;
+        assert_eq!(code(build().await.send(pkcs10(&csr)).await), alone, "{from} {csr:?}");
+        assert_eq!(code(build().await.post(&body(&csr)).await), with_id, "{from} {csr:?}");
+    }
+}
+
+#[tokio::test]
+async fn threat_26_a_body_is_an_object_and_no_array_of_its_values() {
+    let app = App::new().await;
+    let key = csr("sn-1");
+    let answer = app.post(&json!(["sn-1", key.pem()])).await;
+    assert_eq!((answer.problem().as_str(), app.platform.active()), ("body-invalid", 0));
+    // A byte order mark, from a file that a Windows editor wrote.
+    let marked = app.send(post(format!("\u{feff}{}", body(&key)))).await;
+    assert_eq!(marked.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn an_address_may_end_with_a_slash() {
+    let app = App::new().await;
+    let mut request = post(body(&csr("sn-1")).to_string());
+    *request.uri_mut() = "/v1/certificates/".parse().unwrap();
+    assert_eq!(app.send(request).await.status(), StatusCode::CREATED);
 }
 
 #[tokio::test]
@@ -437,7 +494,7 @@ async fn threat_24_a_panic_is_one_answer_and_not_the_process() {
         0 => panic!("the clock has stopped"),
         _ => NOW,
     };
-    let app = App::build(&Script::default(), clock, DeviceChain::default()).await;
+    let app = App::build(&Script::default(), DeviceIdFrom::CommonName, clock, DeviceChain::default()).await;
     let key = csr("sn-1");
     let broken = app.post(&body(&key)).await;
     assert_eq!(broken.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -1,10 +1,9 @@
 //! Answers of EST: certificates in PKCS #7, and keys beside them.
 //!
-//! All base64 is on one line, because clients fail on more (strongSwan's among them). `Content-Transfer-Encoding` is
-//! said for clients of RFC 7030; those of RFC 8951 ignore it.
+//! `Content-Transfer-Encoding` is said for clients of RFC 7030; those of RFC 8951 ignore it.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,20 +17,47 @@ const ONE_CERTIFICATE: &str = "application/pkcs7-mime; smime-type=certs-only";
 /// It has characters that base64 has not.
 const BOUNDARY: &str = "cvm-est-part";
 
+/// How base64 is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Base64 {
+    /// On one line: strongSwan, est-ca and others fail on more.
+    OneLine,
+    /// On lines of 64 characters, each with its end: OpenSSL, with which libest decodes, reads nothing else.
+    Wrapped,
+}
+
+impl Base64 {
+    /// The form that this client reads. libest says who it is as `libest client 1.0`.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let client = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+        match client.get(..6).is_some_and(|name| name.eq_ignore_ascii_case(b"libest")) {
+            true => Self::Wrapped,
+            false => Self::OneLine,
+        }
+    }
+
+    fn encode(self, der: &[u8]) -> String {
+        match self {
+            Self::OneLine => STANDARD.encode(der),
+            Self::Wrapped => der.chunks(48).map(|line| STANDARD.encode(line) + "\n").collect(),
+        }
+    }
+}
+
 /// The answer to `cacerts` (RFC 7030 section 4.1.3).
-pub(super) fn ca_certificates(certificates: &[Certificate]) -> Response {
-    base64_body(CERTIFICATES, STANDARD.encode(certs_only(certificates)))
+pub(super) fn ca_certificates(certificates: &[Certificate], base64: Base64) -> Response {
+    base64_body(CERTIFICATES, base64.encode(&certs_only(certificates)))
 }
 
 /// The answer to an enrolment (RFC 7030 sections 4.2.3 and 4.4.2). The certificate is alone in it, which is the RFC's
 /// word: those above it are what `cacerts` is for.
-pub(super) fn enrolled(wanted: Wanted, vended: &Vended) -> Result<Response, Problem> {
+pub(super) fn enrolled(wanted: Wanted, vended: &Vended, base64: Base64) -> Result<Response, Problem> {
     let unusable = || Problem::internal("ask again, and report it with the x-request-id if it stays");
     let certificate = Certificate::parse(&vended.credential.pem).map_err(|_| unusable())?;
-    let certificate = STANDARD.encode(certs_only(&[certificate]));
+    let certificate = base64.encode(&certs_only(&[certificate]));
     let mut response = match wanted {
         Wanted::Certificate => base64_body(ONE_CERTIFICATE, certificate),
-        Wanted::Key => with_key(vended.private_key.as_ref().ok_or_else(unusable)?, &certificate),
+        Wanted::Key => with_key(vended.private_key.as_ref().ok_or_else(unusable)?, &certificate, base64),
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -48,11 +74,11 @@ pub(super) fn later(problem: Problem) -> Response {
 
 /// The answer to `csrattrs` (RFC 7030 section 4.5.2): a key on P-256, and a signature with SHA-256. It is a wish, and
 /// other keys are taken, too.
-pub(super) fn csr_attributes() -> Response {
+pub(super) fn csr_attributes(base64: Base64) -> Response {
     let key =
         encode_der(SEQUENCE, &[&encode_der(OID, &[EC_PUBLIC_KEY]), &encode_der(SET, &[&encode_der(OID, &[P256])])]);
     let attributes = encode_der(SEQUENCE, &[&key, &encode_der(OID, &[ECDSA_WITH_SHA256])]);
-    base64_body("application/csrattrs", STANDARD.encode(attributes))
+    base64_body("application/csrattrs", base64.encode(&attributes))
 }
 
 fn base64_body(content_type: &'static str, body: String) -> Response {
@@ -61,13 +87,17 @@ fn base64_body(content_type: &'static str, body: String) -> Response {
 }
 
 /// Two parts, the key and its certificate. The text of the key goes into the body and nowhere else.
-fn with_key(key: &DeviceKey, certificate: &str) -> Response {
+fn with_key(key: &DeviceKey, certificate: &str, base64: Base64) -> Response {
     let mut body = String::with_capacity(key.pem().len() + certificate.len() + 512);
     let part = |content_type| {
         ["--", BOUNDARY, "\r\nContent-Type: ", content_type, "\r\nContent-Transfer-Encoding: base64\r\n\r\n"]
     };
     body.extend(part("application/pkcs8"));
-    body.extend(key.pem().lines().filter(|line| !line.starts_with('-')));
+    // PEM has lines of 64 characters.
+    for line in key.pem().lines().filter(|line| !line.starts_with('-')) {
+        body.push_str(line);
+        body.push_str(if base64 == Base64::Wrapped { "\n" } else { "" });
+    }
     body.push_str("\r\n");
     body.extend(part(ONE_CERTIFICATE));
     body.extend([certificate, "\r\n--", BOUNDARY, "--\r\n"]);

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cvm_provisioning::{Certificate, DeviceId, EnrolmentToken};
+use cvm_provisioning::{Certificate, DeviceId, DeviceIdFrom, EnrolmentToken};
 use zeroize::Zeroizing;
 
 use crate::Problem;
@@ -22,12 +22,16 @@ pub(super) struct Credential {
 }
 
 impl Credential {
-    /// Reads it. Where there are both, they have to name the same device.
-    pub(super) fn of(headers: &HeaderMap, client: Option<&ClientCertificate>) -> Result<Self, Problem> {
+    /// Reads it. Where there are both, they have to name the same device, unless names in subjects do not count.
+    pub(super) fn of(
+        headers: &HeaderMap,
+        client: Option<&ClientCertificate>,
+        from: DeviceIdFrom,
+    ) -> Result<Self, Problem> {
         let shown = client.map(|ClientCertificate(certificate)| Arc::clone(certificate));
-        let certified = client.and_then(|ClientCertificate(certificate)| certificate.common_name().ok().flatten());
+        let certified = shown.as_ref().and_then(|certificate| certified(certificate, from));
         let (device, token) = match (basic(headers)?, certified) {
-            (Some((device, _)), Some(certified)) if device != certified => {
+            (Some((device, _)), Some(certified)) if device != certified && from != DeviceIdFrom::None => {
                 let detail = "the user name and the certificate of the connection name two devices: send one of them";
                 return Err(Problem::device_id_mismatch(detail));
             }
@@ -37,6 +41,14 @@ impl Credential {
         };
         Ok(Self { device, token, shown })
     }
+}
+
+/// The device that a certificate names. A private CA writes the device's id into the common name, whatever the subject of the
+/// signing request was.
+fn certified(certificate: &Certificate, from: DeviceIdFrom) -> Option<DeviceId> {
+    let subject = certificate.subject();
+    let serial_number = subject.serial_number().ok().flatten().filter(|_| from == DeviceIdFrom::SerialNumber);
+    serial_number.or_else(|| subject.common_name().ok().flatten()).cloned()
 }
 
 /// The device id and the enrolment token of `Authorization: Basic`. A device whose key is registered has no token: its
@@ -54,12 +66,15 @@ fn basic(headers: &HeaderMap) -> Result<Option<(DeviceId, Option<EnrolmentToken>
     let device = device.parse().map_err(|error| Problem::device_id_invalid(format!("user name: {error}")))?;
     let token = match token {
         "" => None,
-        token => {
-            let token: Result<EnrolmentToken, _> = token.parse();
-            Some(token.map_err(|error| Problem::authorization_invalid(format!("password: {error}")))?)
-        }
+        token => Some(token.parse().or_else(|_| no_token())?),
     };
     Ok(Some((device, token)))
+}
+
+/// A token that no device has. A password that cannot be a token is a wrong one: the response does not say which lengths or
+/// characters a right one has, and the attempt counts.
+fn no_token() -> Result<EnrolmentToken, Problem> {
+    EnrolmentToken::generate().map_err(|_| Problem::internal("there is no randomness to be had"))
 }
 
 fn unauthenticated() -> Problem {

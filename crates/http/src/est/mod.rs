@@ -11,21 +11,22 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cvm_provisioning::{
-    AttemptId, AuditRecord, Certificate, Origin, Outcome, Timestamp, VendError, VendRequest, Vending,
+    AttemptId, AuditRecord, Certificate, DeviceIdFrom, Origin, Outcome, Timestamp, VendError, VendRequest, Vending,
 };
 
 pub(crate) use self::answer::certs_only;
 pub use self::label::{EstLabel, InvalidEstLabel};
 
+use self::answer::Base64;
 use self::request::{EstRequest, Wanted};
 use crate::Problem;
 use crate::door::{Caller, Clock, Pace, read, router as door_router, with_request_id};
@@ -50,13 +51,14 @@ impl fmt::Debug for Est {
 }
 
 /// The router of EST. It has to be reached over TLS alone. Whose certificate the connection was made with is the
-/// extension [`ClientCertificate`](crate::ClientCertificate), put there by whoever has verified it.
-pub fn est_router<V: Vending + 'static>(vend: Arc<V>, est: Est, clock: Clock) -> Router {
+/// extension [`ClientCertificate`](crate::ClientCertificate), put there by whoever has verified it. `device_id_from` is how
+/// signing requests name their device.
+pub fn est_router<V: Vending + 'static>(vend: Arc<V>, est: Est, device_id_from: DeviceIdFrom, clock: Clock) -> Router {
     let Est { ca_certificates, labels } = est;
-    let door = Arc::new(Door { ca_certificates, clock, vend });
+    let door = Arc::new(Door { ca_certificates, clock, device_id_from, vend });
     let operations = Router::new()
         .route("/cacerts", get(Door::<V>::ca_certificates))
-        .route("/csrattrs", get(async || answer::csr_attributes()))
+        .route("/csrattrs", get(async |headers: HeaderMap| answer::csr_attributes(Base64::of(&headers))))
         .route("/serverkeygen", post(Door::<V>::generate_key))
         .route("/simpleenroll", post(Door::<V>::enroll))
         .route("/simplereenroll", post(Door::<V>::enroll))
@@ -76,7 +78,8 @@ pub fn est_router<V: Vending + 'static>(vend: Arc<V>, est: Est, clock: Clock) ->
 ///
 /// The problem that the caller would be told.
 pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
-    let parsed = [Wanted::Certificate, Wanted::Key].map(|wanted| EstRequest::parse(wanted, None, uri, headers, body));
+    let parse = |wanted| EstRequest::parse(wanted, DeviceIdFrom::Either, None, uri, headers, body);
+    let parsed = [Wanted::Certificate, Wanted::Key].map(parse);
     parsed.into_iter().try_for_each(|parsed| parsed.map(drop))
 }
 
@@ -84,13 +87,14 @@ pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem>
 struct Door<V> {
     ca_certificates: Box<dyn Fn(Timestamp) -> Vec<Certificate> + Send + Sync>,
     clock: Clock,
+    device_id_from: DeviceIdFrom,
     vend: Arc<V>,
 }
 
 impl<V: Vending> Door<V> {
     /// `cacerts` (RFC 7030 section 4.1): nobody has to say who they are.
-    async fn ca_certificates(State(door): State<Arc<Self>>) -> Response {
-        answer::ca_certificates(&(door.ca_certificates)((door.clock)()))
+    async fn ca_certificates(State(door): State<Arc<Self>>, headers: HeaderMap) -> Response {
+        answer::ca_certificates(&(door.ca_certificates)((door.clock)()), Base64::of(&headers))
     }
 
     /// `simpleenroll` and `simplereenroll` (RFC 7030 section 4.2). Whether a device has a certificate that it may renew
@@ -120,14 +124,17 @@ impl<V: Vending> Door<V> {
         let origin = extensions.get::<Caller>().cloned().unwrap_or_default().origin("est", attempt);
         let request_id = origin.request_id.clone();
         let request = read(body, EstRequest::MAX_BODY)
-            .and_then(|body| EstRequest::parse(wanted, extensions.get(), uri, headers, &body))
+            .and_then(|body| EstRequest::parse(wanted, self.device_id_from, extensions.get(), uri, headers, &body))
             .inspect_err(|problem| {
                 let outcome = Outcome::Invalid { code: problem.code() };
                 self.vend.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
             });
         let answer = match request {
             Ok(request) => match Pace::allows(extensions.get(), &request.device) {
-                Ok(()) => self.answer(wanted, request, extensions.get(), attempt, origin).await,
+                Ok(()) => {
+                    let base64 = Base64::of(headers);
+                    self.answer(wanted, request, base64, extensions.get(), attempt, origin).await
+                }
                 Err(problem) => Err(problem),
             },
             Err(problem) => Err(problem),
@@ -136,6 +143,10 @@ impl<V: Vending> Door<V> {
         if response.status() == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"cvm\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            // Bouncy Castle takes a body here for an error of the protocol.
+            response.headers_mut().remove(CONTENT_TYPE);
+            response.headers_mut().remove(CONTENT_LENGTH);
+            *response.body_mut() = Body::empty();
         }
         response
     }
@@ -144,6 +155,7 @@ impl<V: Vending> Door<V> {
         &self,
         wanted: Wanted,
         request: EstRequest,
+        base64: Base64,
         pace: Option<&Pace>,
         attempt: AttemptId,
         origin: Origin,
@@ -155,7 +167,7 @@ impl<V: Vending> Door<V> {
         let answered = self.vend.vend(request).await;
         Pace::count(pace, &device, &answered)?;
         let error = match answered {
-            Ok(vended) => return answer::enrolled(wanted, &vended),
+            Ok(vended) => return answer::enrolled(wanted, &vended, base64),
             Err(error) => error,
         };
         let problem = Problem::of_vend(&error, attempt, now);

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, Uri};
-use cvm_provisioning::{Certificate, Csr, DeviceId, EnrolmentToken, KeyRequest};
+use cvm_provisioning::{Certificate, Csr, DeviceId, DeviceIdFrom, EnrolmentToken, KeyRequest};
 
 use super::credential::Credential;
 use crate::Problem;
 use crate::door::{ClientCertificate, without_query};
 use crate::media::BodyType;
-use crate::request::pkcs10;
+use crate::request::{expect_subject, pkcs10};
+
+/// What all bodies are (RFC 7030 section 4.2.1).
+const TYPE: &str = "application/pkcs10";
 
 /// What the client asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,27 +44,29 @@ impl EstRequest {
     /// choice.
     pub(super) fn parse(
         wanted: Wanted,
+        from: DeviceIdFrom,
         client: Option<&ClientCertificate>,
         uri: &Uri,
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Self, Problem> {
         without_query(uri)?;
-        let Credential { device, token, shown } = Credential::of(headers, client)?;
-        if BodyType::of(headers)? != BodyType::Pkcs10 {
-            return Err(Problem::content_type_unsupported("send application/pkcs10"));
+        let Credential { device, token, shown } = Credential::of(headers, client, from)?;
+        if BodyType::one_of(headers, TYPE)? != BodyType::Pkcs10 {
+            return Err(Problem::content_type_unsupported(format!("send the body as {TYPE}")));
         }
-        let (csr, claimed) = match wanted {
+        let csr = match wanted {
             Wanted::Certificate => {
                 let csr = pkcs10(body, Csr::from_der, Csr::parse)?;
-                let claimed = csr.common_name().cloned();
-                (Some(csr), claimed)
+                expect_subject(from, csr.subject(), &device)?;
+                Some(csr)
             }
-            Wanted::Key => (None, pkcs10(body, KeyRequest::from_der, KeyRequest::parse)?.common_name().cloned()),
+            Wanted::Key => {
+                let request = pkcs10(body, KeyRequest::from_der, KeyRequest::parse)?;
+                expect_subject(from, request.subject(), &device)?;
+                None
+            }
         };
-        if claimed.is_some_and(|claimed| claimed != device) {
-            return Err(Problem::device_id_mismatch("leave the CSR's common name out, or make it the device id"));
-        }
         Ok(Self { csr, device, shown, token })
     }
 }

@@ -35,9 +35,7 @@ impl<R: Send + Sync, T: AuditTrail> Registry<R, T> {
             return Err(Failure::argument("since has to be before until"));
         }
         let after = call.continuation()?;
-        let allowed =
-            |place: &str| place.len() <= MAX_CONTINUATION && place.bytes().all(|byte| byte.is_ascii_graphic());
-        if after.is_some_and(|place| !allowed(place)) {
+        if after.is_some_and(|place| !is_continuation(place)) {
             return Err(Failure::argument("the continuation is not one of ours"));
         }
         let page = registry.trail.entries(&query, after, item_count(call.parameter("top"))?).await?;
@@ -46,4 +44,11 @@ impl<R: Send + Sync, T: AuditTrail> Registry<R, T> {
         answer.headers_mut().extend(next.map(|place| (CONTINUATION, place)));
         Ok(answer)
     }
+}
+
+/// Whether a text has the form of the continuations of all trails: a number, `#`, and what that trail makes of it.
+fn is_continuation(text: &str) -> bool {
+    text.len() <= MAX_CONTINUATION
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && text.split_once('#').is_some_and(|(number, _)| number.parse::<u64>().is_ok())
 }

@@ -14,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::door::Admitted;
 use super::failure::{Code, Failure};
+use crate::json::json_object;
 use crate::media::BodyType;
 
 /// The largest body taken, in bytes: a hundred devices with all that may be said of them.
@@ -84,13 +85,24 @@ impl Call {
         id.parse().map_err(|error| Failure::argument(format!("{error}")))
     }
 
-    /// The body, which has to be JSON.
+    /// The body, which has to be a JSON object.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        self.expect_json()?;
+        json_object(&self.body).map_err(|error| Failure::argument(error.to_string()))
+    }
+
+    /// The body, which has to be a JSON array.
+    pub(super) fn json_list<T: DeserializeOwned>(&self) -> Result<Vec<T>, Failure> {
+        self.expect_json()?;
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::argument(format!("the body is not the JSON array asked for: {error}")))
+    }
+
+    fn expect_json(&self) -> Result<(), Failure> {
         if self.headers.contains_key(CONTENT_TYPE) && !matches!(BodyType::of(&self.headers), Ok(BodyType::Json)) {
             return Err(Failure::new(Code::GenericUnsupportedMediaType, "send application/json, not encoded"));
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::argument(format!("the body is not the JSON asked for: {error}")))
+        Ok(())
     }
 
     /// Makes sure that nothing was asked for that is not known: a filter with a slip of the pen would let all through.

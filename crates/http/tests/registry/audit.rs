@@ -39,3 +39,11 @@ async fn the_trail_is_told_the_latest_first() {
     let rest = api.get(&format!("/audit?since=2027-01-01T00:00:00Z&continuation={place}")).await;
     assert_eq!((told(&first), told(&rest)), (vec![json!("entry-0")], vec![json!("entry-60"), json!("entry-100000")]));
 }
+
+#[tokio::test]
+async fn a_continuation_that_is_none_of_the_trails_is_refused() {
+    let api = Api::new(&Script::default());
+    for bad in ["garbage", "%23", "x%231", "-1%231", "1", "1%23%0a"] {
+        assert_eq!(api.get(&format!("/audit?continuation={bad}")).await.status, 400, "{bad}");
+    }
+}
