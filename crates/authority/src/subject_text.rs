@@ -1,7 +1,9 @@
 use std::str::FromStr;
 
+use cvm_provisioning::is_printable;
+
 /// A CA's name or its organisation: 1 to 64 characters, which are ub-common-name and ub-organization-name of RFC 5280
-/// appendix A.1, without control characters and without blanks at its ends.
+/// appendix A.1, of printable characters and without blanks at its ends.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SubjectText(String);
 
@@ -23,7 +25,7 @@ impl FromStr for SubjectText {
         if !(1..=Self::MAX_LENGTH).contains(&length) {
             return Err(InvalidSubjectText::Length { length });
         }
-        if text.trim() != text || text.chars().any(char::is_control) {
+        if text.trim() != text || !text.chars().all(is_printable) {
             return Err(InvalidSubjectText::Character);
         }
         Ok(Self(text.to_owned()))
@@ -34,8 +36,8 @@ impl FromStr for SubjectText {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSubjectText {
-    /// A control character, or a blank at an end.
-    #[error("expected a name without control characters and without blanks at its ends")]
+    /// A control character, one that changes the direction of text, or a blank at an end.
+    #[error("expected a name of printable characters and without blanks at its ends")]
     Character,
     /// Nothing, or more than [`SubjectText::MAX_LENGTH`].
     #[error("expected 1 to {max} characters, this name has {length}", max = SubjectText::MAX_LENGTH)]

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use cvm_provisioning::is_printable;
 use serde::Serialize;
 use serde_json::json;
 
@@ -159,7 +160,7 @@ impl Display for Paint<'_> {
 /// Text from elsewhere, without anything that a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
-        .map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character })
+        .map(|character| if is_printable(character) || character == '\n' { character } else { '\u{fffd}' })
         .collect()
 }
 

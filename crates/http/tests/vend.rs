@@ -186,7 +186,7 @@ async fn the_issuing_ca_comes_behind_the_certificate_in_pem_and_in_der() {
         let issuer = issuer.clone();
         move |_| vec![issuer.clone()]
     });
-    let app = App::build(&Script::default(), || NOW, chain).await;
+    let app = App::build(&Script::default(), DeviceIdFrom::CommonName, || NOW, chain).await;
     let key = csr("sn-1");
     let vended = app.post(&body(&key)).await.vended();
     let sent = Certificate::parse_chain(vended["certificatePem"].as_str().unwrap()).unwrap();

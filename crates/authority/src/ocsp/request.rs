@@ -46,8 +46,8 @@ impl OcspRequest {
     pub const MAX_LENGTH: usize = 4_096;
     /// The most certificates in one request. RFC 5019 section 2.1.1 has one.
     pub const MAX_CERTIFICATES: usize = 8;
-    /// The longest nonce, in octets (RFC 8954 section 2.1).
-    pub const MAX_NONCE: usize = 32;
+    /// The longest nonce, in octets (RFC 9654 section 2.1).
+    pub const MAX_NONCE: usize = 128;
 
     /// Reads a request in DER.
     ///
@@ -171,7 +171,7 @@ fn optional<'a>(reader: &mut SliceReader<'a>, number: u32) -> Result<Option<&'a 
     Ok(Some(AnyRef::decode(reader)?.value()))
 }
 
-/// id-pkix-ocsp-nonce (RFC 8954 section 2).
+/// id-pkix-ocsp-nonce (RFC 9654 section 2).
 pub(super) const NONCE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.2");
 
 /// Why bytes are no [`OcspRequest`].

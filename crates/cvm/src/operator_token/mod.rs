@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::output::{Output, printable};
-use crate::serve::{OperatorTokens, Role, TokenRecord};
+use crate::serve::{OperatorTokens, OwnerName, Role, TokenRecord};
 use crate::table::{Table, day};
 
 /// Make, list and revoke the tokens of those who operate `cvm serve`
@@ -46,7 +46,7 @@ enum TokenVerb {
 struct CreateArguments {
     /// Whose it is: the audit trail has it beside each change
     #[arg(long)]
-    name: String,
+    name: OwnerName,
     /// What it lets its owner do
     #[arg(long, value_enum)]
     role: Role,
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &TokenArguments, output: &Output) -> Result<(), Com
     match &arguments.verb {
         TokenVerb::Create(CreateArguments { name, role, ttl }) => {
             let now = Timestamp::from(SystemTime::now());
-            let (record, token) = tokens.create(name, *role, ttl.map(|ttl| now.after(ttl.duration())), now)?;
+            let (record, token) = tokens.create(name.as_str(), *role, ttl.map(|ttl| now.after(ttl.duration())), now)?;
             let mut shown = view(&record);
             shown["token"] = token.as_str().into();
             output.json(&shown)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use cvm_authority::RevocationAddress;
 use cvm_http::{Endpoint, EstLabel};
-use cvm_provisioning::{KeyFingerprint, TemplateName};
+use cvm_provisioning::{DeviceIdFrom, KeyFingerprint, TemplateName};
 use ipnet::IpNet;
 
 use super::platform::{PlatformName, TemplateFile};
@@ -100,6 +100,10 @@ pub(crate) struct ServeArguments {
     /// How long the certificates of devices are valid; AWS IoT says that itself
     #[arg(long, env = "CVM_VALIDITY", value_name = "TIME", default_value = "365d")]
     pub(super) validity: TimeToLive,
+    /// What names the device in a signing request's subject: commonName, serialNumber, either of them, or none, which
+    /// ignores the subject. By default either, with `aws` commonName
+    #[arg(long, env = "CVM_DEVICE_ID_FROM", value_name = "ATTRIBUTE")]
+    pub(super) device_id_from: Option<DeviceIdFrom>,
     /// A label under which devices find EST, too, as in /.well-known/est/LABEL; repeatable, or with commas between them
     #[arg(long = "est-label", env = "CVM_EST_LABELS", value_name = "LABEL", value_delimiter = ',')]
     pub(super) est_labels: Vec<EstLabel>,

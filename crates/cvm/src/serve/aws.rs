@@ -168,11 +168,18 @@ where
     let est =
         Est { ca_certificates: Box::new(move |_| vec![trusted.clone()]), labels: told.arguments.est_labels.clone() };
     let refused_keys = told.refused_keys;
+    let device_id_from = told.arguments.device_id_from.unwrap_or_default();
     let vend = Vend { registry: registry.clone(), platform, audit: LogAudit, templates, refused_keys };
     let handout = Handout::new(endpoint, root_ca);
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail };
     Ok(Doors {
-        devices: device_router(Arc::new(EqualRefusals::new(ToTheEnd::new(vend))), handout, est, now),
+        devices: device_router(
+            Arc::new(EqualRefusals::new(ToTheEnd::new(vend))),
+            handout,
+            est,
+            device_id_from,
+            now,
+        ),
         operators: registry_router(operators, told.jobs, now),
         claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.

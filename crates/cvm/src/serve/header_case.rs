@@ -19,7 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 
 /// A message with the names that are not written by the rule.
-const NAMES: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nETag: 1\r\nWWW-Authenticate: 1\r\n\r\n";
+const NAMES: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nETag: 1\r\nWWW-Authenticate: 1\r\n\r\n";
 
 /// hyper's record of how names are written. Clones share it.
 #[derive(Clone)]

@@ -92,12 +92,7 @@ impl Listener {
     }
 
     /// One that does not speak TLS.
-    pub(super) fn plain(
-        bound: TcpListener,
-        connections: Connections,
-        patience: Patience,
-        metrics: Metrics,
-    ) -> Self {
+    pub(super) fn plain(bound: TcpListener, connections: Connections, patience: Patience, metrics: Metrics) -> Self {
         Self { bound, tls: None, connections, patience, metrics }
     }
 

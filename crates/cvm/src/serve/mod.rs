@@ -54,7 +54,7 @@ mod token_routes;
 
 pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;
-pub(crate) use self::operators::{OperatorTokens, Role, TokenRecord};
+pub(crate) use self::operators::{OperatorTokens, OwnerName, Role, TokenRecord};
 
 use self::arguments::RegistryCheck;
 use self::check::Checked;

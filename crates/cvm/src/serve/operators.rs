@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::ValueEnum;
-use cvm_provisioning::{AttemptId, EnrolmentToken, Timestamp, TokenDigest};
+use cvm_provisioning::{AttemptId, EnrolmentToken, Timestamp, TokenDigest, is_printable};
 use serde::{Deserialize, Serialize};
 
 use super::{OPERATORS, ServeError};
@@ -64,6 +65,35 @@ const PREFIX: &str = "cvm_";
 const MAX_RECORD: usize = 4 * 1024;
 /// How long the token of the first start lasts.
 const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+/// The name of a token's owner, as logs and the trail show it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct OwnerName(String);
+
+impl OwnerName {
+    /// The longest name, in characters.
+    const MAX_LENGTH: usize = 64;
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OwnerName {
+    type Err = InvalidOwnerName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOwnerName> {
+        match (1..=Self::MAX_LENGTH).contains(&text.chars().count()) && text.chars().all(is_printable) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(InvalidOwnerName),
+        }
+    }
+}
+
+/// A text is no [`OwnerName`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected 1 to {max} printable characters", max = OwnerName::MAX_LENGTH)]
+pub(crate) struct InvalidOwnerName;
 
 impl OperatorTokens {
     /// The tokens in this folder, which is made if it is missing.

@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use cvm_authority::{OcspResponder, OwnPlatform, Profile};
 use cvm_http::{DeviceChain, Est, Handout, Registry, RootCa, device_router, registry_router};
-use cvm_provisioning::{LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
+use cvm_provisioning::{DeviceIdFrom, LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
 use cvm_sql::SqlRegistry;
 use tokio::task::JoinSet;
 
@@ -89,8 +89,10 @@ pub(super) async fn begin(
         refused_keys,
     };
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() };
+    // The CA writes the subject of its certificates itself, so that a signing request may have any.
+    let device_id_from = arguments.device_id_from.unwrap_or(DeviceIdFrom::Either);
     let doors = Doors {
-        devices: device_router(Arc::new(EqualRefusals::new(vend)), handout, est, now),
+        devices: device_router(Arc::new(EqualRefusals::new(vend)), handout, est, device_id_from, now),
         operators: registry_router(operators, jobs, now),
         claims: None,
         revocation: revocation_router(&revocations).merge(ocsp::router(responder)),

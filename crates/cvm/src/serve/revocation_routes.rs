@@ -16,10 +16,11 @@ use cvm_provisioning::{
 };
 use cvm_sql::SqlRegistry;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
 use super::enforcement::announce_lists;
+use super::routes::object;
 use super::{TokenRecord, now};
 use crate::ca_key::CaKey;
 
@@ -37,7 +38,7 @@ pub(super) struct Strays {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Wanted {
     certificate_pem: String,
-    reason: ReasonText,
+    reason: String,
 }
 
 pub(super) fn revocation_routes(strays: Strays) -> Router {
@@ -47,9 +48,10 @@ pub(super) fn revocation_routes(strays: Strays) -> Router {
 async fn revoke(
     State(strays): State<Strays>,
     Extension(admin): Extension<TokenRecord>,
-    wanted: Result<Json<Wanted>, JsonRejection>,
+    wanted: Result<Json<Map<String, Value>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(Wanted { certificate_pem, reason }) = wanted.map_err(|error| Problem::body_invalid(error.body_text()))?;
+    let Wanted { certificate_pem, reason } = object(wanted)?;
+    let reason: ReasonText = reason.parse().map_err(|error| Problem::body_invalid(format!("reason: {error}")))?;
     let certificate = Certificate::parse(&certificate_pem);
     let certificate = certificate.map_err(|error| Problem::body_invalid(format!("certificatePem: {error}")))?;
     let Some(recognized) = strays.authorities.load().recognize(&certificate) else {

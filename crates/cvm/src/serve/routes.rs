@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use cvm_http::{Caller, DeviceRates, Pace, Problem};
 use cvm_provisioning::{AttemptId, DeviceId, DeviceStore};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -183,6 +186,12 @@ impl FromSource {
         self.metrics.limited("device");
         spread(wait)
     }
+}
+
+/// The object in a body. As a struct alone, serde would take an array of its values as well.
+pub(super) fn object<T: DeserializeOwned>(body: Result<Json<Map<String, Value>>, JsonRejection>) -> Result<T, Problem> {
+    let Json(object) = body.map_err(|error| Problem::body_invalid(error.body_text()))?;
+    serde_json::from_value(Value::Object(object)).map_err(|error| Problem::body_invalid(error.to_string()))
 }
 
 /// A while that is a little longer for some than for others, so that those who were turned away together do not come

@@ -9,13 +9,11 @@ use axum::routing::{delete, get};
 use axum::{Extension, Json, Router};
 use cvm_http::Problem;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{OperatorTokens, Role, ServeError, TokenRecord, now};
+use super::routes::object;
+use super::{OperatorTokens, OwnerName, Role, ServeError, TokenRecord, now};
 use crate::arguments::TimeToLive;
-
-/// The longest name of a token's owner, in characters.
-const MAX_NAME: usize = 64;
 
 /// What is asked for.
 #[derive(Deserialize)]
@@ -39,17 +37,14 @@ async fn list(State(tokens): State<OperatorTokens>) -> Result<Response, Problem>
 async fn create(
     State(tokens): State<OperatorTokens>,
     Extension(admin): Extension<TokenRecord>,
-    wanted: Result<Json<Wanted>, JsonRejection>,
+    wanted: Result<Json<Map<String, Value>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(Wanted { name, role, valid_for }) = wanted.map_err(|error| Problem::body_invalid(error.body_text()))?;
-    let good = (1..=MAX_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if !good {
-        return Err(Problem::body_invalid(format!("name: give 1 to {MAX_NAME} characters")));
-    }
+    let Wanted { name, role, valid_for } = object(wanted)?;
+    let name = name.parse::<OwnerName>().map_err(|error| Problem::body_invalid(format!("name: {error}")))?;
     let valid_for = valid_for.map(|text| text.parse::<TimeToLive>()).transpose();
     let valid_for = valid_for.map_err(|error| Problem::body_invalid(format!("validFor: {error}")))?;
     let expires_at = valid_for.map(|time| now().after(time.duration()));
-    let (record, token) = tokens.create(&name, role, expires_at, now()).map_err(|error| problem(&error))?;
+    let (record, token) = tokens.create(name.as_str(), role, expires_at, now()).map_err(|error| problem(&error))?;
     tracing::info!(actor = admin.actor(), token = record.id, role = role.name(), "an operator's token was made");
     let mut body = shown(&record);
     body["token"] = token.into();

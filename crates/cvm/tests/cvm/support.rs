@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement
 use axum::Router;
 use cvm_aws::{DynamoDbRegistry, TABLE_KEY};
 use cvm_http::{Handout, RootCa};
-use cvm_provisioning::{DeviceStore, RefusedKeys, Reservations, Vend};
+use cvm_provisioning::{DeviceIdFrom, DeviceStore, RefusedKeys, Reservations, Vend};
 use cvm_testkit::fixture::templates;
 use cvm_testkit::{LocalDynamoDb, MemoryAudit, MemoryPlatform};
 use serde_json::Value;
@@ -162,7 +162,7 @@ pub(crate) fn api<R: Reservations + DeviceStore + 'static>(registry: R) -> Route
         refused_keys: RefusedKeys::default(),
     };
     let handout = Handout::new("localhost:18883".parse().unwrap(), RootCa::amazon().unwrap());
-    cvm_http::router(std::sync::Arc::new(vend), handout, || OffsetDateTime::now_utc().into())
+    cvm_http::router(std::sync::Arc::new(vend), handout, DeviceIdFrom::default(), || OffsetDateTime::now_utc().into())
 }
 
 /// Serves the API; its URL.
