@@ -234,3 +234,30 @@ def test_strongswan_renews_by_its_certificate(device: EstDevice):
     renewed.write_bytes(done.stdout)
     pub = openssl("pkey", "-in", device.folder / "next.key", "-pubout")
     assert openssl("x509", "-in", renewed, "-noout", "-pubkey") == pub
+
+
+def test_a_password_in_a_request_is_not_looked_at(device: EstDevice):
+    configuration = device.folder / "request.conf"
+    configuration.write_text(
+        f"[req]\ndistinguished_name=d\nattributes=a\nprompt=no\n[d]\nCN={device.id}\n"
+        "[a]\nchallengePassword=Zm9vYmFyYmF6cXV4\n"
+    )
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", configuration]
+    files = ["-keyout", device.folder / "challenge.key", "-out", device.folder / "challenge.csr"]
+    openssl("req", "-new", *curve, "-outform", "DER", *files)
+    assert device.enroll(name="challenge")
+
+
+def test_libest_reads_what_it_gets(device: EstDevice):
+    said = ["-A", "libest client 1.0", "-i", "--http1.1"]
+    got = device.curl("cacerts", *said).stdout.replace(b"\r\n", b"\n")
+    head, _, body = got.partition(b"\n\n")
+    # It compares these byte by byte.
+    assert b"\nContent-Type: application/pkcs7-mime\n" in head and b"\nContent-Length: " in head, head
+    # As it decodes: OpenSSL without -A reads lines alone.
+    decoded = subprocess.run(["openssl", "base64", "-d"], input=body, capture_output=True)
+    assert decoded.stdout[:1] == b"\x30" and len(decoded.stdout) > 500
+    command = ["curl", "-sS", "-i", "--http1.1", "--cacert", device.server.ca, "--data-binary", "AAAA"]
+    asked = subprocess.run([*command, f"{device.server.url}/{EST}/simpleenroll"], capture_output=True, text=True).stdout
+    assert asked.startswith("HTTP/1.1 401 ") and '\nWWW-Authenticate: Basic realm="cvm"' in asked, asked
+    assert asked.endswith("\n\n") or asked.endswith("\r\n\r\n"), "the body is empty"

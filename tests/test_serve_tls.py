@@ -4,6 +4,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,3 +113,99 @@ def test_files_that_cannot_be_used_are_told_at_the_start(tmp_path, fault):
     command += ["--tls-certificate", certificate, "--tls-key", key]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 2 and "next:" in done.stderr and str(key) in done.stderr, done.stderr
+
+
+def s_client(server: Server, *options: object, ca: Path | None = None) -> str:
+    address = urlsplit(server.url).netloc.replace("localhost", "127.0.0.1")
+    command = ["openssl", "s_client", "-connect", address, "-CAfile", ca or server.ca, *options]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=20)
+    return done.stdout + done.stderr
+
+
+def test_any_name_in_the_handshake_is_accepted_and_what_is_none_is_refused(server: Server):
+    for name in [[], ["127.0.0.1"], ["other.example"], ["LOCALHOST."], ["my_host"]]:
+        said = s_client(server, "-servername", *name) if name else s_client(server, "-noservername")
+        assert "Verification: OK" in said and "Cipher is TLS_" in said, said
+    assert "illegal parameter" in s_client(server, "-servername", "localhost:8443")
+
+
+def test_the_suites_of_the_documentation_are_there_and_no_others(server: Server, tmp_path):
+    gcm, chacha = ["AES128-GCM-SHA256", "AES256-GCM-SHA384"], ["CHACHA20-POLY1305"]
+    for suite in [*gcm, *chacha]:
+        assert f"Cipher is ECDHE-ECDSA-{suite}" in s_client(server, "-tls1_2", "-cipher", f"ECDHE-ECDSA-{suite}")
+    for suite in ["ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-AES128-SHA256", "AES128-GCM-SHA256"]:
+        assert "handshake failure" in s_client(server, "-tls1_2", "-cipher", suite), suite
+    for group in ["X25519", "P-256", "P-384"]:
+        assert "Cipher is TLS_" in s_client(server, "-groups", group), group
+    certificate, key = tmp_path / "rsa.pem", tmp_path / "rsa.key"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, "-days", "2", "-keyout", key, "-out", certificate)
+    key.chmod(0o600)
+    (tmp_path / "other").mkdir()
+    foreign = start(tmp_path / "other" / "data", tmp_path / "other", "--tls-certificate", certificate, "--tls-key", key)
+    try:
+        suite = f"ECDHE-RSA-{gcm[0]}"
+        assert f"Cipher is {suite}" in s_client(foreign, "-tls1_2", "-cipher", suite, ca=certificate)
+    finally:
+        foreign.process.kill()
+        foreign.process.wait()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_records_are_as_small_as_the_documentation_says(server: Server, version):
+    token = server.register("sn-0001").read_text()
+    context = ssl.create_default_context(cafile=str(server.ca))
+    context.minimum_version = context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    address = urlsplit(server.url)
+    received = bytearray()
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+
+        def go_on(step):
+            while True:
+                try:
+                    done = step()
+                    connection.sendall(outgoing.read())
+                    return done
+                except ssl.SSLWantReadError:
+                    connection.sendall(outgoing.read())
+                    part = connection.recv(65536)
+                    received.extend(part)
+                    incoming.write(part)
+
+        go_on(client.do_handshake)
+        of_handshake = len(received)
+        body = b'{"deviceId": "sn-0001"}'
+        head = f"POST /v1/certificates HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += f"Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n\r\n"
+        go_on(lambda: client.write(head.encode() + body))
+        go_on(lambda: client.read(65536))
+    lengths, start_of_next = [], 0
+    while start_of_next + 5 <= len(received):
+        lengths.append(int.from_bytes(received[start_of_next + 3 : start_of_next + 5], "big"))
+        start_of_next += 5 + lengths[-1]
+    assert of_handshake < 1400 and max(lengths) < 6 * 1024, lengths
+
+
+def test_a_server_is_reached_by_its_ipv6_address(tmp_path):
+    server = start(tmp_path / "data", tmp_path, "--listen", "[::1]:0", "--name", "::1,localhost")
+    try:
+        url = f"https://[::1]:{urlsplit(server.url).port}"
+        done = subprocess.run(["curl", "-sS", "--cacert", server.ca, f"{url}/livez"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "ok\n"), done
+        token = tmp_path / "token"
+        token.write_text("a" * 32)
+        token.chmod(0o600)
+        command = [CVM, "vend", "--url", url, "--root-ca", server.ca, "--device", "x-1", "--token-file", token]
+        refused = subprocess.run([*command, "--out", tmp_path / "x"], capture_output=True, text=True, timeout=20)
+        assert "error: 403" in refused.stderr, refused.stderr
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_client_whose_clock_is_behind_verifies_a_new_certificate(server: Server):
+    certificate = server.vend("sn-0001", server.register("sn-0001")) / "certificate.pem"
+    then = int(time.time()) - 240
+    openssl("verify", "-attime", then, "-CAfile", server.ca, certificate)

@@ -4,7 +4,7 @@ use rcgen::{
 };
 
 use crate::fixture::device;
-use crate::platform::P256Key;
+use crate::platform::CertifiedKey;
 
 /// A factory that gives its devices certificates of its own CA.
 pub struct Factory {
@@ -28,7 +28,7 @@ impl Factory {
     pub fn certificate(&self, name: &str, csr: &Csr) -> Certificate {
         let mut params = named(name);
         params.serial_number = Some(SerialNumber::from_slice(&csr.key().fingerprint().as_bytes()[..16]));
-        let pem = params.signed_by(&P256Key(csr.key().spki()), &self.issuer).expect("the CA's key signs").pem();
+        let pem = params.signed_by(&CertifiedKey(csr.key().spki()), &self.issuer).expect("the CA's key signs").pem();
         Certificate::parse(&pem).expect("rcgen makes certificates that parse")
     }
 

@@ -9,7 +9,7 @@ use cvm_provisioning::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SerialNumber, SignatureAlgorithm, date_time_ymd,
+    PKCS_RSA_SHA256, PublicKeyData, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 
 /// A platform that behaves as AWS IoT does, as far as a vend can see: certificates from CSRs of which only the key is
@@ -132,7 +132,7 @@ impl MemoryPlatform {
         let ends = [date_time_ymd(2049, 12, 31), date_time_ymd(2099, 12, 31)];
         let now = account.now.unwrap_or(NOW);
         params.not_after = ends[usize::from(Timestamp::from(ends[0]) < now)];
-        let pem = params.signed_by(&P256Key(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
+        let pem = params.signed_by(&CertifiedKey(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
         let certificate = Certificate::parse(&pem).expect("rcgen makes certificates that parse");
         IssuedCertificate { name: arn(certificate.id()), certificate }
     }
@@ -342,15 +342,22 @@ fn page<T>(all: Vec<T>, after: Option<&str>, limit: u16) -> InventoryPage<T> {
     InventoryPage { items: all.into_iter().skip(start).take(limit.into()).collect(), next }
 }
 
-/// The SubjectPublicKeyInfo of a P-256 key; the point is its last 65 bytes.
-pub(crate) struct P256Key<'a>(pub(crate) &'a [u8]);
+/// The SubjectPublicKeyInfo of a P-256 key, whose point is its last 65 bytes, or of an RSA key of 2048 bits and more, whose
+/// numbers stand behind 24 bytes.
+pub(crate) struct CertifiedKey<'a>(pub(crate) &'a [u8]);
 
-impl PublicKeyData for P256Key<'_> {
+impl CertifiedKey<'_> {
+    fn is_rsa(&self) -> bool {
+        self.0.len() > 200
+    }
+}
+
+impl PublicKeyData for CertifiedKey<'_> {
     fn der_bytes(&self) -> &[u8] {
-        &self.0[self.0.len() - 65..]
+        if self.is_rsa() { &self.0[24..] } else { &self.0[self.0.len() - 65..] }
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
+        if self.is_rsa() { &PKCS_RSA_SHA256 } else { &PKCS_ECDSA_P256_SHA256 }
     }
 }
