@@ -80,11 +80,11 @@ class Server:
         return self.process.wait(timeout=20)
 
 
-def start(data: Path, folder: Path, *options: object, **variables: str) -> Server:
+def start(data: Path, folder: Path, *options: object, listen: str = "127.0.0.1:0", **variables: str) -> Server:
     log = folder / "server.log"
     with open(log, "ab") as errors:
         process = subprocess.Popen(
-            [CVM, "serve", "--data", data, "--listen", "127.0.0.1:0", *options, "--output", "json"],
+            [CVM, "serve", "--data", data, "--listen", listen, *options, "--output", "json"],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

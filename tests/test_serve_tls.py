@@ -189,7 +189,7 @@ def test_records_are_as_small_as_the_documentation_says(server: Server, version)
 
 
 def test_a_server_is_reached_by_its_ipv6_address(tmp_path):
-    server = start(tmp_path / "data", tmp_path, "--listen", "[::1]:0", "--name", "::1,localhost")
+    server = start(tmp_path / "data", tmp_path, "--name", "::1,localhost", listen="[::1]:0")
     try:
         url = f"https://[::1]:{urlsplit(server.url).port}"
         done = subprocess.run(["curl", "-sS", "--cacert", server.ca, f"{url}/livez"], capture_output=True, text=True)
@@ -207,5 +207,5 @@ def test_a_server_is_reached_by_its_ipv6_address(tmp_path):
 
 def test_a_client_whose_clock_is_behind_verifies_a_new_certificate(server: Server):
     certificate = server.vend("sn-0001", server.register("sn-0001")) / "certificate.pem"
-    then = int(time.time()) - 240
+    then = str(int(time.time()) - 240)
     openssl("verify", "-attime", then, "-CAfile", server.ca, certificate)
