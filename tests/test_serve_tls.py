@@ -99,7 +99,7 @@ def test_clients_are_told_whose_certificates_count(server: Server):
     assert "Verify return code: 0" in said
 
 
-@pytest.mark.parametrize("fault", ["exposed", "missing", "mismatched"])
+@pytest.mark.parametrize("fault", ["exposed", "missing", "mismatched", "encrypted"])
 def test_files_that_cannot_be_used_are_told_at_the_start(tmp_path, fault):
     certificate, key = make(tmp_path, "tls")
     match fault:
@@ -109,10 +109,15 @@ def test_files_that_cannot_be_used_are_told_at_the_start(tmp_path, fault):
             key.unlink()
         case "mismatched":
             key = make(tmp_path, "other")[1]
+        case "encrypted":
+            plain, key = key, tmp_path / "encrypted.key"
+            openssl("pkey", "-in", plain, "-aes256", "-passout", "pass:secret", "-out", key)
+            key.chmod(0o600)
     command = [CVM, "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"]
     command += ["--tls-certificate", certificate, "--tls-key", key]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 2 and "next:" in done.stderr and str(key) in done.stderr, done.stderr
+    assert ("is encrypted" in done.stderr) == (fault == "encrypted"), done.stderr
 
 
 def s_client(server: Server, *options: object, ca: Path | None = None) -> str:

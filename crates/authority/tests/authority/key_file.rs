@@ -1,7 +1,9 @@
 use std::error::Error;
 use std::fs;
 
-use cvm_authority::{InvalidPassphrase, KeyError, KeyFile, KeyFileError, LocalSigner, Passphrase, Signer};
+use cvm_authority::{
+    InvalidPassphrase, KeyError, KeyFile, KeyFileError, LocalSigner, Passphrase, Signer, unencrypted_key,
+};
 use zeroize::Zeroizing;
 
 use crate::support::{Bench, p256};
@@ -167,7 +169,12 @@ fn the_older_forms_of_openssl_are_read_and_other_texts_are_not() {
     assert!(matches!(read("weak.key"), Err(KeyError::Weak(_) | KeyError::Encoding)));
     assert_eq!(read("ed25519.key").unwrap_err(), KeyError::Encoding);
     bench.openssl("ec -in sec1.key -aes256 -passout pass:secret -out legacy.key");
-    assert_eq!(read("legacy.key").unwrap_err(), KeyError::Encoding);
+    assert_eq!(read("legacy.key").unwrap_err(), KeyError::Encryption);
+    // A key without a passphrase is found among the certificates and attributes of a PKCS #12 file.
+    let text_around = format!("Bag Attributes\n    localKeyID: 01\n{text}subject=CN = sn-1\n");
+    assert_eq!(unencrypted_key(&text_around), Ok(text.trim_end()));
+    let legacy = fs::read_to_string(bench.path().join("legacy.key")).unwrap();
+    assert_eq!(unencrypted_key(&legacy), Err(KeyError::Encrypted));
     for bad in ["", "no key", &text.repeat(2), &text[..text.len() / 2], &" ".repeat(LocalSigner::MAX_TEXT + 1)] {
         assert_eq!(LocalSigner::from_pem(bad, None).unwrap_err(), KeyError::Encoding);
     }

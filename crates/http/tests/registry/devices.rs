@@ -146,7 +146,17 @@ async fn of_many_at_once_each_is_done_by_itself() {
     assert_eq!(answer.body["warnings"][0]["deviceId"], "sn-2");
     assert_eq!(api.get("/devices/sn-2").await.status, 200);
     let many: Vec<_> = (0..101).map(|number| json!({"id": format!("x-{number}")})).collect();
-    assert_eq!(api.post("/devices", json!(many)).await.header("iothub-errorcode"), "TooManyDevices");
+    let refused = api.post("/devices", json!(many)).await;
+    assert_eq!((refused.status, refused.header("iothub-errorcode")), (413, "TooManyDevices"));
+    assert_eq!(api.get("/devices/x-0").await.status, 404, "nothing of it is done");
+    let most =
+        json!((0..100).map(|number| json!({"id": format!("x-{number}"), "importMode": "create"})).collect::<Vec<_>>());
+    assert_eq!(api.post("/devices", most.clone()).await.body["isSuccessful"], true);
+    let again = api.post("/devices", most).await;
+    assert_eq!((again.status, again.body["errors"].as_array().unwrap().len()), (400, 100));
+    let twice =
+        api.post("/devices", json!([{"id": "t", "importMode": "create"}, {"id": "t", "importMode": "create"}])).await;
+    assert_eq!((twice.status, &twice.body["cvm"]["entries"]), (400, &json!(["created", null])));
 }
 
 #[tokio::test]
@@ -217,6 +227,24 @@ async fn a_module_is_made_read_changed_and_deleted() {
     assert_eq!(api.get("/devices/sn-1/modules").await.body[0]["moduleId"], "m-1");
     assert_eq!(api.send("DELETE", uri, &[("if-match", "*")], "").await.status, 204);
     assert_eq!(api.get("/devices/sn-1/modules").await.body, json!([]));
+    let agent = api.put("/devices/sn-1/modules/%24edgeAgent", None, json!({"managedBy": "iotEdge"})).await;
+    agent.is("Module");
+    assert_eq!((agent.status, &agent.body["moduleId"]), (200, &json!("$edgeAgent")));
+    assert_eq!(api.put("/devices/sn-1/modules/%24other", None, json!({})).await.status, 400);
+}
+
+#[tokio::test]
+async fn an_id_is_taken_as_it_is_decoded_or_refused() {
+    let api = Api::new(&Script::default());
+    for bad in [
+        "pump%237", "a%25b", "a%2Bb", "o'brien", "%24x", "a@b", "a%2Fb", "%2e%2e", "a%00b", "a%20b", "%C3%BC", "a;b",
+        "a=b", "(a)", "a*",
+    ] {
+        assert_eq!(api.put(&format!("/devices/{bad}"), None, json!({})).await.status, 400, "{bad}");
+    }
+    for (id, status) in [("sn%3A1", 200), ("sn:1", 409), ("Sn-1", 200), ("sn-1", 200)] {
+        assert_eq!(api.put(&format!("/devices/{id}"), None, json!({})).await.status, status, "{id}");
+    }
 }
 
 #[tokio::test]

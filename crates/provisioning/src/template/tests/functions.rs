@@ -37,6 +37,7 @@ fn functions_give_what_their_reference_says() {
         (json!({ "Fn::Sub": "a-${Serial}-${!Literal}-$" }), "a-sn-1-${Literal}-$"),
         (json!({ "Fn::Sub": ["${x}${x}${Other}", { "x": { "Ref": "Serial" } }] }), "sn-1sn-1fallback"),
         (json!({ "Fn::Sub": ["${Serial}", { "Serial": "shadow" }] }), "shadow"),
+        (json!({ "Fn::Sub": ["${a}-${Other}", { "a": { "Fn::FindInMap": ["Sites", "oslo", "alt"] } }] }), "o-fallback"),
     ] {
         assert_eq!(function(call.clone(), &[]).as_deref(), Ok(expected), "{call}");
     }

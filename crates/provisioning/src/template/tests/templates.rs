@@ -120,6 +120,16 @@ fn a_jitp_template_takes_the_certificates_fields() {
 }
 
 #[test]
+fn a_template_may_name_several_policies() {
+    let mut template = smallest();
+    for name in ["base-policy", "tele-policy"] {
+        template["Resources"][name] = json!({ "Type": "AWS::IoT::Policy", "Properties": { "PolicyName": name } });
+    }
+    let names = ["base-policy", "tele-policy"].map(|name| Policy::Name(name.to_owned().try_into().unwrap()));
+    assert_eq!(evaluate(&template, &[("Serial", "sn-1")]).unwrap().policies, names);
+}
+
+#[test]
 fn a_bulk_template_needs_no_value_for_what_only_names_its_certificate() {
     let mut template = smallest();
     template["Parameters"]["CSR"] = json!({ "Type": "String" });
