@@ -144,6 +144,34 @@ def test_threat_54_keys_under_a_passphrase_open_with_it_and_with_nothing_else(se
         again.process.wait()
 
 
+def test_a_running_server_follows_a_changed_passphrase_and_says_once_what_it_needs(tmp_path):
+    old, new = secret(tmp_path / "old", "correct horse"), secret(tmp_path / "new", "battery staple")
+    server = start(tmp_path / "data", tmp_path, "--ca-passphrase-file", old)
+    try:
+        ca(server.data, "passphrase", "--new-passphrase-file", new, CVM_CA_PASSPHRASE_FILE=old)
+        ca(server.data, "rotate", "--overlap", "1s", CVM_CA_PASSPHRASE_FILE=new)
+
+        def failures() -> list[dict]:
+            lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+            return [line for line in lines if "folder has changed and cannot be read" in json.dumps(line)]
+
+        until(failures, "a server that noticed")
+        until(lambda: states(server.data)[-1] == "issuing", "the next CA to issue")
+        # It tries again every few seconds; a decision has it try at once.
+        token = server.register("sn-0001")
+        server.vend("sn-0001", token)
+        server.ask("POST", "/devices/sn-0001/disable", {"reason": "x"})
+        until(lambda: "Serial Number" in openssl("crl", "-in", server.crl, "-noout", "-text"), "a revocation")
+        [failure] = failures()
+        assert str(old) in json.dumps(failure) and "again within seconds" in json.dumps(failure), failure
+        secret(old, new.read_text())
+        until(lambda: server.crl.read_text().count("BEGIN X509 CRL") == 3, "a server that knows of the next CA")
+        assert len(failures()) == 1
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
 def test_a_first_start_with_a_passphrase_never_writes_a_key_without_it(tmp_path):
     passphrase = secret(tmp_path / "passphrase", "correct horse")
     server = start(tmp_path / "data", tmp_path, "--ca-passphrase-file", passphrase)

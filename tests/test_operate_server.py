@@ -380,6 +380,39 @@ def test_whoever_cannot_be_reached_or_trusted_is_told_and_what_to_do(server: Ser
     assert "--server" in elsewhere["advice"], elsewhere
     plain = Desk(tmp_path, "http://cvm.example.com", None, server.token).error("device", "list", code=2)
     assert "plain http" in plain["message"]
+    began = time.monotonic()
+    tls = Desk(tmp_path, server.url.replace("https", "http"), None, server.token).error("device", "list")
+    assert tls["code"] == "no-answer" and "https://" in tls["advice"], tls
+    assert time.monotonic() - began < 10, "it is not tried again"
+    for url, code, advice in [
+        (server.url.replace("https", "http"), 1, "https://"),
+        ("http://192.0.2.1", 2, "--insecure"),
+    ]:
+        device = Desk(tmp_path, "", None).error("vend", "--url", url, "--device", "sn-1", code=code)
+        assert advice in device["advice"], device
+        assert not (tmp_path / "sn-1" / CERTIFICATE).exists()
+
+
+def test_advice_fits_what_went_wrong(server: Server, desk: Desk):
+    assert "registers one" in desk.run("device", "list").stderr
+    desk.text("device", "add", "sn-1", "--token-out", "sn-1.token")
+    for options in [["--state", "revoked"], ["--group", "nowhere"]]:
+        none = desk.run("device", "list", *options)
+        assert none.returncode == 0 and "no device matches" in none.stderr, none
+        assert "cvm device add" not in none.stderr, none
+    # What is printed as the next step can be pasted.
+    said = desk.text("device", "add", "sn-2", "--token-out", "sn-2.token")
+    next_step = said.partition("Next:\n")[2].strip().replace("cvm", str(CVM), 1)
+    pasted = subprocess.run(["sh", "-euc", next_step], capture_output=True, text=True, cwd=desk.folder, timeout=60)
+    assert pasted.returncode == 0 and (desk.folder / "sn-2" / CERTIFICATE).exists(), pasted
+
+    in_use = desk.error("ca", "revoke", desk.folder / "sn-2" / CERTIFICATE, "--reason", "leaked")
+    assert "cvm device revoke sn-2" in in_use["message"] and "revoke the device" in in_use["advice"], in_use
+    anna = desk.json("token", "create", "--data", server.data, "--name", "anna", "--role", "operator")["token"]
+    not_admin = desk_of(server, anna).error("ca", "revoke", desk.folder / "sn-2" / CERTIFICATE, "--reason", "leaked")
+    assert "--role admin" in not_admin["advice"], not_admin
+    verify = desk.error("audit", "verify", code=2)
+    assert "--data" in verify["advice"] and "not the server" in verify["advice"], verify
 
 
 def test_a_token_is_private_and_one_registry_is_named(server: Server, desk: Desk):

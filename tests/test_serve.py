@@ -96,6 +96,38 @@ def test_a_second_server_on_one_folder_does_not_start(server: Server):
         [CVM, "serve", "--data", server.data, "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=20
     )
     assert second.returncode == 1 and "another server" in second.stderr, second.stderr
+    assert "stop that server" in second.stderr and "--data" in second.stderr, second.stderr
+
+
+def test_a_second_start_says_how_to_make_a_token(server: Server, tmp_path):
+    assert server.end() == 0
+    command = [CVM, "serve", "--data", server.data, "--listen", "localhost:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path) as process:
+        try:
+            said = ""
+            while "token create" not in said:
+                assert (line := process.stdout.readline()), said
+                said += line
+            [line] = [line.strip() for line in said.splitlines() if "token create" in line]
+            made = subprocess.run(["sh", "-euc", line.replace("NAME", "anna")], capture_output=True, text=True, timeout=60)
+            assert made.returncode == 0 and made.stdout.startswith("cvm_"), made
+        finally:
+            process.terminate()
+
+
+def test_a_folder_without_a_server_is_no_servers_and_is_not_made(tmp_path):
+    for words in [
+        ["token", "create", "--name", "anna", "--role", "viewer"],
+        ["token", "list"],
+        ["token", "revoke", "0123456789abcdef"],
+        ["backup", "--out", tmp_path / "copy"],
+    ]:
+        done = subprocess.run(
+            [CVM, *words, "--data", tmp_path / "wrong"], capture_output=True, text=True, timeout=20, cwd=tmp_path
+        )
+        assert done.returncode == 1 and "not the folder of a server" in done.stderr, done
+        assert "cvm serve" in done.stderr, done
+        assert list(tmp_path.iterdir()) == [], words
 
 
 def test_a_registry_is_not_served_without_the_ca_of_its_certificates(server: Server, tmp_path):

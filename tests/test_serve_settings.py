@@ -47,6 +47,16 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
     assert all(f"\n  {key}: " in message for key in ["tls-certificate", "max-connections", "name"]), message
 
 
+def test_an_address_to_listen_on_may_be_a_name():
+    done = check("--listen", "localhost:8443", "--metrics-listen", "localhost:9090")
+    assert done.returncode == 0, done.stderr
+    same = check("--listen", "127.0.0.1:8443", "--metrics-listen", "localhost:8443")
+    assert same.returncode == 2 and "metrics-listen: it is that of listen" in json.loads(same.stderr)["error"]["message"]
+    for address, advice in [(":8443", "0.0.0.0:8443"), ("8443", "localhost:8443"), ("nowhere.invalid:1", "address itself")]:
+        wrong = check("--listen", address)
+        assert wrong.returncode == 2 and advice in wrong.stderr, wrong
+
+
 def test_a_check_makes_nothing(tmp_path):
     data = tmp_path / "data"
     assert check("--data", data).returncode == 0

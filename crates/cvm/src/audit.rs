@@ -71,7 +71,7 @@ impl VerifyArguments {
         let database = Database::parse(&self.database, password.as_deref().map(String::as_str))?;
         let folder = self.folder.registry();
         match (&database, folder) {
-            (Database::Sqlite, None) => Err(AuditError::NoTable),
+            (Database::Sqlite, None) => Err(AuditError::NoDatabase),
             (_, folder) => Ok(database.look_into(&folder.unwrap_or_default())?),
         }
     }
@@ -162,6 +162,8 @@ pub(crate) enum AuditError {
     Database(#[from] InvalidDatabase),
     #[error("there is no audit trail to read")]
     NoTable,
+    #[error("there is no database to verify")]
+    NoDatabase,
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -179,7 +181,7 @@ impl AuditError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
-            Self::Database(_) | Self::NoTable | Self::Several => "usage",
+            Self::Database(_) | Self::NoDatabase | Self::NoTable | Self::Several => "usage",
             Self::Password(_) => "file",
             Self::Open(_) | Self::Registry(_) => "registry",
             Self::Server(error) => error.code(),
@@ -193,10 +195,15 @@ impl AuditError {
                 "do not trust it from there on; compare it with a copy, and find out who could write to it".to_owned()
             }
             Self::Database(_) => "give --database as `cvm serve` is told it".to_owned(),
-            Self::Open(_) => "check that --data is the folder of `cvm serve`, or that --database answers".to_owned(),
+            Self::Open(error) => database::advice(error),
             Self::Password(PasswordError::File(error)) => error.advice(),
             Self::Password(PasswordError::Two) => {
                 "leave out --database-password-file, or unset the variable".to_owned()
+            }
+            Self::NoDatabase => {
+                "run this on the server's machine with --data, its folder, or give --database mysql://...: the database \
+                 itself is read, not the server of --server"
+                    .to_owned()
             }
             Self::NoTable => {
                 "give --audit-table, or `export CVM_AUDIT_TABLE=` the stack's output AuditTableName; with `cvm serve`, \
@@ -216,7 +223,11 @@ impl AuditError {
     /// Whether the command could never have worked.
     pub(crate) const fn is_usage(&self) -> bool {
         match self {
-            Self::Database(_) | Self::NoTable | Self::Password(PasswordError::Two) | Self::Several => true,
+            Self::Database(_)
+            | Self::NoDatabase
+            | Self::NoTable
+            | Self::Password(PasswordError::Two)
+            | Self::Several => true,
             Self::Server(error) => error.is_usage(),
             _ => false,
         }
@@ -272,7 +283,7 @@ async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) ->
     };
     // What happened in this very second is wanted, too.
     let query = AuditQuery { device: arguments.device, since, until: now.after(Duration::from_secs(60)) };
-    let mut table = Table::new(["TIME", "DEVICE", "WHAT", "WHY", "DOOR", "WHO", "KEY"]);
+    let mut table = Table::new(["TIME", "DEVICE", "WHAT", "DOOR", "WHO", "WHY"], output.width()).keyed_by(1);
     let mut listed = 0;
     let mut after: Option<String> = None;
     while listed < arguments.limit {
@@ -301,10 +312,8 @@ async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) ->
 
 /// Entries read at once.
 const PAGE: u16 = 200;
-/// Digits of a fingerprint that tell it from others in a table.
-const SHORT: usize = 12;
 
-fn row(entry: &AuditEntry) -> [String; 7] {
+fn row(entry: &AuditEntry) -> [String; 6] {
     let or_dash = |text: Option<&str>| printable(text.unwrap_or("-")).replace('\n', " ");
     let device = entry.module.as_ref().map(|module| format!("{}/{module}", entry.device));
     let why = entry.reason.clone().or_else(|| (!entry.changed.is_empty()).then(|| entry.changed.join(", ")));
@@ -313,9 +322,16 @@ fn row(entry: &AuditEntry) -> [String; 7] {
         entry.at.to_string(),
         device.unwrap_or_else(|| entry.device.to_string()),
         entry.action.clone(),
-        or_dash(why.as_deref()),
         or_dash(entry.door.as_deref()),
-        or_dash(entry.actor.as_deref().or(entry.source.as_deref())),
-        entry.key.map_or_else(|| "-".to_owned(), |key| key.to_string()[..SHORT].to_owned()),
+        or_dash(entry.actor.as_deref().map(name).or(entry.source.as_deref())),
+        or_dash(why.as_deref()),
     ]
+}
+
+/// The name of an actor, without the id of the token that a server writes before it.
+fn name(actor: &str) -> &str {
+    match actor.split_once(':') {
+        Some((id, name)) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
+        _ => actor,
+    }
 }

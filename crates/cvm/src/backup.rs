@@ -11,6 +11,7 @@ use cvm_sql::{OpenError, SqlRegistry};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::database;
 use crate::error::CommandError;
 use crate::file::{self, FileError};
 use crate::output::{Output, shell_word};
@@ -157,7 +158,7 @@ pub(crate) fn restored(data: &Path) -> Result<(), FileError> {
 pub(crate) enum BackupError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{path} is no folder of a server: it has no operators", path = path.display())]
+    #[error("{path} is not the folder of a server: it has no operators", path = path.display())]
     NoServer { path: PathBuf },
     #[error(transparent)]
     Registry(#[from] OpenError),
@@ -179,11 +180,11 @@ impl BackupError {
             Self::File(error) => error.advice(),
             Self::NoServer { path } => {
                 format!(
-                    "give the --data of `cvm serve`; `ls {}` shows what is there",
+                    "give --data, the folder of `cvm serve`; `ls {}` shows what is there",
                     shell_word(&path.to_string_lossy())
                 )
             }
-            Self::Registry(_) => "look at the disks of both folders; an earlier backup is as it was".to_owned(),
+            Self::Registry(error) => database::advice(error),
         }
     }
 }

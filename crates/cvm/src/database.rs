@@ -8,6 +8,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::file::{self, FileError};
+use crate::output::shell_word;
 
 /// What a table of DynamoDB is named after.
 pub(crate) const DYNAMODB: &str = "dynamodb:";
@@ -119,6 +120,22 @@ pub(crate) fn without_password(address: &str) -> String {
         _ if address == "sqlite" || address.starts_with(DYNAMODB) => address.to_owned(),
         // What is no address may have anything in it.
         _ => "...".to_owned(),
+    }
+}
+
+/// What to do next about a database that cannot be opened.
+pub(crate) fn advice(error: &OpenError) -> String {
+    match error {
+        OpenError::InUse { path } => {
+            let lock = shell_word(&path.to_string_lossy());
+            format!("stop that server (`fuser {lock}` shows its process), or give this one another --data and --listen")
+        }
+        OpenError::Missing { .. } => "give --data, the folder of `cvm serve`, or --database".to_owned(),
+        OpenError::Copy { .. } => "check the disk of the copy; an earlier backup is as it was".to_owned(),
+        OpenError::Damaged { .. } => "docs/serve.md, Backups, says how to restore one".to_owned(),
+        OpenError::Newer { .. } => "`cvm --version` shows the version of this command".to_owned(),
+        OpenError::Folder { .. } => "check the owner of the folder and its disk".to_owned(),
+        _ => "check the database that --database names".to_owned(),
     }
 }
 

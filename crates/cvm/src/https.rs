@@ -1,11 +1,12 @@
 //! Requests on HTTP: whom to trust, how long to wait, and how much to read.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cvm_provisioning::Certificate;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, Response, redirect};
+use reqwest::{Client, ClientBuilder, Identity, Response, redirect};
 
 use crate::address::Address;
 use crate::file::{self, FileError};
@@ -15,9 +16,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// request goes out on one that is being closed.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// A client for this address, which trusts the CAs in `root_ca` or, without it, those of the system. Secrets are for the
-/// address that was given and for no other, so that it follows no redirect.
-pub(crate) fn client(address: &Address, root_ca: Option<&Path>, timeout: Duration) -> Result<Client, ClientError> {
+/// Returns a client for this address. It trusts the CAs in `root_ca`, or those of the system without it, and presents
+/// `identity` in the TLS handshake. It follows no redirect, because secrets are for the given address only.
+pub(crate) fn client(
+    address: &Address,
+    root_ca: Option<&Path>,
+    identity: Option<Identity>,
+    timeout: Duration,
+) -> Result<Client, ClientError> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
@@ -26,6 +32,9 @@ pub(crate) fn client(address: &Address, root_ca: Option<&Path>, timeout: Duratio
         .user_agent(concat!("cvm/", env!("CARGO_PKG_VERSION")));
     if address.is_local() {
         builder = builder.no_proxy();
+    }
+    if let Some(identity) = identity {
+        builder = builder.identity(identity);
     }
     if let Some(path) = root_ca {
         builder = trusting(builder, path)?;
@@ -62,6 +71,13 @@ pub(crate) async fn body(mut response: Response, limit: usize) -> reqwest::Resul
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+/// Whether the peer answered a plain request with something else than HTTP, as a TLS port does.
+pub(crate) fn is_not_http(address: &Address, error: &reqwest::Error) -> bool {
+    let first: Option<&(dyn Error + 'static)> = error.source();
+    let mut causes = std::iter::successors(first, |cause| (**cause).source());
+    address.is_plain() && causes.any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
 }
 
 /// Why there is no client.

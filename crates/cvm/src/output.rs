@@ -24,6 +24,7 @@ pub(crate) struct Output {
     format: Format,
     colours: bool,
     error_colours: bool,
+    is_terminal: bool,
 }
 
 impl Output {
@@ -35,12 +36,20 @@ impl Output {
             format,
             colours: wanted && io::stdout().is_terminal(),
             error_colours: wanted && io::stderr().is_terminal(),
+            is_terminal: io::stdout().is_terminal(),
         }
     }
 
     /// Whether results are for programs.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// The longest line of a table, in characters: that of the terminal, and at least 80. `None` where the output is read
+    /// by a program.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let terminal = self.is_terminal.then(|| terminal_size::terminal_size_of(io::stdout()));
+        terminal.map(|size| size.map_or(80, |(terminal_size::Width(width), _)| usize::from(width).max(80)))
     }
 
     /// Something was done. Text only.

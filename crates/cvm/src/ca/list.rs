@@ -5,7 +5,7 @@ use super::CaError;
 use super::view::CaView;
 use crate::error::CommandError;
 use crate::output::{Output, printable};
-use crate::table::Table;
+use crate::table::{Table, day};
 
 /// List the CAs that are registered with AWS IoT
 ///
@@ -20,7 +20,7 @@ Examples:
   cvm ca list --output json | jq -r 'select(.status == \"active\") | .caId'";
 
 pub(super) async fn run(authorities: &CertificateAuthorities, output: &Output) -> Result<(), CommandError> {
-    let mut table = Table::new(["CA", "NAME", "STATUS", "REGISTERS", "TEMPLATE", "NOT AFTER"]);
+    let mut table = Table::new(["CA", "NAME", "STATUS", "REGISTERS", "TEMPLATE", "NOT AFTER"], output.width());
     let mut is_first = true;
     let mut after = None;
     loop {
@@ -55,7 +55,7 @@ fn row(view: &CaView) -> [String; 6] {
         view.status.to_owned(),
         if view.auto_registration { "automatically" } else { "no" }.to_owned(),
         or_dash(&view.template),
-        or_dash(&view.not_after),
+        view.not_after.as_ref().map_or_else(|| "-".to_owned(), day),
     ]
 }
 

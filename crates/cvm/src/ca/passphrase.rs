@@ -12,8 +12,11 @@ use crate::own_ca::{CaFolder, OwnCaError, PassphraseArguments, read_passphrase};
 /// Put the keys of a server's CA under a passphrase, change it, or take it away
 ///
 /// The passphrase that they have now is read from the file in CVM_CA_PASSPHRASE_FILE. Each file is written anew as a
-/// whole; after an interruption, run the same command again. A server that runs goes on, and needs the new passphrase the
-/// next time it starts. A key that was on the disk without one may be found there by whoever gets the disk: with
+/// whole; after an interruption, run the same command again.
+///
+/// A running server keeps the keys that it has read, and needs the new passphrase for the next rotation and the next start:
+/// write it into the file that CVM_CA_PASSPHRASE_FILE names there, which is read again within seconds. A server that was
+/// started without one has to be restarted with it. A key that was on the disk without one may be found there by whoever gets the disk: with
 /// CVM_CA_PASSPHRASE_FILE set at the first start of `cvm serve`, it never is.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -67,6 +70,12 @@ pub(super) fn run(arguments: &ChangePassphraseArguments, output: &Output) -> Res
             Some(file) => output.done(format_args!("{path} is under the passphrase in {}", file.display()))?,
             None => output.done(format_args!("{path} is under no passphrase"))?,
         }
+    }
+    if new_passphrase_file.is_some() {
+        output.note(
+            "a running server needs the new passphrase: write it into the file of its CVM_CA_PASSPHRASE_FILE, or restart \
+             it with --ca-passphrase-file",
+        )?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::view::{ClaimView, standing, used};
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::registry::now;
-use crate::table::Table;
+use crate::table::{Table, day};
 
 /// List claims, the oldest first
 ///
@@ -31,7 +31,7 @@ pub(super) async fn run(registry: &impl ClaimStore, output: &Output) -> Result<(
     claims.sort_unstable_by_key(|claim| (claim.created_at, claim.certificate));
     let now = now();
     let rows: Vec<_> = claims.iter().map(|claim| row(claim, now)).collect();
-    let mut table = Table::new(["CLAIM", "STATUS", "USED", "EXPIRES", "CREATED", "MADE OUT"]);
+    let mut table = Table::new(["CLAIM", "STATUS", "USED", "EXPIRES", "CREATED", "MADE OUT"], output.width());
     table.fit(&rows);
     output.headline(&table.header())?;
     for (claim, row) in claims.iter().zip(&rows) {
@@ -47,8 +47,8 @@ fn row(claim: &Claim, now: Timestamp) -> [String; 6] {
         claim.certificate.to_string()[..ClaimName::LISTED].to_owned(),
         standing(claim, now).to_owned(),
         used(claim),
-        claim.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string()),
-        claim.created_at.to_string(),
+        claim.expires_at.map_or_else(|| "never".to_owned(), day),
+        day(claim.created_at),
         made_out.unwrap_or_else(|| "-".to_owned()),
     ]
 }

@@ -8,7 +8,7 @@ use super::ClaimError;
 use super::name::ClaimName;
 use crate::error::CommandError;
 use crate::output::Output;
-use crate::table::Table;
+use crate::table::{Table, minute};
 
 /// List the devices that were reserved with a claim
 ///
@@ -36,7 +36,7 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<(), CommandError> {
     let claim = GroupCredential::Claim(arguments.claim.id(registry).await?);
-    let mut table = Table::new(["DEVICE", "STATE", "RESERVED UNTIL", "CONFIRMED", "FIRST USED", "CERTIFICATE"]);
+    let mut table = Table::new(["DEVICE", "STATE", "RESERVED UNTIL", "CONFIRMED", "FIRST USED"], output.width());
     let mut summary = Summary::default();
     let mut after = None;
     loop {
@@ -90,15 +90,14 @@ impl From<&Device> for EnrolledView {
 }
 
 impl EnrolledView {
-    fn row(&self) -> [String; 6] {
-        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    fn row(&self) -> [String; 5] {
+        let or_dash = |time: &Option<String>| time.as_ref().map_or_else(|| "-".to_owned(), minute);
         [
             self.device_id.clone(),
             self.state.to_owned(),
             or_dash(&self.reserved_until),
             or_dash(&self.confirmed_at),
             or_dash(&self.used_at),
-            or_dash(&self.certificate_id),
         ]
     }
 }

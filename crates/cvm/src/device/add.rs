@@ -107,7 +107,8 @@ pub(super) async fn run(
         token: printed,
         token_file: token_out.as_ref().map(|path| path.display().to_string()),
     })?;
-    report(&wanted, &device, printed, token_out.as_deref(), output)?;
+    let words = registry.vending_words();
+    report(&wanted, &device, printed, token_out.as_deref(), &words, output)?;
     Ok(())
 }
 
@@ -116,6 +117,7 @@ fn report(
     added: &DeviceDocument,
     token: Option<&str>,
     token_out: Option<&Path>,
+    vending_words: &str,
     output: &Output,
 ) -> std::io::Result<()> {
     output.done(format_args!("{} is registered; it proves itself with {}", wanted.id, attestation(added)))?;
@@ -125,13 +127,13 @@ fn report(
     if let Some(path) = token_out {
         output.done(format_args!("its enrolment token is in {}, and nowhere else", path.display()))?;
     }
-    output.say(format_args!("\nNext:\n  {}", next(wanted, token_out)))
+    output.say(format_args!("\nNext:\n  {}", next(wanted, token_out, vending_words)))
 }
 
 /// What is to be done with the device now.
-fn next(device: &Device, token_out: Option<&Path>) -> String {
+fn next(device: &Device, token_out: Option<&Path>, vending_words: &str) -> String {
     let id = &device.id;
-    let vend = format!("cvm vend --url URL --device {id}");
+    let vend = format!("cvm vend {vending_words} --device {id}");
     match &device.attestation {
         Attestation::Token { .. } => {
             let file = token_out.map_or_else(|| "FILE".to_owned(), |path| shell_word(&path.display().to_string()));

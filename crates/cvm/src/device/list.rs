@@ -9,7 +9,7 @@ use crate::arguments::TimeToLive;
 use crate::error::CommandError;
 use crate::output::{Output, printable};
 use crate::registry::now;
-use crate::table::Table;
+use crate::table::{Table, day, minute};
 
 /// List devices, in no order
 ///
@@ -63,7 +63,7 @@ pub(super) async fn run(
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let mut table = Table::new(["DEVICE", "STATE", "STATUS", "PROOF", "NOT AFTER", "CHANGED"]);
+    let mut table = Table::new(["DEVICE", "STATE", "STATUS", "PROOF", "NOT AFTER", "CHANGED"], output.width());
     let mut left = arguments.limit.unwrap_or(usize::MAX);
     let mut listed = 0_usize;
     let mut after: Option<String> = None;
@@ -88,7 +88,10 @@ pub(super) async fn run(
         }
     }
     if listed == 0 {
-        output.note("no such device; `cvm device add ID` registers one")?;
+        match filter == DeviceFilter::default() {
+            true => output.note("no device is registered; `cvm device add ID` registers one")?,
+            false => output.note("no device matches; `cvm device list` without filters lists all")?,
+        }
     }
     Ok(())
 }
@@ -106,14 +109,14 @@ impl FilterArguments {
 }
 
 fn row(device: &DeviceDocument) -> [String; 6] {
-    let not_after = device.cvm.certificate.as_ref().map(|certificate| certificate.not_after.to_string());
+    let not_after = device.cvm.certificate.as_ref().map(|certificate| day(certificate.not_after));
     let cells = [
         device.device_id.to_string(),
         device.cvm.state.clone(),
         device.status.clone(),
         kind(device).to_owned(),
         not_after.unwrap_or_else(|| "-".to_owned()),
-        device.cvm.updated_at.to_string(),
+        minute(device.cvm.updated_at),
     ];
     cells.map(|cell| printable(&cell).replace('\n', " "))
 }

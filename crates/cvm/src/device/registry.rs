@@ -15,6 +15,11 @@ use crate::registry::{now, origin};
 
 /// What operators have done with devices, wherever the registry is.
 pub(crate) trait DeviceRegistry: ImportRegistry<Error: Into<DeviceError>> {
+    /// The words that tell `cvm vend` where the vending API is.
+    fn vending_words(&self) -> String {
+        "--url URL".to_owned()
+    }
+
     /// Registers a device.
     async fn add(&self, id: &DeviceId, settings: &Settings) -> Result<DeviceDocument, DeviceError>;
 

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use crate::arguments::TimeToLive;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::serve::{OperatorTokens, Role, TokenRecord};
-use crate::table::Table;
+use crate::table::{Table, day};
 
 /// Make, list and revoke the tokens of those who operate `cvm serve`
 ///
@@ -69,7 +69,7 @@ struct RevokeArguments {
 }
 
 pub(crate) fn run(arguments: &TokenArguments, output: &Output) -> Result<(), CommandError> {
-    let tokens = OperatorTokens::in_folder(&arguments.data.join("operators"))?;
+    let tokens = OperatorTokens::of_server(&arguments.data)?;
     match &arguments.verb {
         TokenVerb::Create(CreateArguments { name, role, ttl }) => {
             let now = Timestamp::from(SystemTime::now());
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &TokenArguments, output: &Output) -> Result<(), Com
         }
         TokenVerb::List(ListArguments {}) => {
             let all = tokens.list()?;
-            let mut table = Table::new(["ID", "NAME", "ROLE", "CREATED", "ENDS"]);
+            let mut table = Table::new(["ID", "NAME", "ROLE", "CREATED", "ENDS"], output.width());
             let rows: Vec<_> = all.iter().map(row).collect();
             table.fit(&rows);
             if !rows.is_empty() {
@@ -111,5 +111,5 @@ fn view(record: &TokenRecord) -> serde_json::Value {
 
 fn row(record: &TokenRecord) -> [String; 5] {
     let end = record.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string());
-    [record.id.clone(), record.name.clone(), record.role.name().to_owned(), record.created_at.to_string(), end]
+    [record.id.clone(), printable(&record.name), record.role.name().to_owned(), day(record.created_at), end]
 }

@@ -100,6 +100,20 @@ impl OwnAuthority {
         Ok(true)
     }
 
+    /// What an operator does when [`refresh`](Self::refresh) fails in a running server.
+    pub(crate) fn advice(&self, error: &OwnCaError) -> String {
+        match (error, self.passphrase.file()) {
+            (OwnCaError::Encrypted { .. } | OwnCaError::WrongPassphrase { .. }, Some(path)) => format!(
+                "write the passphrase that the CA's keys have now into {}: the server reads it again within seconds",
+                path.display()
+            ),
+            (OwnCaError::Encrypted { .. }, None) => {
+                "restart the server with --ca-passphrase-file, the file with the passphrase of the CA's keys".to_owned()
+            }
+            _ => error.advice(),
+        }
+    }
+
     /// Puts the certificates where brokers read them, and returns them.
     pub(crate) fn publish(&self, now: Timestamp) -> Result<String, OwnCaError> {
         let left = now.until(self.authorities.load().current().certificate().not_after().into());

@@ -16,6 +16,11 @@ pub(crate) struct PassphraseArguments {
 }
 
 impl PassphraseArguments {
+    /// The file with the passphrase, if one was named.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.ca_passphrase_file.as_deref()
+    }
+
     /// Reads the passphrase, if a file was named. It is not kept: the file is asked again when it is needed again.
     pub(crate) fn read(&self) -> Result<Option<Passphrase>, OwnCaError> {
         self.ca_passphrase_file.as_deref().map(read).transpose()

@@ -1,5 +1,5 @@
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -17,7 +17,9 @@ use crate::output::{Output, printable};
 /// Asks a server's registry.
 pub(crate) struct RegistryApi<'a> {
     client: Client,
-    address: Address,
+    pub(super) address: Address,
+    /// The file with the CAs that are trusted for the server's TLS, where it is not the system's.
+    pub(super) root_ca: Option<PathBuf>,
     token: OperatorToken,
     output: &'a Output,
     /// Whether it has ever answered: a server that did is waited for when it is gone.
@@ -72,8 +74,9 @@ impl<'a> RegistryApi<'a> {
         if address.is_plain() && !address.is_local() {
             return Err(ApiError::Plain { address });
         }
-        let client = https::client(&address, root_ca, Self::TIMEOUT)?;
-        Ok(Self { client, address, token, output, answered: Cell::new(false), told: Cell::new(None) })
+        let client = https::client(&address, root_ca, None, Self::TIMEOUT)?;
+        let root_ca = root_ca.map(Path::to_owned);
+        Ok(Self { client, address, root_ca, token, output, answered: Cell::new(false), told: Cell::new(None) })
     }
 
     /// What is to be asked below these segments of the address.
@@ -123,7 +126,13 @@ impl<'a> RegistryApi<'a> {
     }
 
     async fn ask_once(&self, Ask { method, url, headers, body }: Ask) -> Result<Answer, ApiError> {
-        let failed = |source| ApiError::NoAnswer { address: self.address.clone(), source };
+        let failed = |source| {
+            let address = self.address.clone();
+            match https::is_not_http(&address, &source) {
+                true => ApiError::NotHttp { address, source },
+                false => ApiError::NoAnswer { address, source },
+            }
+        };
         let mut request = self.client.request(method, url).headers(headers).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);

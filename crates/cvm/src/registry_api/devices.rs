@@ -13,11 +13,20 @@ use super::ask::{Answer, Ask, Repeat};
 use super::refusal::{Changing, of_device};
 use super::{ApiError, RegistryApi};
 use crate::device::{Change, DeviceError, DeviceRegistry, Exported, Listed};
+use crate::output::shell_word;
 
 /// What has to be so for a change: whatever is there.
 const ANY: (HeaderName, &str) = (IF_MATCH, "*");
 
 impl DeviceRegistry for RegistryApi<'_> {
+    fn vending_words(&self) -> String {
+        let url = shell_word(&self.address.to_string());
+        match &self.root_ca {
+            Some(path) => format!("--url {url} --root-ca {}", shell_word(&path.display().to_string())),
+            None => format!("--url {url}"),
+        }
+    }
+
     async fn add(&self, id: &DeviceId, settings: &Settings) -> Result<DeviceDocument, DeviceError> {
         let entry = ImportEntry {
             id: id.clone(),

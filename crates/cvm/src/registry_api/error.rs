@@ -22,6 +22,8 @@ pub(crate) enum ApiError {
     NoAnswer { address: Address, source: reqwest::Error },
     #[error("it was not done: {reason}")]
     NotDone { reason: String },
+    #[error("{address} does not answer in plain HTTP")]
+    NotHttp { address: Address, source: reqwest::Error },
     #[error("there is no token to show to the server")]
     NoToken,
     #[error("the answer is not one of a registry that this cvm knows: {problem}")]
@@ -65,7 +67,7 @@ impl ApiError {
         match self {
             Self::AnswerTooLarge { .. } | Self::NotUnderstood { .. } => "answer",
             Self::Client(ClientError::RootCa { .. }) => "server-ca",
-            Self::Client(_) | Self::NoAnswer { .. } => "no-answer",
+            Self::Client(_) | Self::NoAnswer { .. } | Self::NotHttp { .. } => "no-answer",
             Self::File(_) => "file",
             Self::InvalidToken => "token",
             Self::NoToken | Self::Plain { .. } => "usage",
@@ -95,6 +97,7 @@ impl ApiError {
                 "give --operator-token-file, or `export CVM_OPERATOR_TOKEN=` the token that `cvm token create` has made"
             }
             Self::NoAnswer { source, .. } => return no_answer(source).to_owned(),
+            Self::NotHttp { .. } => "give the address with https://: `cvm serve` speaks TLS there",
             Self::NotDone { .. } => "its words say why; what was done already is not done twice",
             Self::Output(_) => "check where the output goes",
             Self::Plain { .. } => "give the address with https, which `cvm serve` has",

@@ -78,7 +78,17 @@ impl Refusal {
                          are, and `cvm token create --name NAME --role operator` makes one"
                 .to_owned(),
             (403, Some("not-allowed")) => {
-                "ask for a token with the role operator: `cvm token create --name NAME --role operator`".to_owned()
+                // The server names the role that it asks for.
+                let role = if self.words.contains("role admin") { "admin" } else { "operator" };
+                format!("ask for a token with the role {role}: `cvm token create --name NAME --role {role}`")
+            }
+            (_, Some("belongs-to-device")) => {
+                "revoke the device, as the message says; `cvm device disable` can be undone".to_owned()
+            }
+            (_, Some("JobQuotaExceeded")) => "wait for a job, or end one with `cvm job cancel JOB`".to_owned(),
+            (_, Some("JobNotFound")) => "`cvm job list` lists the jobs".to_owned(),
+            (_, Some("ArgumentInvalid" | "BlobContainerValidationError" | "body-invalid" | "MessageTooLarge")) => {
+                "correct what the message names, then run this again".to_owned()
             }
             (404 | 405, None) | (_, Some("not-found" | "GenericNotFound" | "method-not-allowed")) => {
                 "check --server: it is the address of `cvm serve`, as that says it when it begins; a server of an older \

@@ -1,6 +1,6 @@
 //! What the server can be told: each of it as an option, as a variable, and as a key of the file of `--config`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -75,8 +75,8 @@ pub(crate) struct ServeArguments {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub(super) claims_per_user_per_day: u64,
-    /// Where it listens, as ADDRESS:PORT
-    #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    /// Address and port to listen on; a name is resolved once, at the start
+    #[arg(long, env = "CVM_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_parser = listen_address)]
     pub(super) listen: SocketAddr,
     /// A DNS name or an address by which devices reach it; repeatable, or with commas between them
     #[arg(
@@ -131,11 +131,11 @@ pub(crate) struct ServeArguments {
     /// certificates of devices name it. It is where --revocation-listen listens, or a proxy before it
     #[arg(long, env = "CVM_REVOCATION_ADDRESS", value_name = "URL")]
     pub(super) revocation_address: Option<RevocationAddress>,
-    /// Where revocation lists and OCSP are read, over HTTP without TLS, as ADDRESS:PORT
-    #[arg(long, env = "CVM_REVOCATION_LISTEN", value_name = "ADDRESS")]
+    /// Address and port to serve revocation lists and OCSP on, over HTTP without TLS
+    #[arg(long, env = "CVM_REVOCATION_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen_address)]
     pub(super) revocation_listen: Option<SocketAddr>,
-    /// Where the metrics are read, over HTTP without TLS, as ADDRESS:PORT
-    #[arg(long, env = "CVM_METRICS_LISTEN", value_name = "ADDRESS")]
+    /// Address and port to serve the metrics on, over HTTP without TLS
+    #[arg(long, env = "CVM_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen_address)]
     pub(super) metrics_listen: Option<SocketAddr>,
 }
 
@@ -144,6 +144,24 @@ pub(crate) struct ServeArguments {
 pub(super) enum RegistryCheck {
     Never,
     Start,
+}
+
+/// Parses an address to listen on. A name is resolved; its IPv4 address comes first, as clients of the default names use
+/// that one.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let Some((name, Ok(port))) = text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) else {
+        return Err("expected ADDRESS:PORT, such as 127.0.0.1:8443, [::1]:8443 or localhost:8443".to_owned());
+    };
+    if name.is_empty() {
+        return Err(format!("the address is missing: write 0.0.0.0:{port} or [::]:{port} to listen on every address"));
+    }
+    let unresolved = || format!("{name:?} does not resolve to an address of this machine: write the address itself");
+    let mut addresses: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(|_| unresolved())?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.first().copied().ok_or_else(unresolved)
 }
 
 /// A network, or the one of a single address.
@@ -165,3 +183,25 @@ Examples:
   cvm serve --platform aws --template template.json \\
       --database dynamodb:cvm-DeviceTable --audit-table cvm-AuditTable
   cvm serve --config /etc/cvm/serve.toml --check";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listen_address_may_be_a_name_and_a_wrong_one_says_what_to_write() {
+        let listen = |text: &str| listen_address(text);
+        assert_eq!(listen("127.0.0.1:8443").unwrap().to_string(), "127.0.0.1:8443");
+        assert_eq!(listen("[::1]:8443").unwrap().to_string(), "[::1]:8443");
+        assert!(listen("localhost:8443").unwrap().ip().is_loopback());
+        for (text, advice) in [
+            ("8443", "127.0.0.1:8443"),
+            ("localhost", "localhost:8443"),
+            (":8443", "0.0.0.0:8443"),
+            ("a b:1", "the address itself"),
+        ] {
+            let error = listen(text).unwrap_err();
+            assert!(error.contains(advice), "{text}: {error}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use super::own::OwnCa;
 use super::published::{Documents, Published};
 use super::{ServeError, now};
 use crate::ca_key::CaKey;
+use crate::error::with_causes;
 use crate::file;
 use crate::own_ca::{OwnAuthority, root_list};
 
@@ -88,13 +89,10 @@ impl Enforcement {
     /// Never ends.
     pub(super) async fn work(mut self) {
         let mut renewed = now();
+        let mut failure = None;
         loop {
             self.decisions.wait().await;
-            let rotated = self.authority.refresh(now()).await.unwrap_or_else(|error| {
-                let cause: &dyn std::error::Error = &error;
-                tracing::error!(error = cause, "what is new in the CA's folder cannot be used; it is tried again");
-                false
-            });
+            let rotated = self.refresh_authority(&mut failure).await;
             let enforced = self.decisions.enforce().await;
             let ended = self.end_successions().await;
             let is_due = rotated || enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4;
@@ -107,6 +105,31 @@ impl Enforcement {
                         tracing::error!(error = cause, "the revocation list was not renewed; it is tried again");
                     }
                 }
+            }
+        }
+    }
+
+    /// Reads what is new in the CA's folder, and returns whether there was something. A `failure` is logged when it begins and
+    /// when it ends, however often it is tried again.
+    async fn refresh_authority(&mut self, failure: &mut Option<String>) -> bool {
+        match self.authority.refresh(now()).await {
+            Ok(is_new) => {
+                if failure.take().is_some() {
+                    tracing::info!("the CA's folder can be read again");
+                }
+                is_new
+            }
+            Err(error) => {
+                let text = with_causes(&error);
+                if failure.as_ref() != Some(&text) {
+                    tracing::error!(
+                        error = text,
+                        advice = self.authority.advice(&error),
+                        "the CA's folder has changed and cannot be read; the server keeps the CAs that it has and retries"
+                    );
+                    *failure = Some(text);
+                }
+                false
             }
         }
     }

@@ -13,6 +13,7 @@ use cvm_sql::OpenError;
 use super::settings::SettingsError;
 use super::tls_files::TlsFilesError;
 use crate::aws::AwsError;
+use crate::database;
 use crate::file::FileError;
 use crate::own_ca::OwnCaError;
 
@@ -43,6 +44,8 @@ pub(crate) enum ServeError {
     NoRegion,
     #[error("the table {table} is no registry of a stack: it has no {lack}")]
     NoRegistry { table: String, lack: &'static str },
+    #[error("{path} is not the folder of a server: it has no operators", path = path.display())]
+    NoServer { path: PathBuf },
     #[error("there is no operator's token {id}")]
     NoToken { id: String },
     #[error(transparent)]
@@ -88,7 +91,7 @@ impl ServeError {
             Self::Worker { .. } => "worker",
             Self::Settings(_) => "usage",
             Self::ClaimTemplate { .. } | Self::Endpoint { .. } | Self::NoHook { .. } | Self::NoRegion => "aws",
-            Self::NoToken { .. } => "not-found",
+            Self::NoServer { .. } | Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
             | Self::Open(_)
             | Self::OtherAccount { .. }
@@ -148,8 +151,12 @@ impl ServeError {
                 "check the name of the table, AWS_REGION and the rights of your credentials; docs/serve.md lists them"
                     .to_owned()
             }
+            Self::NoServer { .. } => {
+                "give --data, the folder of `cvm serve`, which its first start makes together with a first token".to_owned()
+            }
             Self::NoToken { .. } => "`cvm token list` has those there are".to_owned(),
-            Self::Open(_) | Self::Registry(_) => {
+            Self::Open(error) => database::advice(error),
+            Self::Registry(_) => {
                 "look at the folder of --data and at the disk it is on, or at the database that --database names"
                     .to_owned()
             }

@@ -242,7 +242,14 @@ fn welcome(
         Some(ca) => output.done(format_args!("{url} is open; its CA is {ca}"))?,
         None => output.done(format_args!("{url} is open"))?,
     }
-    let Some(token) = token else { return Ok(()) };
+    let Some(token) = token else {
+        let data = shell_word(&arguments.data.to_string_lossy());
+        output.say(format_args!(
+            "\nOperators use the tokens that they have. This makes a new one:\n\n    {program} token create --data {data} \
+             --name NAME --role admin --ttl 1d\n"
+        ))?;
+        return Ok(());
+    };
     let check = match arguments.platform {
         // The root is all that the other side has to trust.
         PlatformName::Own => {

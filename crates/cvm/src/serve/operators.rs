@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use cvm_provisioning::{AttemptId, EnrolmentToken, Timestamp, TokenDigest};
 use serde::{Deserialize, Serialize};
 
-use super::ServeError;
+use super::{OPERATORS, ServeError};
 use crate::file::{self, FileError};
 
 /// What a token lets somebody do.
@@ -66,9 +66,19 @@ const MAX_RECORD: usize = 4 * 1024;
 const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 impl OperatorTokens {
+    /// The tokens in this folder, which is made if it is missing.
     pub(crate) fn in_folder(folder: &Path) -> Result<Self, ServeError> {
         file::private_folder(folder)?;
         Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// The tokens of the server with this data folder. Fails if no server was started there.
+    pub(crate) fn of_server(data: &Path) -> Result<Self, ServeError> {
+        let folder = data.join(OPERATORS);
+        if !folder.is_dir() {
+            return Err(ServeError::NoServer { path: data.to_owned() });
+        }
+        Ok(Self { folder })
     }
 
     /// Makes a token, and returns the only copy of it.

@@ -3,8 +3,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use cvm_provisioning::{DeviceId, EnrolmentToken};
-use reqwest::Client;
 use reqwest::header::ACCEPT;
+use reqwest::{Client, Identity};
 use serde::Serialize;
 
 use super::VendError;
@@ -45,15 +45,11 @@ impl Caller {
     /// The longest answer that is read, in bytes: two certificates, a key and a device configuration many times over.
     const MAX_ANSWER: usize = 256 * 1024;
 
-    /// A caller of this address, which trusts the CAs in `root_ca` or, without it, those of the system.
-    pub(super) fn new(address: Address, root_ca: Option<&Path>) -> Result<Self, VendError> {
-        let client = https::client(&address, root_ca, Self::TIMEOUT)?;
+    /// Returns a caller of this address. It trusts the CAs in `root_ca`, or those of the system without it, and presents
+    /// `identity`, the certificate of the device and its key.
+    pub(super) fn new(address: Address, root_ca: Option<&Path>, identity: Option<Identity>) -> Result<Self, VendError> {
+        let client = https::client(&address, root_ca, identity, Self::TIMEOUT)?;
         Ok(Self { client, address })
-    }
-
-    /// Whether others can read what is sent.
-    pub(super) fn is_readable_on_the_way(&self) -> bool {
-        self.address.is_plain() && !self.address.is_local()
     }
 
     /// Asks for a certificate, as often as the API says to ask again, and returns what it hands out.
@@ -101,14 +97,21 @@ impl Caller {
             // reqwest marks the header as one not to be shown.
             call = call.bearer_auth(token.reveal());
         }
-        let response = call.send().await.map_err(VendError::NoAnswer)?;
+        let response = call.send().await.map_err(|error| self.no_answer(error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = https::body(response, Self::MAX_ANSWER).await.map_err(VendError::NoAnswer)?;
+        let body = https::body(response, Self::MAX_ANSWER).await.map_err(|error| self.no_answer(error))?;
         let body = body.ok_or(VendError::AnswerTooLarge { limit: Self::MAX_ANSWER })?;
         if matches!(status.as_u16(), 200 | 201) {
             return Ok(Ok(body));
         }
         let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
         Ok(Err((Problem::new(status.as_u16(), request_id, &body), https::retry_after(&headers))))
+    }
+
+    fn no_answer(&self, error: reqwest::Error) -> VendError {
+        match https::is_not_http(&self.address, &error) {
+            true => VendError::NotHttp { address: self.address.clone(), source: error },
+            false => VendError::NoAnswer(error),
+        }
     }
 }

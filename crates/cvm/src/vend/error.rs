@@ -6,6 +6,7 @@ use cvm_provisioning::{DeviceId, DeviceKeyError};
 
 use super::answer::BadAnswer;
 use super::problem::Problem;
+use crate::address::Address;
 use crate::arguments::ArgumentError;
 use crate::file::FileError;
 use crate::https::ClientError;
@@ -38,12 +39,22 @@ pub(crate) enum VendError {
     KeyThere { path: PathBuf },
     #[error("no answer came")]
     NoAnswer(#[source] reqwest::Error),
+    #[error("{address} does not answer in plain HTTP")]
+    NotHttp { address: Address, source: reqwest::Error },
+    #[error("{path} does not name a device", path = path.display())]
+    NoDevice { path: PathBuf },
+    #[error("{path} cannot be presented with its key", path = path.display())]
+    Identity { path: PathBuf, source: reqwest::Error },
     #[error("{path} is of another device", path = path.display())]
     OtherDevice { path: PathBuf },
     #[error("{path} is another key than the one given with --key", path = path.display())]
     OtherKeyThere { path: PathBuf },
     #[error("the output cannot be written")]
     Output(#[source] io::Error),
+    #[error("{address} is plain http: everybody on the way could read the token and the answer")]
+    Plain { address: Address },
+    #[error("{address} is plain http, which carries no certificate to renew with")]
+    PlainRenewal { address: Address },
     #[error(
         "{status} {words}{request}",
         status = problem.status,
@@ -72,8 +83,9 @@ impl VendError {
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Answer(_) | Self::AnswerTooLarge { .. } => "answer",
-            Self::Argument(_) => "usage",
-            Self::Client(_) | Self::NoAnswer(_) => "no-answer",
+            Self::Argument(_) | Self::Plain { .. } | Self::PlainRenewal { .. } => "usage",
+            Self::Client(_) | Self::NoAnswer(_) | Self::NotHttp { .. } => "no-answer",
+            Self::Identity { .. } | Self::NoDevice { .. } => "not-vended",
             Self::File(_) => "file",
             Self::EncryptedKey { .. } | Self::Key { .. } | Self::KeyGeneration(_) | Self::KeyMissing => "key",
             Self::KeyThere { .. } | Self::OtherKeyThere { .. } => "key-there",
@@ -108,6 +120,12 @@ impl VendError {
                 "check --url and, for a private CA, --root-ca; then run the same command again"
             }
             Self::NoAnswer(_) => "run the same command again: an answer that was lost is given again",
+            Self::NotHttp { .. } => "give --url with https://: the service speaks TLS there",
+            Self::Identity { .. } | Self::NoDevice { .. } => {
+                "give --renew the folder that `cvm vend` has written; without one, vend with a token first"
+            }
+            Self::Plain { .. } => "give --url with https://; --insecure sends the token all the same",
+            Self::PlainRenewal { .. } => "give --url with https://",
             Self::OtherDevice { .. } => "give each device an --out of its own",
             Self::OtherKeyThere { .. } => "give another --out, or leave --key out to use the key that is there",
             Self::Output(_) => "check where the output goes",
@@ -120,6 +138,6 @@ impl VendError {
 
     /// Whether the command could never have worked.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Argument(_))
+        matches!(self, Self::Argument(_) | Self::Plain { .. } | Self::PlainRenewal { .. })
     }
 }

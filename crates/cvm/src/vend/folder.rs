@@ -21,10 +21,20 @@ impl Folder {
         file::private_folder(&path)?;
         let folder = Self(path);
         let file = folder.device();
-        if file.exists() && device_in(&file::read_text(&file, Self::MAX_DEVICE_FILE)?).as_ref() != Some(device) {
+        if file.exists() && folder.device_in_it()?.as_ref() != Some(device) {
             return Err(VendError::OtherDevice { path: file });
         }
+        folder.complete_renewal()?;
         Ok(folder)
+    }
+
+    pub(super) const fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The device that `device.json` names.
+    pub(super) fn device_in_it(&self) -> Result<Option<DeviceId>, VendError> {
+        Ok(device_in(&file::read_text(&self.device(), Self::MAX_DEVICE_FILE)?))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,9 +101,14 @@ impl Folder {
         };
         file::replace(&self.certificate(), &answer.chain_pem())?;
         file::replace(&self.root_ca(), answer.root_ca().pem())?;
-        file::replace(&self.device(), &format!("{:#}\n", serde_json::json!(answer.device_file())))?;
+        file::replace(&self.device(), &device_file(answer))?;
         Ok(key_path)
     }
+}
+
+/// The text of `device.json`.
+pub(super) fn device_file(answer: &Answer) -> String {
+    format!("{:#}\n", serde_json::json!(answer.device_file()))
 }
 
 /// Whose `device.json` this is.

@@ -14,6 +14,7 @@ mod error;
 mod folder;
 mod key;
 mod problem;
+mod renewal;
 
 pub(crate) use error::VendError;
 
@@ -31,6 +32,10 @@ use crate::token;
 ///
 /// The key is on the disk before the API is called. If the answer is lost, run the same command again: it finds the
 /// key, and the same key gets the same certificate. All files get mode 0600.
+///
+/// With --renew the device presents the certificate that it has, in place of a token, and gets the next one for a new key.
+/// The old files stay in place until the new ones are on the disk. Programs that have read the old files go on with them:
+/// restart those afterwards.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VendArguments {
@@ -38,14 +43,25 @@ pub(crate) struct VendArguments {
     #[arg(long, env = "CVM_URL")]
     url: Address,
     /// The id to ask for a certificate under
-    #[arg(long, value_name = "ID")]
-    device: DeviceId,
+    #[arg(long, value_name = "ID", required_unless_present = "renew")]
+    device: Option<DeviceId>,
     /// The file with the enrolment token, `-` for stdin; without it the environment variable CVM_TOKEN is looked at
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Certify this private key (PKCS #8, PEM) instead of one made in DIR
     #[arg(long, value_name = "FILE", conflicts_with = "service_key")]
     key: Option<PathBuf>,
+    /// Renew the certificate in this folder of an earlier run, which is the proof
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["device", "token_file", "service_key", "out", "insecure"]
+    )]
+    renew: Option<PathBuf>,
+    /// Renew for the same key, which gets a new certificate in the second half of the validity of its last one; a key that
+    /// is not in DIR is always kept, and named with --key
+    #[arg(long, requires = "renew")]
+    keep_key: bool,
     /// Have the key made by the service, as a device that cannot make one
     #[arg(long)]
     service_key: bool,
@@ -58,6 +74,9 @@ pub(crate) struct VendArguments {
     /// Trust these CAs (PEM) for the API's TLS, and no others
     #[arg(long, env = "CVM_SERVER_CA", value_name = "FILE")]
     root_ca: Option<PathBuf>,
+    /// Send the token over plain http to another machine, where everybody on the way can read it
+    #[arg(long)]
+    insecure: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -70,6 +89,7 @@ Examples:
       --token-file token --service-key --parameter FirmwareVersion=1.4
   cvm vend --url http://localhost:4566/v1/certificates \\
       --device sn-0004 --token-file - --output json
+  cvm vend --url https://api.example.com --renew ./sn-0001
 
 A key of the device's own:
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 \\
@@ -77,13 +97,25 @@ A key of the device's own:
 
 /// Runs `cvm vend`.
 pub(crate) async fn run(arguments: VendArguments, output: &Output) -> Result<(), CommandError> {
-    let VendArguments { url, device, token_file, key, service_key, parameters, out, root_ca } = arguments;
+    match (arguments.renew.clone(), arguments.device.clone()) {
+        (Some(folder), _) => renew(arguments, folder, output).await,
+        (None, Some(device)) => vend(arguments, device, output).await,
+        (None, None) => Err(VendError::NoDevice { path: PathBuf::from("the command line") }.into()),
+    }
+}
+
+/// Fetches the first certificate of a device, or the one that it has again.
+async fn vend(arguments: VendArguments, device: DeviceId, output: &Output) -> Result<(), CommandError> {
+    let VendArguments { url, token_file, key, service_key, parameters, out, root_ca, insecure, .. } = arguments;
     let parameters = by_name(parameters).map_err(VendError::Argument)?;
-    let token = enrolment_token(token_file.as_deref(), std::env::var_os("CVM_TOKEN"))?;
-    let caller = Caller::new(url, root_ca.as_deref())?;
-    if caller.is_readable_on_the_way() {
+    if url.is_plain() && !url.is_local() {
+        if !insecure {
+            return Err(VendError::Plain { address: url }.into());
+        }
         output.note("the URL is plain http: everybody on the way can read the token and the answer")?;
     }
+    let token = enrolment_token(token_file.as_deref(), std::env::var_os("CVM_TOKEN"))?;
+    let caller = Caller::new(url, root_ca.as_deref(), None)?;
 
     let folder = Folder::open(out.unwrap_or_else(|| PathBuf::from(device.as_str())), &device)?;
     let key = match key {
@@ -101,6 +133,31 @@ pub(crate) async fn run(arguments: VendArguments, output: &Output) -> Result<(),
     let answer = Answer::check(&answer, &device, key.as_ref().map(Key::csr)).map_err(VendError::Answer)?;
     let key_path = folder.keep(&answer, key.as_ref())?;
     report(&answer, &folder, &key_path, output)?;
+    Ok(())
+}
+
+/// Fetches the next certificate of a device with the one that it has.
+async fn renew(arguments: VendArguments, folder: PathBuf, output: &Output) -> Result<(), CommandError> {
+    let VendArguments { url, key: elsewhere, parameters, root_ca, keep_key, .. } = arguments;
+    let parameters = by_name(parameters).map_err(VendError::Argument)?;
+    if url.is_plain() {
+        return Err(VendError::PlainRenewal { address: url }.into());
+    }
+    let (folder, device) = Folder::of_vended(folder)?;
+    if folder.complete_renewal()? {
+        output.done("completed a renewal that was interrupted")?;
+    }
+    let current = elsewhere.clone().unwrap_or_else(|| folder.private_key());
+    let caller = Caller::new(url, root_ca.as_deref(), Some(folder.identity(&current)?))?;
+    let keeps = keep_key || elsewhere.is_some();
+    let key = if keeps { Key::load(&current, &device)? } else { folder.next_key(&device)? };
+    if !keeps && !key.is_new() {
+        output.done(format_args!("took the key of an earlier try: {}", key.path().display()))?;
+    }
+    let answer = Box::pin(caller.call(&device, Some(&key), None, &parameters, output)).await?;
+    let answer = Answer::check(&answer, &device, Some(key.csr())).map_err(VendError::Answer)?;
+    folder.keep_renewed(&answer)?;
+    report(&answer, &folder, &current, output)?;
     Ok(())
 }
 
