@@ -70,7 +70,8 @@ impl DeviceStore for DynamoDbRegistry {
             let scan = scan.limit(if filtered { FILTERED_READ } else { wanted });
             let output = with_filter(scan, filter).send().await.map_err(registry_error)?;
             for item in output.items.unwrap_or_default() {
-                devices.push(item::from_item(item)?);
+                // Of some filters the scan knows nothing.
+                devices.extend(Some(item::from_item(item)?).filter(|device| filter.admits(device)));
             }
             if devices.len() > limit {
                 devices.truncate(limit);
@@ -219,10 +220,11 @@ pub(crate) fn buried_device(key: &str) -> Option<(DeviceId, GenerationId)> {
     Some((id.parse().ok()?, generation.parse().ok()?))
 }
 
-/// The scan of the devices that `filter` lets through.
+/// The scan of the devices that `filter` lets through, and of some more: [`DeviceFilter::admits`] decides.
 fn with_filter(mut scan: ScanFluentBuilder, filter: &DeviceFilter) -> ScanFluentBuilder {
     let mut conditions = vec![IS_A_DEVICE.to_owned()];
-    let DeviceFilter { state, enabled, group, template, changed_since } = filter;
+    let DeviceFilter { state, enabled, group, template, changed_since, prefix, refused_since: _, expires_before: _ } =
+        filter;
     let required = [
         state.map(|state| ("state", "=", text(state.name()))),
         enabled.map(|enabled| ("status", if enabled { "=" } else { "<>" }, text(ENABLED))),
@@ -235,6 +237,10 @@ fn with_filter(mut scan: ScanFluentBuilder, filter: &DeviceFilter) -> ScanFluent
         scan = scan
             .expression_attribute_names(format!("#{name}"), name)
             .expression_attribute_values(format!(":{name}"), value);
+    }
+    if let Some(prefix) = prefix {
+        conditions.push(format!("begins_with({TABLE_KEY}, :prefix)"));
+        scan = scan.expression_attribute_values(":prefix", text(prefix));
     }
     scan.filter_expression(conditions.join(" AND "))
 }

@@ -15,6 +15,7 @@ mod claim;
 mod cli;
 mod database;
 mod device;
+mod device_list;
 mod error;
 mod facts;
 mod file;

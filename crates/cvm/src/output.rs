@@ -57,6 +57,12 @@ impl Output {
         self.say(format_args!("{} {text}", Paint { code: GREEN, text: "✔", on: self.colours }))
     }
 
+    /// Something was not done. Text only.
+    pub(crate) fn failed(&self, text: impl Display) -> io::Result<()> {
+        let text = printable(&text.to_string());
+        self.say(format_args!("{} {text}", Paint { code: RED, text: "✘", on: self.colours }))
+    }
+
     /// A line of a result. Text only.
     pub(crate) fn say(&self, text: impl Display) -> io::Result<()> {
         match self.format {

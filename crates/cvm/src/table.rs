@@ -30,7 +30,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 
     /// Makes room for these rows.
-    pub(crate) fn fit(&mut self, rows: &[[String; COLUMNS]]) {
+    pub(crate) fn fit<'a>(&mut self, rows: impl IntoIterator<Item = &'a [String; COLUMNS]>) {
         for row in rows {
             for (number, (width, cell)) in self.widths.iter_mut().zip(row).enumerate() {
                 let length = cell.chars().count();

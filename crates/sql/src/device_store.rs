@@ -102,21 +102,33 @@ pub(crate) fn replace(
 
 /// Devices that are looked at for one page, where no index has just those that are asked for.
 const LOOKED_AT: i64 = 20_000;
+/// Devices that are read for one page, where only the device itself tells whether it is asked for.
+const READ: u16 = 2_000;
+/// Greater than every character of a device id.
+const BEHIND: char = '~';
 
 fn list(
     connection: &mut dyn Connection,
-    DeviceFilter { state, enabled, group, template, changed_since }: &DeviceFilter,
+    filter: &DeviceFilter,
     after: Option<&DeviceId>,
     limit: u16,
 ) -> Result<Page, SqlError> {
+    let DeviceFilter { state, enabled, group, template, changed_since, prefix, refused_since, expires_before } = filter;
     let is_rare = state.is_some_and(|state| !matches!(state, State::Registered | State::Provisioned));
     let is_part = state.is_some() || enabled.is_some() || template.is_some() || changed_since.is_some();
     let is_indexed = is_rare || group.is_some() || (state.is_some() && connection.has_index_of_states());
-    let last = if is_part && !is_indexed { last_looked_at(connection, after)? } else { None };
+    // Where the devices begin that can be on the page.
+    let begin = after.max(prefix.as_ref());
+    let last = if is_part && !is_indexed { last_looked_at(connection, begin)? } else { None };
+    let is_read = refused_since.is_some() || expires_before.is_some();
+    let portion = if is_read { limit.max(READ) } else { limit };
+    let end = prefix.as_ref().map(|prefix| format!("{prefix}{BEHIND}"));
     let group = group.as_ref().map(ToString::to_string);
     let template = template.as_ref().map(ToString::to_string);
-    let conditions: [(&str, Option<Value<'_>>); 7] = [
+    let conditions: [(&str, Option<Value<'_>>); 9] = [
         ("devices.id > ?", after.map(|id| id.as_str().into())),
+        ("devices.id >= ?", prefix.as_ref().map(|prefix| prefix.as_str().into())),
+        ("devices.id < ?", end.as_ref().map(Into::into)),
         ("devices.id <= ?", last.as_ref().map(|id| id.as_str().into())),
         ("state = ?", state.map(|state| state.name().into())),
         ("enabled = ?", enabled.map(|enabled| Value::Integer(enabled.into()))),
@@ -131,14 +143,23 @@ fn list(
         conditions.push("state NOT IN ('registered', 'provisioned')");
     }
     let all = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    values.push(Value::Integer(i64::from(limit) + 1));
+    values.push(Value::Integer(i64::from(portion) + 1));
     let statement = format!("{}{all} ORDER BY devices.id LIMIT ?", devices::SELECT);
     let rows = connection.query(&statement, &values)?;
-    let read = rows.iter().take(limit.into()).map(|row| devices::device(row, "a device of a list"));
-    let found = read.collect::<Result<Vec<_>, _>>()?;
-    let is_full = rows.len() > usize::from(limit);
-    let next = if is_full { found.last().map(|device| device.id.clone()) } else { last };
-    Ok(Page { devices: found, next })
+    let mut page = Page { devices: Vec::new(), next: last };
+    for (number, row) in rows.iter().take(portion.into()).enumerate() {
+        let device = devices::device(row, "a device of a list")?;
+        let id = device.id.clone();
+        page.devices.extend(Some(device).filter(|device| filter.admits(device)));
+        let is_full = page.devices.len() == usize::from(limit) || number + 1 == usize::from(portion);
+        if is_full && number + 1 < rows.len() {
+            page.next = Some(id);
+        }
+        if is_full {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 /// Up to which device a page looks, if not to the end.

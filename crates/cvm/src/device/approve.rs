@@ -1,6 +1,7 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, Verdict};
+use cvm_provisioning::Verdict;
 
+use super::bulk::{Action, Targets};
 use super::view::DeviceView;
 use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
@@ -13,8 +14,8 @@ use crate::output::Output;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ApproveArguments {
-    /// The device's id
-    id: DeviceId,
+    #[command(flatten)]
+    targets: Targets,
     /// The other key was a clone's: the device keeps the certificate that it has
     #[arg(long)]
     keep: bool,
@@ -25,15 +26,18 @@ Examples:
   cvm device list --state quarantined
   cvm device show sn-0001               # has both keys
   cvm device approve sn-0001            # it lost its key: admit the next one
-  cvm device approve sn-0001 --keep     # the other one was a clone";
+  cvm device approve sn-0001 --keep     # the other one was a clone
+  cvm device approve --state quarantined --group berlin --dry-run";
 
 pub(super) async fn run(
-    ApproveArguments { id, keep }: &ApproveArguments,
+    ApproveArguments { targets, keep }: &ApproveArguments,
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
     let verdict = if *keep { Verdict::KeepCertificate } else { Verdict::AdmitNextKey };
-    let device = registry.change(id, &Change::Approve(verdict)).await?;
+    let change = Change::Approve(verdict);
+    let Some(id) = targets.single() else { return targets.run(&Action::Change(change), registry, output).await };
+    let device = registry.change(id, &change, None).await?;
     output.json(&DeviceView::from(&device))?;
     match verdict {
         Verdict::AdmitNextKey => {

@@ -1,8 +1,8 @@
 use clap::Args;
-use cvm_provisioning::DeviceId;
 use serde_json::json;
 
 use super::DeviceRegistry;
+use super::bulk::{Action, Targets};
 use crate::error::CommandError;
 use crate::output::Output;
 
@@ -12,21 +12,23 @@ use crate::output::Output;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DeleteArguments {
-    /// The device's id
-    id: DeviceId,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cvm device delete sn-0001
+  cvm device delete --file sold.txt --yes --output json > report.jsonl
   cvm device disable sn-0001 --reason 'sold'      # keeps it, powerless";
 
 pub(super) async fn run(
-    DeleteArguments { id }: &DeleteArguments,
+    DeleteArguments { targets }: &DeleteArguments,
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    registry.delete(id).await?;
+    let Some(id) = targets.single() else { return targets.run(&Action::Delete, registry, output).await };
+    registry.delete(id, None).await?;
     output.json(&json!({ "deviceId": id, "deleted": true }))?;
     output.done(format_args!("{id} is no longer in the registry"))?;
     output.note("the service is removing its certificates, its connection and its thing")?;

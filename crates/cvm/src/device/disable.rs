@@ -1,6 +1,7 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, ReasonText};
+use cvm_provisioning::ReasonText;
 
+use super::bulk::{Action, Targets};
 use super::view::{DeviceView, live_certificate};
 use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
@@ -14,8 +15,8 @@ use crate::registry::now;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DisableArguments {
-    /// The device's id
-    id: DeviceId,
+    #[command(flatten)]
+    targets: Targets,
     /// Why, for whoever asks later; up to 200 characters on one line
     #[arg(long, value_name = "TEXT")]
     reason: ReasonText,
@@ -24,14 +25,18 @@ pub(super) struct DisableArguments {
 const EXAMPLES: &str = "\
 Examples:
   cvm device disable sn-0001 --reason 'stolen, ticket 4711'
+  cvm device disable --file serials.txt --reason 'recall 12' --dry-run
+  cvm device disable --group berlin --reason 'recall 12' --yes
   cvm device enable sn-0001";
 
 pub(super) async fn run(
-    DisableArguments { id, reason }: &DisableArguments,
+    DisableArguments { targets, reason }: &DisableArguments,
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = registry.change(id, &Change::Disable(reason.clone())).await?;
+    let change = Change::Disable(reason.clone());
+    let Some(id) = targets.single() else { return targets.run(&Action::Change(change), registry, output).await };
+    let device = registry.change(id, &change, None).await?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is disabled: it gets no certificate from now on"))?;
     if let Some(certificate) = live_certificate(&device, now()) {

@@ -1,6 +1,6 @@
 use clap::Args;
-use cvm_provisioning::DeviceId;
 
+use super::bulk::{Action, Targets};
 use super::view::{DeviceView, live_certificate};
 use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
@@ -13,22 +13,25 @@ use crate::registry::now;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EnableArguments {
-    /// The device's id
-    id: DeviceId,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cvm device enable sn-0001
+  cvm device enable --group berlin --status disabled
   cvm device list --status disabled";
 
 pub(super) async fn run(
-    EnableArguments { id }: &EnableArguments,
+    EnableArguments { targets }: &EnableArguments,
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
+    let change = Change::Enable;
+    let Some(id) = targets.single() else { return targets.run(&Action::Change(change), registry, output).await };
     let was_disabled = registry.find(id).await?.status == "disabled";
-    let device = registry.change(id, &Change::Enable).await?;
+    let device = registry.change(id, &change, None).await?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is enabled and {}; its wrong proofs are forgotten", device.cvm.state))?;
     if let Some(certificate) = live_certificate(&device, now()).filter(|_| was_disabled) {

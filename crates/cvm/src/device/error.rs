@@ -3,6 +3,7 @@ use std::io;
 use cvm_provisioning::{DeviceId, OperationError, RegistryError};
 
 use super::add::AddError;
+use super::bulk::BulkError;
 use super::import::ImportError;
 use crate::file::FileError;
 use crate::operation;
@@ -15,6 +16,8 @@ use crate::registry_api::ApiError;
 pub(crate) enum DeviceError {
     #[error(transparent)]
     Add(#[from] AddError),
+    #[error(transparent)]
+    Bulk(#[from] BulkError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -65,6 +68,7 @@ impl DeviceError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Add(error) => error.code(),
+            Self::Bulk(error) => error.code(),
             Self::File(_) => "file",
             Self::Import(error) => error.code(),
             Self::NotFound { .. } => "not-found",
@@ -80,6 +84,7 @@ impl DeviceError {
     pub(crate) fn advice(&self) -> String {
         match self {
             Self::Add(error) => error.advice(),
+            Self::Bulk(error) => error.advice(),
             Self::File(error) => error.advice(),
             Self::Import(error) => error.advice(),
             Self::NotFound { id } => {
@@ -102,6 +107,7 @@ impl DeviceError {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Add(error) => error.is_usage(),
+            Self::Bulk(error) => error.is_usage(),
             Self::Import(error) => error.is_usage(),
             Self::Server(error) => error.is_usage(),
             Self::Which(_) => true,

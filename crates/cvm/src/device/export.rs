@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::DeviceError;
-use super::list::FilterArguments;
+use super::filter::FilterArguments;
 use super::registry::{DeviceRegistry, PAGE};
 use crate::error::CommandError;
 use crate::file::{self, FileError};

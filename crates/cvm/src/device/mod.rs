@@ -5,11 +5,13 @@ use cvm_aws::{Clients, DynamoDbRegistry};
 
 mod add;
 mod approve;
+mod bulk;
 mod delete;
 mod disable;
 mod enable;
 mod error;
 mod export;
+mod filter;
 mod import;
 mod list;
 mod proof;
@@ -21,6 +23,7 @@ mod view;
 
 pub(crate) use add::AddError;
 pub(crate) use error::DeviceError;
+pub(crate) use filter::FilterArguments;
 pub(crate) use registry::{Change, DeviceRegistry, Exported, Listed, PAGE, Table};
 
 use crate::error::CommandError;

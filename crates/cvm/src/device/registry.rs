@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cvm_bulk::{ExportFormat, Import, ImportRegistry, Refused};
 use cvm_interchange::{DeviceDocument, ImportLine, Keys};
 use cvm_provisioning::{
-    Device, DeviceFilter, DeviceId, DeviceStore, Imported, OperationError, Operations, Origin, Precondition,
+    Device, DeviceFilter, DeviceId, DeviceStore, ETag, Imported, OperationError, Operations, Origin, Precondition,
     ReasonText, RegistryError, Settings, Verdict,
 };
 
@@ -39,11 +39,16 @@ pub(crate) trait DeviceRegistry: ImportRegistry<Error: Into<DeviceError>> {
         digests: bool,
     ) -> Result<Exported, DeviceError>;
 
-    /// Changes a device, and returns what it is then.
-    async fn change(&self, id: &DeviceId, change: &Change) -> Result<DeviceDocument, DeviceError>;
+    /// Changes a device, and returns what it is then. With the `expected` entity tag, only if the device still has that.
+    async fn change(
+        &self,
+        id: &DeviceId,
+        change: &Change,
+        expected: Option<&ETag>,
+    ) -> Result<DeviceDocument, DeviceError>;
 
-    /// Deletes a device.
-    async fn delete(&self, id: &DeviceId) -> Result<(), DeviceError>;
+    /// Deletes a device. With the `expected` entity tag, only if the device still has that.
+    async fn delete(&self, id: &DeviceId, expected: Option<&ETag>) -> Result<(), DeviceError>;
 }
 
 /// What an operator has done to one device.
@@ -146,13 +151,19 @@ impl<R: DeviceStore> DeviceRegistry for Table<R> {
         Ok(Exported { text, devices: devices.len() as u64, next })
     }
 
-    async fn change(&self, id: &DeviceId, change: &Change) -> Result<DeviceDocument, DeviceError> {
-        let changed = self.operations.change(id, &Precondition::Exists, &self.by, |device| change.make(device));
+    async fn change(
+        &self,
+        id: &DeviceId,
+        change: &Change,
+        expected: Option<&ETag>,
+    ) -> Result<DeviceDocument, DeviceError> {
+        let precondition = precondition(expected);
+        let changed = self.operations.change(id, &precondition, &self.by, |device| change.make(device));
         changed.await.map(|device| told(&device)).map_err(DeviceError::of(id))
     }
 
-    async fn delete(&self, id: &DeviceId) -> Result<(), DeviceError> {
-        self.operations.delete(id, &Precondition::Exists, &self.by, now()).await.map_err(DeviceError::of(id))
+    async fn delete(&self, id: &DeviceId, expected: Option<&ETag>) -> Result<(), DeviceError> {
+        self.operations.delete(id, &precondition(expected), &self.by, now()).await.map_err(DeviceError::of(id))
     }
 }
 
@@ -171,6 +182,10 @@ impl<R: DeviceStore> ImportRegistry for Table<R> {
     ) -> Result<(), RegistryError> {
         self.import().write(lines, again, told).await
     }
+}
+
+fn precondition(expected: Option<&ETag>) -> Precondition {
+    expected.map_or(Precondition::Exists, |etag| Precondition::IsOneOf(vec![etag.clone()]))
 }
 
 impl Change {

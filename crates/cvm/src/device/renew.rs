@@ -1,6 +1,6 @@
 use clap::Args;
-use cvm_provisioning::DeviceId;
 
+use super::bulk::{Action, Targets};
 use super::view::DeviceView;
 use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
@@ -12,20 +12,23 @@ use crate::output::Output;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RenewArguments {
-    /// The device's id
-    id: DeviceId,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  cvm device renew sn-0001";
+  cvm device renew sn-0001
+  cvm device renew --expires-within 30d --state provisioned";
 
 pub(super) async fn run(
-    RenewArguments { id }: &RenewArguments,
+    RenewArguments { targets }: &RenewArguments,
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = registry.change(id, &Change::Renew).await?;
+    let change = Change::Renew;
+    let Some(id) = targets.single() else { return targets.run(&Action::Change(change), registry, output).await };
+    let device = registry.change(id, &change, None).await?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} may be provisioned once more"))?;
     output

@@ -1,6 +1,7 @@
 use clap::Args;
-use cvm_provisioning::{DeviceId, ReasonText};
+use cvm_provisioning::ReasonText;
 
+use super::bulk::{Action, Targets};
 use super::view::DeviceView;
 use super::{Change, DeviceRegistry};
 use crate::error::CommandError;
@@ -15,8 +16,8 @@ use crate::output::Output;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RevokeArguments {
-    /// The device's id
-    id: DeviceId,
+    #[command(flatten)]
+    targets: Targets,
     /// Why, for whoever asks later; up to 200 characters on one line
     #[arg(long, value_name = "TEXT")]
     reason: ReasonText,
@@ -25,15 +26,18 @@ pub(super) struct RevokeArguments {
 const EXAMPLES: &str = "\
 Examples:
   cvm device revoke sn-0001 --reason 'key found on the internet, ticket 4712'
+  cvm device revoke --prefix sn-00 --reason 'ticket 4713' --dry-run
   cvm device delete sn-0001
   cvm device add sn-0001";
 
 pub(super) async fn run(
-    RevokeArguments { id, reason }: &RevokeArguments,
+    RevokeArguments { targets, reason }: &RevokeArguments,
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = registry.change(id, &Change::Revoke(reason.clone())).await?;
+    let change = Change::Revoke(reason.clone());
+    let Some(id) = targets.single() else { return targets.run(&Action::Change(change), registry, output).await };
+    let device = registry.change(id, &change, None).await?;
     output.json(&DeviceView::from(&device))?;
     output.done(format_args!("{id} is revoked: no key is let in for it any more"))?;
     if let Some(certificate) = &device.cvm.certificate {

@@ -2,7 +2,8 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use cvm_provisioning::ETag;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -171,8 +172,10 @@ impl Ask {
         self
     }
 
-    pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
+    /// For a device that has this entity tag, or for whatever is there.
+    pub(super) fn if_match(mut self, expected: Option<&ETag>) -> Self {
+        let tag = expected.and_then(|etag| HeaderValue::try_from(format!("\"{etag}\"")).ok());
+        self.headers.insert(IF_MATCH, tag.unwrap_or(HeaderValue::from_static("*")));
         self
     }
 

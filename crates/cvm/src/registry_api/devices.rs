@@ -2,8 +2,7 @@
 
 use cvm_bulk::ExportFormat;
 use cvm_interchange::{DeviceDocument, IdentityLine, spreadsheet_row};
-use cvm_provisioning::{DeviceFilter, DeviceId, ImportEntry, ImportMode, Settings, State, Verdict};
-use reqwest::header::{HeaderName, IF_MATCH};
+use cvm_provisioning::{DeviceFilter, DeviceId, ETag, ImportEntry, ImportMode, Settings, State, Timestamp, Verdict};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -14,9 +13,6 @@ use super::refusal::{Changing, of_device};
 use super::{ApiError, RegistryApi};
 use crate::device::{Change, DeviceError, DeviceRegistry, Exported, Listed};
 use crate::output::shell_word;
-
-/// What has to be so for a change: whatever is there.
-const ANY: (HeaderName, &str) = (IF_MATCH, "*");
 
 impl DeviceRegistry for RegistryApi<'_> {
     fn vending_words(&self) -> String {
@@ -72,8 +68,13 @@ impl DeviceRegistry for RegistryApi<'_> {
         Ok(Exported { text, devices, next: answer.next(after)? })
     }
 
-    async fn change(&self, id: &DeviceId, change: &Change) -> Result<DeviceDocument, DeviceError> {
-        let post = |verb| self.request(Method::POST, &of_device(id, Some(verb))).header(ANY.0, ANY.1);
+    async fn change(
+        &self,
+        id: &DeviceId,
+        change: &Change,
+        expected: Option<&ETag>,
+    ) -> Result<DeviceDocument, DeviceError> {
+        let post = |verb| self.request(Method::POST, &of_device(id, Some(verb))).if_match(expected);
         let (ask, repeat, changing) = match change {
             Change::Approve(verdict) => {
                 let body = json!({ "keepCertificate": *verdict == Verdict::KeepCertificate });
@@ -90,11 +91,13 @@ impl DeviceRegistry for RegistryApi<'_> {
                 (post("revoke").json(body.to_string()), Repeat::Safe, Changing::Revoke)
             }
         };
+        // Asked again, a change that was made would find another entity tag.
+        let repeat = if expected.is_some() { Repeat::Unsafe } else { repeat };
         self.device(id, &ask, repeat, changing).await
     }
 
-    async fn delete(&self, id: &DeviceId) -> Result<(), DeviceError> {
-        let ask = self.request(Method::DELETE, &of_device(id, None)).header(ANY.0, ANY.1);
+    async fn delete(&self, id: &DeviceId, expected: Option<&ETag>) -> Result<(), DeviceError> {
+        let ask = self.request(Method::DELETE, &of_device(id, None)).if_match(expected);
         let answer = self.ask(&ask, Repeat::Unsafe).await?;
         of(id, &answer, Changing::Other)?;
         match answer.done()?.status() {
@@ -179,12 +182,16 @@ fn lines(answer: &Answer) -> Result<(Vec<u8>, u64), ApiError> {
 }
 
 fn filtered(ask: Ask, filter: &DeviceFilter, after: Option<&str>, limit: u16) -> Ask {
-    let DeviceFilter { state, enabled, group, template, changed_since } = filter;
+    let DeviceFilter { state, enabled, group, template, changed_since, prefix, refused_since, expires_before } = filter;
+    let time = |time: &Option<Timestamp>| time.map(|time| time.to_string());
     ask.query("top", Some(limit.to_string()))
         .query("state", state.map(|state| state.name()))
         .query("status", enabled.map(|enabled| if enabled { "enabled" } else { "disabled" }))
         .query("group", group.as_ref().map(ToString::to_string))
         .query("template", template.as_ref().map(ToString::to_string))
-        .query("changedSince", changed_since.map(|since| since.to_string()))
+        .query("changedSince", time(changed_since))
+        .query("prefix", prefix.as_ref().map(ToString::to_string))
+        .query("refusedSince", time(refused_since))
+        .query("expiresBefore", time(expires_before))
         .query("continuation", after)
 }

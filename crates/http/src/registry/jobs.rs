@@ -12,7 +12,9 @@ use cvm_bulk::{
     JobStatus, JobStore, ObjectPath, Summary, Work,
 };
 use cvm_interchange::{ColumnMapping, DefaultProof, Defaults, Format, Options};
-use cvm_provisioning::{AttemptId, DeviceFilter, GroupName, ImportMode, State as DeviceState, TemplateName, Timestamp};
+use cvm_provisioning::{
+    AttemptId, DeviceFilter, DeviceId, GroupName, ImportMode, State as DeviceState, TemplateName, Timestamp,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -91,6 +93,9 @@ struct ExportOptions {
     group: Option<GroupName>,
     template: Option<TemplateName>,
     changed_since: Option<String>,
+    prefix: Option<DeviceId>,
+    refused_since: Option<String>,
+    expires_before: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize, Eq, PartialEq)]
@@ -281,6 +286,9 @@ impl ExportOptions {
             group: self.group,
             template: self.template,
             changed_since: self.changed_since.map(|text| moment("changedSince", &text)).transpose()?,
+            prefix: self.prefix,
+            refused_since: self.refused_since.map(|text| moment("refusedSince", &text)).transpose()?,
+            expires_before: self.expires_before.map(|text| moment("expiresBefore", &text)).transpose()?,
         })
     }
 }

@@ -30,8 +30,19 @@ const MAX_READS: usize = 8;
 const LONG_ENOUGH: usize = 4 * 1024 * 1024;
 
 /// What the query of a list may have.
-pub(super) const LISTED: [&str; 8] =
-    ["top", "state", "status", "group", "template", "changedSince", "continuation", "x-ms-continuation"];
+pub(super) const LISTED: [&str; 11] = [
+    "top",
+    "state",
+    "status",
+    "group",
+    "template",
+    "changedSince",
+    "prefix",
+    "refusedSince",
+    "expiresBefore",
+    "continuation",
+    "x-ms-continuation",
+];
 
 /// The body of a query.
 #[derive(Deserialize)]
@@ -142,11 +153,15 @@ pub(super) fn filter(call: &Call) -> Result<DeviceFilter, Failure> {
     });
     let group = call.parameter("group").map(str::parse).transpose();
     let template = call.parameter("template").map(str::parse).transpose();
+    let prefix = call.parameter("prefix").map(str::parse).transpose();
     Ok(DeviceFilter {
         state: state.transpose()?,
         enabled: enabled.transpose()?,
         group: group.map_err(|error| Failure::argument(format!("{error}")))?,
         template: template.map_err(|error| Failure::argument(format!("{error}")))?,
         changed_since: call.moment("changedSince")?,
+        prefix: prefix.map_err(|error| Failure::argument(format!("prefix: {error}")))?,
+        refused_since: call.moment("refusedSince")?,
+        expires_before: call.moment("expiresBefore")?,
     })
 }

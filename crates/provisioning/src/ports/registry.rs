@@ -125,19 +125,30 @@ pub struct DeviceFilter {
     pub group: Option<GroupName>,
     /// Those whose items name this template.
     pub template: Option<TemplateName>,
-    /// Those that changed at this moment or later.
+    /// Those that changed at this time or later.
     pub changed_since: Option<Timestamp>,
+    /// Those whose ids begin with this.
+    pub prefix: Option<DeviceId>,
+    /// Those whose last refusal was at this time or later.
+    pub refused_since: Option<Timestamp>,
+    /// Those whose certificate ends before this time, or has ended; no revoked ones.
+    pub expires_before: Option<Timestamp>,
 }
 
 impl DeviceFilter {
     /// Whether a device is let through.
     pub fn admits(&self, device: &Device) -> bool {
-        let Self { state, enabled, group, template, changed_since } = self;
+        let Self { state, enabled, group, template, changed_since, prefix, refused_since, expires_before } = self;
+        let refused_at = device.last_refusal.map(|refusal| refusal.at);
+        let certificate = device.credential.as_ref().filter(|_| device.state != State::Revoked);
         state.is_none_or(|state| device.state == state)
             && enabled.is_none_or(|enabled| device.status.enabled == enabled)
             && (group.is_none() || *group == device.group)
             && (template.is_none() || *template == device.template)
             && changed_since.is_none_or(|since| since <= device.updated_at)
+            && prefix.as_ref().is_none_or(|prefix| device.id.as_str().starts_with(prefix.as_str()))
+            && refused_since.is_none_or(|since| refused_at.is_some_and(|at| since <= at))
+            && expires_before.is_none_or(|end| certificate.is_some_and(|own| own.not_after < end))
     }
 }
 

@@ -78,6 +78,12 @@ pub(super) async fn a_filter_lets_through_what_it_says<R: Registry>(registry: &R
         DeviceFilter { enabled: Some(true), group: "berlin".parse().ok(), ..everything.clone() },
         DeviceFilter { template: "other".parse().ok(), ..everything.clone() },
         DeviceFilter { changed_since: Some(later(1)), ..everything.clone() },
+        DeviceFilter { prefix: Some(id("filtered-1")), ..everything.clone() },
+        DeviceFilter { prefix: Some(id("filtered-")), state: Some(State::Provisioned), ..everything.clone() },
+        DeviceFilter { refused_since: Some(Timestamp::from_seconds(0)), ..everything.clone() },
+        DeviceFilter { refused_since: Some(later(1)), prefix: Some(id("filtered-")), ..everything.clone() },
+        DeviceFilter { expires_before: Some(later(100 * 365 * 24 * 60 * 60)), ..everything.clone() },
+        DeviceFilter { expires_before: Some(NOW), ..everything.clone() },
     ];
     for filter in filters {
         let (mut found, mut after) = (Vec::new(), None);

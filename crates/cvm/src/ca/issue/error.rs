@@ -3,8 +3,8 @@ use std::path::PathBuf;
 
 use cvm_provisioning::{CsrError, DeviceId, DeviceKeyError};
 
-use super::devices::BadLine;
 use super::folder::FolderError;
+use crate::device_list::BadLine;
 
 /// Why certificates were not issued. Those that were issued before are kept.
 #[derive(Debug, thiserror::Error)]

@@ -8,19 +8,18 @@ use cvm_authority::{Authority, Profile, SubjectText};
 use cvm_provisioning::{Certificate, Csr, DeviceId, DeviceKey, Timestamp};
 use serde::Serialize;
 
-mod devices;
 mod error;
 mod folder;
 mod manifest;
 
 pub(crate) use error::IssueError;
 
-use self::devices::{Devices, Listed};
 use self::folder::Folders;
 use self::manifest::{Entry, Manifest};
 use super::authority::{self, days};
 use super::{CaError, now};
 use crate::ca_key::CaKey;
+use crate::device_list::{Devices, Listed};
 use crate::error::CommandError;
 use crate::file;
 use crate::output::{Output, shell_word};

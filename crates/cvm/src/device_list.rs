@@ -1,4 +1,4 @@
-//! The list of devices to issue certificates for, read line by line.
+//! A list of devices in a file, read line by line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,7 +10,7 @@ use crate::file::FileError;
 
 /// Device ids, one a line; empty lines and lines that begin with `#` do not count. However long the list is, one line
 /// of it is in memory.
-pub(super) struct Devices {
+pub(crate) struct Devices {
     lines: Box<dyn BufRead>,
     number: u64,
     read: u64,
@@ -19,9 +19,9 @@ pub(super) struct Devices {
 
 /// A device and the line that it is on.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Listed {
-    pub(super) id: DeviceId,
-    pub(super) line: u64,
+pub(crate) struct Listed {
+    pub(crate) id: DeviceId,
+    pub(crate) line: u64,
 }
 
 impl Devices {
@@ -29,7 +29,7 @@ impl Devices {
     const MAX_LINE: u64 = 1024;
 
     /// The list in this file, or on stdin for `-`.
-    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         if path == Path::new("-") {
             return Ok(Self::new(BufReader::new(io::stdin()), None));
         }
@@ -41,7 +41,7 @@ impl Devices {
     }
 
     /// A list of one.
-    pub(super) fn one(id: &DeviceId) -> Self {
+    pub(crate) fn one(id: &DeviceId) -> Self {
         Self::new(io::Cursor::new(id.to_string()), None)
     }
 
@@ -50,7 +50,7 @@ impl Devices {
     }
 
     /// The part of the list that has been read, from 0 to 1, where its length is known.
-    pub(super) fn part(&self) -> Option<f64> {
+    pub(crate) fn part(&self) -> Option<f64> {
         self.length.map(|length| (self.read as f64 / length as f64).min(1.0))
     }
 
