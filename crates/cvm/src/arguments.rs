@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use cvm_provisioning::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// A template parameter with its value: `NAME=VALUE`. The value may be empty and may contain `=`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Assignment {
@@ -70,12 +74,34 @@ impl FromStr for TimeToLive {
     }
 }
 
+/// A point in time: RFC 3339, such as `2026-01-31T12:00:00Z`, or a day, which begins at midnight UTC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct PointInTime(Timestamp);
+
+impl PointInTime {
+    pub(crate) const fn timestamp(self) -> Timestamp {
+        self.0
+    }
+}
+
+impl FromStr for PointInTime {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        let parsed = OffsetDateTime::parse(text, &Rfc3339);
+        let parsed = parsed.or_else(|_| OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339));
+        parsed.map(|time| Self(time.into())).map_err(|_| ArgumentError::PointInTime)
+    }
+}
+
 /// Why a word of the command line cannot be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ArgumentError {
     #[error("expected NAME=VALUE, such as Site=berlin")]
     Assignment,
+    #[error("expected a time such as 2026-01-31T12:00:00Z (RFC 3339), or a day such as 2026-01-31 (UTC)")]
+    PointInTime,
     #[error("a parameter was given twice: give each --parameter once")]
     Repeated,
     #[error("expected a number and one of the units s m h d w, such as 7d, and ten years at most")]
@@ -108,6 +134,16 @@ mod tests {
             "99999999999999999999s",
         ] {
             assert_eq!(bad.parse::<TimeToLive>(), Err(ArgumentError::TimeToLive), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_point_in_time_is_a_timestamp_or_the_beginning_of_a_day() {
+        let seconds = |text: &str| text.parse::<PointInTime>().map(|point| point.timestamp().seconds());
+        assert_eq!(seconds("1970-01-02"), Ok(86_400));
+        assert_eq!(seconds("1970-01-01T01:00:00+01:00"), Ok(0));
+        for bad in ["", "yesterday", "1970-01-32", "1970-01-01T", "00:00"] {
+            assert_eq!(seconds(bad), Err(ArgumentError::PointInTime), "{bad:?}");
         }
     }
 

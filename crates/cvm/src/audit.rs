@@ -9,7 +9,7 @@ use cvm_interchange::AuditDocument;
 use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
 use cvm_sql::{BrokenChain, OpenError, SqlRegistry, Verified};
 
-use crate::arguments::TimeToLive;
+use crate::arguments::{PointInTime, TimeToLive};
 use crate::database::{self, Database, InvalidDatabase, PasswordError};
 use crate::error::CommandError;
 use crate::output::{Output, printable};
@@ -34,10 +34,22 @@ pub(crate) struct AuditArguments {
     server: ServerArguments,
     /// The device's id; without it, all devices
     device: Option<DeviceId>,
-    /// Only what happened within this time; for all devices 24h unless told otherwise
-    #[arg(long, value_name = "TIME")]
+    /// Only entries of this last time, such as 1h or 7d; for all devices 24h if neither this nor --since is given
+    #[arg(long, value_name = "TIME", conflicts_with = "since")]
     within: Option<TimeToLive>,
-    /// Stop after so many
+    /// Only entries at this time or later: 2026-01-31T12:00:00Z, or a day, which begins at midnight UTC
+    #[arg(long, value_name = "TIME")]
+    since: Option<PointInTime>,
+    /// Only entries before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<PointInTime>,
+    /// Only entries whose reason contains this, such as wrong-proof
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Only entries of this door, such as vend, est or registry
+    #[arg(long, value_name = "DOOR")]
+    door: Option<String>,
+    /// Stop after this many entries
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
@@ -109,6 +121,8 @@ Examples:
   cvm audit sn-0001 --server https://cvm.example.com \\
       --operator-token-file anna.token
   cvm audit --within 1h
+  cvm audit --since 2026-01-30 --until 2026-01-31 --reason wrong-proof
+  cvm audit --door est --limit 20
   cvm audit --within 7d --limit 1000 --output json | jq 'select(.reason)'";
 
 /// Where the audit trail is.
@@ -164,6 +178,8 @@ pub(crate) enum AuditError {
     NoTable,
     #[error("there is no database to verify")]
     NoDatabase,
+    #[error("--until is not after --since")]
+    NoTime,
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -181,7 +197,7 @@ impl AuditError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
-            Self::Database(_) | Self::NoDatabase | Self::NoTable | Self::Several => "usage",
+            Self::Database(_) | Self::NoDatabase | Self::NoTable | Self::NoTime | Self::Several => "usage",
             Self::Password(_) => "file",
             Self::Open(_) | Self::Registry(_) => "registry",
             Self::Server(error) => error.code(),
@@ -205,6 +221,7 @@ impl AuditError {
                  itself is read, not the server of --server"
                     .to_owned()
             }
+            Self::NoTime => "give a --since that is before --until".to_owned(),
             Self::NoTable => {
                 "give --audit-table, or `export CVM_AUDIT_TABLE=` the stack's output AuditTableName; with `cvm serve`, \
                  give --server and --operator-token-file, or on its machine --data"
@@ -226,6 +243,7 @@ impl AuditError {
             Self::Database(_)
             | Self::NoDatabase
             | Self::NoTable
+            | Self::NoTime
             | Self::Password(PasswordError::Two)
             | Self::Several => true,
             Self::Server(error) => error.is_usage(),
@@ -276,26 +294,33 @@ async fn verify(trail: &SqlRegistry, output: &Output) -> Result<(), CommandError
 
 async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) -> Result<(), CommandError> {
     let now = now();
-    let since = match (arguments.within, &arguments.device) {
-        (Some(time), _) => now.before(time.duration()),
-        (None, Some(_)) => Timestamp::from_seconds(0),
-        (None, None) => now.before(Duration::from_secs(24 * 60 * 60)),
-    };
     // What happened in this very second is wanted, too.
-    let query = AuditQuery { device: arguments.device, since, until: now.after(Duration::from_secs(60)) };
+    let until = arguments.until.map_or(now.after(Duration::from_secs(60)), PointInTime::timestamp);
+    let since = match (arguments.within, arguments.since, &arguments.device) {
+        (Some(time), ..) => now.before(time.duration()),
+        (None, Some(since), _) => since.timestamp(),
+        (None, None, Some(_)) => Timestamp::from_seconds(0),
+        (None, None, None) => now.min(until).before(Duration::from_secs(24 * 60 * 60)),
+    };
+    if until <= since {
+        return Err(AuditError::NoTime.into());
+    }
+    let query = AuditQuery { device: arguments.device.clone(), since, until };
+    let page_size = if arguments.reason.is_some() || arguments.door.is_some() { SEARCHED } else { PAGE };
     let mut table = Table::new(["TIME", "DEVICE", "WHAT", "DOOR", "WHO", "WHY"], output.width()).keyed_by(1);
     let mut listed = 0;
     let mut after: Option<String> = None;
     while listed < arguments.limit {
-        let page = trail.page(&query, after.as_deref(), PAGE).await?;
-        let entries = &page.entries[..page.entries.len().min(arguments.limit - listed)];
-        let rows: Vec<_> = entries.iter().map(row).collect();
+        let page = trail.page(&query, after.as_deref(), page_size).await?;
+        let matching = page.entries.iter().filter(|entry| arguments.admits(entry));
+        let entries: Vec<&AuditEntry> = matching.take(arguments.limit - listed).collect();
+        let rows: Vec<_> = entries.iter().map(|entry| row(entry)).collect();
         table.fit(&rows);
         if listed == 0 && !rows.is_empty() {
             output.headline(&table.header())?;
         }
         for (entry, row) in entries.iter().zip(&rows) {
-            output.json_line(&AuditDocument::from(entry))?;
+            output.json_line(&AuditDocument::from(*entry))?;
             output.say(table.line(row))?;
         }
         listed += entries.len();
@@ -305,13 +330,24 @@ async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) ->
         }
     }
     if listed == 0 {
-        output.note("nothing happened; a change is in the trail moments after it was made")?;
+        output.note("no entry matches; a change is in the trail moments after it was made")?;
     }
     Ok(())
 }
 
+impl AuditArguments {
+    /// Whether an entry is one that was asked for.
+    fn admits(&self, entry: &AuditEntry) -> bool {
+        let contains = |wanted: &String| entry.reason.as_ref().is_some_and(|reason| reason.contains(wanted));
+        self.reason.as_ref().is_none_or(contains)
+            && self.door.as_ref().is_none_or(|door| entry.door.as_ref() == Some(door))
+    }
+}
+
 /// Entries read at once.
 const PAGE: u16 = 200;
+/// The same, where only some of them are shown.
+const SEARCHED: u16 = 1_000;
 
 fn row(entry: &AuditEntry) -> [String; 6] {
     let or_dash = |text: Option<&str>| printable(text.unwrap_or("-")).replace('\n', " ");

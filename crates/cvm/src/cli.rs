@@ -12,6 +12,7 @@ use crate::ca::{self, CaArguments};
 use crate::claim::{self, ClaimArguments};
 use crate::device::{self, DeviceArguments};
 use crate::error::CommandError;
+use crate::job::{self, JobArguments};
 use crate::operator_token::{self, TokenArguments};
 use crate::output::{Format, Output};
 use crate::serve::{self, ServeArguments};
@@ -38,6 +39,7 @@ enum Verb {
     Ca(CaArguments),
     Claim(ClaimArguments),
     Device(DeviceArguments),
+    Job(JobArguments),
     Serve(Box<ServeArguments>),
     Status(StatusArguments),
     Template(TemplateArguments),
@@ -87,6 +89,7 @@ fn execute(verb: Verb, output: &Output) -> Result<(), CommandError> {
         Verb::Ca(arguments) => wait(ca::run(arguments, output)),
         Verb::Claim(arguments) => wait(claim::run(arguments, output)),
         Verb::Device(arguments) => wait(device::run(arguments, output)),
+        Verb::Job(arguments) => wait(job::run(arguments, output)),
         Verb::Serve(arguments) => serve::run(&arguments, output),
         Verb::Status(arguments) => wait(status::run(arguments, output)),
         Verb::Template(arguments) => template::run(&arguments, output),

@@ -7,6 +7,7 @@ use crate::broker::BrokerError;
 use crate::ca::CaError;
 use crate::claim::ClaimError;
 use crate::device::DeviceError;
+use crate::job::JobError;
 use crate::serve::ServeError;
 use crate::template::TemplateCommandError;
 use crate::vend::VendError;
@@ -30,6 +31,8 @@ pub(crate) enum CommandError {
     #[error("the output cannot be written")]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Job(#[from] JobError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
     Template(#[from] TemplateCommandError),
@@ -48,6 +51,7 @@ impl CommandError {
             Self::Claim(error) => error.code(),
             Self::Device(error) => error.code(),
             Self::Io(_) => "output",
+            Self::Job(error) => error.code(),
             Self::Serve(error) => error.code(),
             Self::Template(error) => error.code(),
             Self::Vend(error) => error.code(),
@@ -64,6 +68,7 @@ impl CommandError {
             Self::Claim(error) => error.advice(),
             Self::Device(error) => error.advice(),
             Self::Io(_) => "check where the output goes".to_owned(),
+            Self::Job(error) => error.advice(),
             Self::Serve(error) => error.advice(),
             Self::Template(error) => error.advice(),
             Self::Vend(error) => error.advice(),
@@ -83,6 +88,7 @@ impl CommandError {
             Self::Claim(error) => error.is_usage(),
             Self::Device(error) => error.is_usage(),
             Self::Backup(_) | Self::Io(_) => false,
+            Self::Job(error) => error.is_usage(),
             Self::Serve(error) => error.is_usage(),
             Self::Template(error) => error.is_usage(),
             Self::Vend(error) => error.is_usage(),

@@ -20,6 +20,7 @@ mod error;
 mod facts;
 mod file;
 mod https;
+mod job;
 mod operation;
 mod operator_token;
 mod output;
