@@ -36,7 +36,7 @@ pub(crate) enum ServeError {
     Issue(#[from] IssueError),
     #[error("the folder of jobs {path} cannot be used", path = path.display())]
     JobFolder { path: PathBuf, source: io::Error },
-    #[error("{address} cannot be listened at")]
+    #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the provisioning template {template} has no pre-provisioning hook: a claim would let in every device")]
     NoHook { template: TemplateName },
@@ -126,9 +126,15 @@ impl ServeError {
                 "see that it belongs to whoever runs this and that its disk has room, or give another --job-folder"
                     .to_owned()
             }
-            Self::Listen { address, .. } => {
-                format!("end what listens at {address}, or give another --listen")
-            }
+            Self::Listen { address, source } => match source.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    "give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them".to_owned()
+                }
+                io::ErrorKind::PermissionDenied => {
+                    format!("give another port than {}, or allow this one (CAP_NET_BIND_SERVICE)", address.port())
+                }
+                _ => format!("stop the program that listens on {address}, or give another address"),
+            },
             Self::NoRegion => "`export AWS_REGION=`, or name a profile with AWS_PROFILE".to_owned(),
             Self::NoRegistry { .. } => {
                 "give the output TableName of a stack, whose functions enforce what operators decide; without a stack, \

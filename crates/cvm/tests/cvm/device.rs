@@ -418,3 +418,33 @@ fn wrong_usage_exits_with_2() {
     assert!(cvm.run("--version").text().starts_with("cvm "));
     assert!(cvm.run(&format!("device add --help --table {TABLE}")).text().contains("Examples:"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_devices_of_a_table_are_changed_after_a_preview_and_a_confirmation() {
+    let (endpoint, registry) = dynamodb().await;
+    let cvm = Cvm::on(&endpoint);
+    for (device, group) in [("sn-1", "berlin"), ("sn-2", "berlin"), ("other", "hamburg")] {
+        cvm.run(&format!("device add {device} --group {group} --token-out {device}.token")).text();
+    }
+    let change = "device disable --reason recall --group berlin";
+    let preview = cvm.run(&format!("{change} --dry-run")).text();
+    assert!(preview.contains("sn-1") && preview.contains("sn-2") && !preview.contains("other"), "{preview}");
+    let asked = cvm.run(change);
+    assert_eq!(asked.code, 2, "{}", asked.stderr);
+    assert!(asked.stderr.contains("disable 2 devices") && asked.stderr.contains("--yes"), "{}", asked.stderr);
+    assert!(registry.find(&id("sn-1")).await.unwrap().unwrap().status.enabled);
+
+    let done = cvm.run(&format!("{change} --yes")).text();
+    assert!(done.contains("✔ sn-1 disabled") && done.contains("2 devices disabled, 0 failed"), "{done}");
+    for (device, enabled) in [("sn-1", false), ("sn-2", false), ("other", true)] {
+        assert_eq!(registry.find(&id(device)).await.unwrap().unwrap().status.enabled, enabled, "{device}");
+    }
+    let listed = cvm.run("device list --prefix sn- --sort id --reverse --output json").text();
+    assert!(listed.find("sn-2").unwrap() < listed.find("sn-1").unwrap() && !listed.contains("other"), "{listed}");
+
+    cvm.write("list", "sn-1\nsn-9\n");
+    let deleted = cvm.run("device delete --file list --yes");
+    assert_eq!(deleted.code, 1, "{}", deleted.stdout);
+    assert!(deleted.stdout.contains("✘ device sn-9 is not in the registry"), "{}", deleted.stdout);
+    assert!(registry.find(&id("sn-1")).await.unwrap().is_none());
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cvm_provisioning::{
     Attestation, CertificateId, Device, DeviceCounts, DeviceFilter, GenerationId, KeyFingerprint, Presence, State,
-    UnsettledDevice,
+    Timestamp, UnsettledDevice,
 };
 
 use super::cases::Cases;

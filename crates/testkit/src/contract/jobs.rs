@@ -134,6 +134,9 @@ fn export() -> Job {
         group: "berlin".parse().ok(),
         template: "camera".parse().ok(),
         changed_since: Some(NOW),
+        prefix: "sn-".parse().ok(),
+        refused_since: Some(NOW),
+        expires_before: Some(NOW),
     };
     let output = folder.object("devices.txt").expect("a name");
     let request = ExportRequest { output, format: cvm_bulk::ExportFormat::Csv, digests: true, filter };
