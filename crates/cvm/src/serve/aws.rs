@@ -173,13 +173,7 @@ where
     let handout = Handout::new(endpoint, root_ca);
     let operators = Registry { operations: Operations { registry: registry.clone() }, trail };
     Ok(Doors {
-        devices: device_router(
-            Arc::new(EqualRefusals::new(ToTheEnd::new(vend))),
-            handout,
-            est,
-            device_id_from,
-            now,
-        ),
+        devices: device_router(Arc::new(EqualRefusals::new(ToTheEnd::new(vend))), handout, est, device_id_from, now),
         operators: registry_router(operators, told.jobs, now),
         claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.
