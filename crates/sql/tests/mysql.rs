@@ -214,6 +214,7 @@ async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
             server.query(record).await;
         }
     }
+    server.query("DROP TABLE cvm_9.device_keys").await;
     server.query("UPDATE cvm_9.meta SET value = 7 WHERE name = 'schema'").await;
     assert_eq!(all().await, before);
     assert_eq!(schema(&server, 9).await, whole);
