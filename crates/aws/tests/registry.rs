@@ -61,7 +61,7 @@ async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certific
 
 #[tokio::test]
 async fn threat_03_a_guesser_keeps_nobody_out() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     scenario::vend::a_guesser_keeps_nobody_out(database.registry("guessed").await, 2).await;
 }
 
