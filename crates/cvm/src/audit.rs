@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbAuditTrail};
 use cvm_interchange::AuditDocument;
 use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
-use cvm_sql::{BrokenChain, OpenError, SqlRegistry, Verified};
+use cvm_sql::{BrokenChain, OpenError, SqlRegistry, TrailEnd, Verified};
 
 use crate::arguments::{PointInTime, TimeToLive};
 use crate::database::{self, Database, InvalidDatabase, PasswordError};
@@ -59,10 +59,11 @@ enum AuditVerb {
     Verify(VerifyArguments),
 }
 
-/// Check that the trail of a server of one's own is as it was written
+/// Check that the audit trail of a server is as it was written
 ///
-/// Each entry has the hash of the one before it, so that one which was changed or taken out shows. Who can write to the
-/// whole database could write all of it anew: keep the hashes that this shows where they cannot, and compare.
+/// The hash of an entry covers the entry before it, so that a changed, removed or hidden entry is detected. Who can write to
+/// the database can write the whole trail again: that is detected only by a comparison with an end of the trail that was kept
+/// elsewhere. The command prints the ends, and the server logs them every hour; give them back with --expect.
 #[derive(Args, Debug)]
 #[command(after_help = VERIFY_EXAMPLES)]
 struct VerifyArguments {
@@ -75,6 +76,10 @@ struct VerifyArguments {
     /// instead
     #[arg(long, env = "CVM_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     database_password_file: Option<PathBuf>,
+    /// An end of the trail at an earlier time, as this command printed it or the server logged it; the trail has to continue
+    /// it. Repeatable
+    #[arg(long, value_name = "HASH[@N]")]
+    expect: Vec<TrailEnd>,
 }
 
 impl VerifyArguments {
@@ -92,6 +97,7 @@ impl VerifyArguments {
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   cvm audit verify --data /var/lib/cvm
+  cvm audit verify --data /var/lib/cvm --expect HASH@1024
   cvm audit verify --database mysql://cvm@db.example.com/cvm \\
       --database-password-file database.password";
 
@@ -180,6 +186,8 @@ pub(crate) enum AuditError {
     NoDatabase,
     #[error("--until is not after --since")]
     NoTime,
+    #[error("the audit trail does not continue {end}: it was written again, or entries were removed at its end")]
+    NotContinued { end: TrailEnd },
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -196,7 +204,7 @@ impl AuditError {
     /// The stable word for it in JSON.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::Changed { .. } => "changed",
+            Self::Changed { .. } | Self::NotContinued { .. } => "changed",
             Self::Database(_) | Self::NoDatabase | Self::NoTable | Self::NoTime | Self::Several => "usage",
             Self::Password(_) => "file",
             Self::Open(_) | Self::Registry(_) => "registry",
@@ -209,6 +217,11 @@ impl AuditError {
         match self {
             Self::Changed { .. } => {
                 "do not trust it from there on; compare it with a copy, and find out who could write to it".to_owned()
+            }
+            Self::NotContinued { .. } => {
+                "check that the end is of this trail; if it is, do not trust the trail: compare it with a backup, and find out \
+                 who could write to the database"
+                    .to_owned()
             }
             Self::Database(_) => "give --database as `cvm serve` is told it".to_owned(),
             Self::Open(error) => database::advice(error),
@@ -255,7 +268,7 @@ impl AuditError {
 /// Runs `cvm audit`.
 pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<(), CommandError> {
     if let Some(AuditVerb::Verify(arguments)) = &arguments.verb {
-        return verify(&arguments.open()?, output).await;
+        return verify(&arguments.open()?, &arguments.expect, output).await;
     }
     if let Some(server) = arguments.server.open(output).map_err(AuditError::from)? {
         arguments.trail.is_not_named()?;
@@ -273,23 +286,35 @@ pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<()
     }
 }
 
-async fn verify(trail: &SqlRegistry, output: &Output) -> Result<(), CommandError> {
-    match trail.verify_trail().await.map_err(AuditError::from)? {
-        Verified::Whole { entries, ends } => {
-            output.json(&serde_json::json!({ "entries": entries, "ends": ends }))?;
+async fn verify(trail: &SqlRegistry, expected: &[TrailEnd], output: &Output) -> Result<(), CommandError> {
+    let place = match trail.verify_trail(expected).await.map_err(AuditError::from)? {
+        Verified::Whole { entries, by_first_rule, ends } => {
+            let ends: Vec<_> = ends.iter().map(ToString::to_string).collect();
+            output.json(&serde_json::json!({ "entries": entries, "byFirstRule": by_first_rule, "ends": ends }))?;
             output.done(format_args!("{entries} entries are as they were written"))?;
             for end in ends {
                 output.say(end)?;
             }
-            Ok(())
+            if by_first_rule > 0 {
+                let text =
+                    "the hashes of the first {} entries, which an earlier version wrote, cover their documents alone";
+                output.note(text.replace("{}", &by_first_rule.to_string()))?;
+            }
+            return Ok(());
         }
-        Verified::Broken(BrokenChain::Entry { sequence }) => {
-            Err(AuditError::Changed { place: format!("at entry {sequence}, or right before it") }.into())
-        }
+        Verified::Unexpected(end) => return Err(AuditError::NotContinued { end }.into()),
+        Verified::Broken(BrokenChain::Entry { sequence }) => format!("at entry {sequence}, or right before it"),
         Verified::Broken(BrokenChain::End { chain }) => {
-            Err(AuditError::Changed { place: format!("at the end of chain {chain}, where entries are missing") }.into())
+            format!("at the end of chain {chain}, where entries are missing or were added")
         }
-    }
+        Verified::Broken(BrokenChain::Hidden { sequence }) => {
+            format!("so that the history of its device does not show entry {sequence}")
+        }
+        Verified::Broken(BrokenChain::History { sequence }) => {
+            format!("in a device, whose history begins at entry {sequence}, which is not its last one")
+        }
+    };
+    Err(AuditError::Changed { place }.into())
 }
 
 async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) -> Result<(), CommandError> {

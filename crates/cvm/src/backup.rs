@@ -82,6 +82,9 @@ fn copy(data: &Path, out: &Path, made_at: &str) -> Result<bool, BackupError> {
         move |source: io::Error| FileError::Write { path, source }
     };
     let parent = file::folder_of(out);
+    if is_inside(parent, data) {
+        return Err(BackupError::Inside { path: out.to_owned(), data: data.to_owned() });
+    }
     file::private_folder(parent)?;
     // Only what is whole gets the name.
     let mut folder = tempfile::Builder::new();
@@ -111,6 +114,13 @@ fn copy(data: &Path, out: &Path, made_at: &str) -> Result<bool, BackupError> {
     let _ = made.keep();
     file::sync_folder(parent)?;
     Ok(has_registry)
+}
+
+/// Whether a folder, which may be missing, is the server's folder or inside it.
+fn is_inside(folder: &Path, data: &Path) -> bool {
+    let Ok(data) = data.canonicalize() else { return false };
+    let Ok(folder) = std::path::absolute(folder) else { return false };
+    folder.ancestors().find_map(|ancestor| ancestor.canonicalize().ok()).is_some_and(|there| there.starts_with(data))
 }
 
 /// Copies the files of a folder with their modes; what is being made there has a name that begins with a dot yet.
@@ -158,6 +168,8 @@ pub(crate) fn restored(data: &Path) -> Result<(), FileError> {
 pub(crate) enum BackupError {
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("the backup {path} would be inside the server's folder {data}", path = path.display(), data = data.display())]
+    Inside { path: PathBuf, data: PathBuf },
     #[error("{path} is not the folder of a server: it has no operators", path = path.display())]
     NoServer { path: PathBuf },
     #[error(transparent)]
@@ -169,6 +181,7 @@ impl BackupError {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Inside { .. } => "usage",
             Self::NoServer { .. } => "not-found",
             Self::Registry(_) => "registry",
         }
@@ -178,6 +191,7 @@ impl BackupError {
     pub(crate) fn advice(&self) -> String {
         match self {
             Self::File(error) => error.advice(),
+            Self::Inside { .. } => "give an --out outside of it, best on another disk".to_owned(),
             Self::NoServer { path } => {
                 format!(
                     "give --data, the folder of `cvm serve`; `ls {}` shows what is there",

@@ -13,6 +13,7 @@ mod ca_key;
 mod certificate;
 mod claim;
 mod cli;
+mod clock;
 mod database;
 mod device;
 mod device_list;

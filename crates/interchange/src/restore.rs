@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_provisioning::{
-    CertificateId, Credential, Denial, Device, KeyFingerprint, LastRefusal, Module, ModuleId, ModuleManager, State,
-    Superseded, ThingName, Timestamp, Unsettled,
+    Certificate, CertificateDefect, CertificateId, Credential, Denial, Device, DeviceId, KeyFingerprint, LastRefusal,
+    Module, ModuleId, ModuleManager, State, SubjectAttribute, Superseded, ThingName, Timestamp, Unsettled,
 };
 use serde::{Deserialize, Serialize};
 
@@ -146,23 +146,38 @@ impl Restore {
     /// [`InvalidRestore`].
     pub fn apply(&self, device: &mut Device) -> Result<(), InvalidRestore> {
         let state = State::from_name(&self.state).filter(|state| *state != State::Reserved);
-        device.state = state.ok_or(InvalidRestore { field: "state" })?;
-        device.generation = self.generation.parse().map_err(|_| InvalidRestore { field: "generation" })?;
+        device.state = state.ok_or(InvalidRestore::Unknown { field: "state" })?;
+        let [created, updated] = [("createdAt", self.created_at), ("updatedAt", self.updated_at)];
+        for (field, moment) in [created, updated, ("statusSince", self.status_since)] {
+            in_range(field, moment)?;
+        }
+        if self.version == 0 || self.version > MAX_VERSION {
+            return Err(InvalidRestore::Range { field: "version" });
+        }
+        if self.updated_at < self.created_at {
+            return Err(InvalidRestore::Range { field: "updatedAt" });
+        }
+        device.generation = self.generation.parse().map_err(|_| InvalidRestore::Unknown { field: "generation" })?;
         device.version = self.version;
         device.created_at = self.created_at;
         device.updated_at = self.updated_at;
         device.status.since = self.status_since;
-        device.credential = self.credential.as_ref().map(CredentialDocument::credential).transpose()?;
+        device.credential = self.credential.as_ref().map(|credential| credential.credential(&device.id)).transpose()?;
         if self.superseded.len() > Device::MAX_SUPERSEDED {
-            return Err(InvalidRestore { field: "superseded" });
+            return Err(InvalidRestore::Unknown { field: "superseded" });
+        }
+        let mut known: BTreeSet<_> = self.credential.iter().map(|credential| credential.certificate_id).collect();
+        if !self.superseded.iter().all(|superseded| known.insert(superseded.certificate_id)) {
+            return Err(InvalidRestore::Range { field: "superseded" });
         }
         device.superseded = self.superseded.iter().map(SupersededDocument::superseded).collect::<Result<_, _>>()?;
         if self.modules.len() > Module::MAX_PER_DEVICE {
-            return Err(InvalidRestore { field: "modules" });
+            return Err(InvalidRestore::Unknown { field: "modules" });
         }
         let modules = self.modules.iter().map(|(id, module)| Ok((id.clone(), module.module()?)));
         device.modules = modules.collect::<Result<_, InvalidRestore>>()?;
         device.last_refusal = self.last_refusal.as_ref().map(RefusalDocument::refusal).transpose()?;
+        self.unsettled.as_ref().map_or(Ok(()), |there| in_range("unsettled.since", there.since))?;
         device.unsettled =
             self.unsettled.as_ref().map(|there| Unsettled { since: there.since, keys: there.keys.clone() });
         Ok(())
@@ -188,23 +203,60 @@ impl From<&Credential> for CredentialDocument {
 }
 
 impl CredentialDocument {
-    fn credential(&self) -> Result<Credential, InvalidRestore> {
-        let thing =
-            ThingName::try_from(self.thing.clone()).map_err(|_| InvalidRestore { field: "credential.thing" })?;
+    /// The credential of this device, if it is what its certificate says.
+    fn credential(&self, device: &DeviceId) -> Result<Credential, InvalidRestore> {
+        let certificate = self.certificate(device)?;
+        in_range("credential.issuedAt", self.issued_at)?;
+        self.used_at.map_or(Ok(()), |used_at| in_range("credential.usedAt", used_at))?;
+        if self.issued_at > self.not_after {
+            return Err(InvalidRestore::Range { field: "credential.issuedAt" });
+        }
+        name("credential.certificateName", &self.certificate_name)?;
+        let thing = ThingName::try_from(self.thing.clone())
+            .map_err(|_| InvalidRestore::Unknown { field: "credential.thing" })?;
         let group = self.enrolled_with.as_deref().map(str::parse).transpose();
         Ok(Credential {
             certificate: self.certificate_id,
             certificate_name: self.certificate_name.clone(),
-            pem: self.pem.clone(),
+            pem: certificate.pem().to_owned(),
             key: self.key,
             key_made_here: self.key_made_here,
             not_after: self.not_after,
             issued_at: self.issued_at,
             used_at: self.used_at,
-            group: group.map_err(|_| InvalidRestore { field: "credential.enrolledWith" })?,
+            group: group.map_err(|_| InvalidRestore::Unknown { field: "credential.enrolledWith" })?,
             thing,
             configuration: self.configuration.clone(),
         })
+    }
+}
+
+impl CredentialDocument {
+    /// The certificate, which has to be the one that the other fields describe, and not another device's.
+    fn certificate(&self, device: &DeviceId) -> Result<Certificate, InvalidRestore> {
+        let certificate = Certificate::parse(&self.pem);
+        let certificate = certificate.map_err(|_| InvalidRestore::Unknown { field: "credential.pem" })?;
+        let defect = certificate.lint(&self.key).err();
+        let is_of_another = match certificate.common_name() {
+            Ok(Some(named)) if named != *device => {
+                // A CA that names its devices by their serial number has something else there.
+                let serial_number = certificate.subject_text(SubjectAttribute::SerialNumber);
+                !serial_number.is_ok_and(|number| number.is_some_and(|number| number == device.as_str()))
+            }
+            // AWS IoT's own name for every certificate is no device id.
+            _ => false,
+        };
+        let contradictions = [
+            (*certificate.id() != self.certificate_id, "credential.certificateId"),
+            (matches!(defect, Some(CertificateDefect::OtherKey { .. })), "credential.key"),
+            (defect.is_some(), "credential.pem"),
+            (Timestamp::from(certificate.not_after()) != self.not_after, "credential.notAfter"),
+            (is_of_another, "credential"),
+        ];
+        match contradictions.into_iter().find(|(is_so, _)| *is_so) {
+            Some((_, field)) => Err(InvalidRestore::Contradiction { field }),
+            None => Ok(certificate),
+        }
     }
 }
 
@@ -223,11 +275,13 @@ impl From<&Superseded> for SupersededDocument {
 impl SupersededDocument {
     fn superseded(&self) -> Result<Superseded, InvalidRestore> {
         let thing = ThingName::try_from(self.thing.clone());
+        in_range("superseded.since", self.since)?;
+        name("superseded.certificateName", &self.certificate_name)?;
         Ok(Superseded {
             certificate: self.certificate_id,
             certificate_name: self.certificate_name.clone(),
             key: self.key,
-            thing: thing.map_err(|_| InvalidRestore { field: "superseded.thing" })?,
+            thing: thing.map_err(|_| InvalidRestore::Unknown { field: "superseded.thing" })?,
             since: self.since,
         })
     }
@@ -249,10 +303,15 @@ impl ModuleDocument {
         let attestation = match self.attestation.attestation() {
             // Its token was left out of the export: it needs a new one.
             Err(InvalidExtension::Lacks { field: "tokenDigest" }) => cvm_provisioning::Attestation::Nothing,
-            attestation => attestation.map_err(|_| InvalidRestore { field: "modules.attestation" })?,
+            attestation => attestation.map_err(|_| InvalidRestore::Unknown { field: "modules.attestation" })?,
         };
+        if self.version == 0 || self.version > MAX_VERSION {
+            return Err(InvalidRestore::Range { field: "modules.version" });
+        }
+        in_range("modules.createdAt", self.created_at)?;
+        in_range("modules.updatedAt", self.updated_at)?;
         Ok(Module {
-            generation: self.generation.parse().map_err(|_| InvalidRestore { field: "modules.generation" })?,
+            generation: self.generation.parse().map_err(|_| InvalidRestore::Unknown { field: "modules.generation" })?,
             version: self.version,
             attestation,
             managed_by: self.managed_by.clone(),
@@ -264,15 +323,141 @@ impl ModuleDocument {
 
 impl RefusalDocument {
     fn refusal(&self) -> Result<LastRefusal, InvalidRestore> {
-        let denial = Denial::from_code(&self.reason).ok_or(InvalidRestore { field: "lastRefusal.reason" })?;
+        let denial = Denial::from_code(&self.reason);
+        let denial = denial.ok_or(InvalidRestore::Unknown { field: "lastRefusal.reason" })?;
+        in_range("lastRefusal.at", self.at)?;
         Ok(LastRefusal::new(denial, self.key, self.at))
     }
 }
 
-/// What an export wrote was changed since, or is a newer version's.
+/// The largest version: every JSON reader has integers up to 2^53 (RFC 8259 section 6).
+const MAX_VERSION: u64 = 1 << 53;
+/// The last second of the year 9999, the last that RFC 3339 can write.
+const LAST_SECOND: i64 = 253_402_300_799;
+/// The longest name of a certificate: that of an ARN (AWS IAM, "Amazon Resource Names").
+const MAX_NAME: usize = 2048;
+
+fn in_range(field: &'static str, moment: Timestamp) -> Result<(), InvalidRestore> {
+    if (0..=LAST_SECOND).contains(&moment.seconds()) { Ok(()) } else { Err(InvalidRestore::Range { field }) }
+}
+
+fn name(field: &'static str, name: &str) -> Result<(), InvalidRestore> {
+    let is_name = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_name { Ok(()) } else { Err(InvalidRestore::Range { field }) }
+}
+
+/// An export was changed since it was written, or a newer version wrote it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("cvm.restore.{field} is nothing that this version of cvm exports")]
-pub struct InvalidRestore {
-    /// The field.
-    pub field: &'static str,
+#[non_exhaustive]
+pub enum InvalidRestore {
+    /// The certificate says something else.
+    #[error("cvm.restore.{field} contradicts the certificate in cvm.restore.credential.pem")]
+    Contradiction {
+        /// The field.
+        field: &'static str,
+    },
+    /// A number or a name is not in its range.
+    #[error("cvm.restore.{field} is out of range")]
+    Range {
+        /// The field.
+        field: &'static str,
+    },
+    /// A value is none that this version exports.
+    #[error("cvm.restore.{field} is nothing that this version of cvm exports")]
+    Unknown {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_provisioning::IssuedCertificate;
+    use cvm_testkit::fixture::{NOW, device, later};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::IdentityLine;
+
+    fn certificate(names: &[(DnType, &str)]) -> Certificate {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        names.iter().for_each(|(kind, name)| params.distinguished_name.push(kind.clone(), *name));
+        Certificate::parse(&params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()).unwrap()
+    }
+
+    fn provisioned(name: &str, certificate: Certificate) -> Device {
+        let issued = IssuedCertificate { name: "arn:aws:iot:cert".to_owned(), certificate };
+        let credential = Credential::of(&issued, name.to_owned().try_into().unwrap(), NOW);
+        let earlier = Superseded {
+            certificate: CertificateId::of(b"earlier"),
+            certificate_name: "earlier".to_owned(),
+            key: KeyFingerprint::of(b"earlier"),
+            thing: name.to_owned().try_into().unwrap(),
+            since: NOW,
+        };
+        Device {
+            state: State::Provisioned,
+            credential: Some(credential),
+            superseded: vec![earlier],
+            updated_at: later(9),
+            ..device(name)
+        }
+    }
+
+    fn restored(line: &Value) -> Result<Device, String> {
+        let line: IdentityLine = serde_json::from_value(line.clone()).map_err(|error| error.to_string())?;
+        line.device().map(|(device, _)| device).map_err(|error| error.to_string())
+    }
+
+    fn line(device: &Device) -> Value {
+        serde_json::to_value(IdentityLine::of(device, true)).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_is_restored_that_names_its_device_or_none() {
+        let named = [
+            vec![(DnType::CommonName, "sn-1")],
+            vec![(DnType::CommonName, "AWS IoT Certificate")],
+            vec![(DnType::CommonName, "factory-3"), (DnType::CustomDnType(vec![2, 5, 4, 5]), "sn-1")],
+        ];
+        for names in named {
+            let device = provisioned("sn-1", certificate(&names));
+            assert_eq!(restored(&line(&device)), Ok(device));
+        }
+        let thief = provisioned("sn-2", certificate(&[(DnType::CommonName, "sn-1")]));
+        assert!(restored(&line(&thief)).unwrap_err().contains("contradicts the certificate"));
+    }
+
+    #[test]
+    fn what_an_export_cannot_have_written_is_refused() {
+        let device = provisioned("sn-1", certificate(&[(DnType::CommonName, "sn-1")]));
+        let other = certificate(&[(DnType::CommonName, "sn-1")]);
+        let own = device.credential.as_ref().unwrap();
+        let changes = [
+            ("credential/pem", json!("hello"), "credential.pem"),
+            ("credential/pem", json!(other.pem()), "credential.certificateId"),
+            ("credential/certificateId", json!(other.id()), "credential.certificateId"),
+            ("credential/key", json!(other.key()), "credential.key"),
+            ("credential/notAfter", json!(own.not_after.seconds() + 1), "credential.notAfter"),
+            ("credential/issuedAt", json!(own.not_after.seconds() + 1), "credential.issuedAt"),
+            ("credential/issuedAt", json!(-1), "credential.issuedAt"),
+            ("credential/certificateName", json!(""), "credential.certificateName"),
+            ("credential/certificateName", json!("a b"), "credential.certificateName"),
+            ("superseded/0/certificateId", json!(own.certificate), "superseded"),
+            ("superseded/0/since", json!(i64::MAX), "superseded.since"),
+            ("version", json!(0), "version"),
+            ("version", json!(u64::MAX), "version"),
+            ("createdAt", json!(-1), "createdAt"),
+            ("updatedAt", json!(0), "updatedAt"),
+            ("statusSince", json!(253_402_300_800_i64), "statusSince"),
+        ];
+        for (field, value, told) in changes {
+            let mut line = line(&device);
+            *line.pointer_mut(&format!("/cvm/restore/{field}")).unwrap() = value.clone();
+            let error = restored(&line).unwrap_err();
+            assert!(error.contains(&format!("cvm.restore.{told} ")), "{field} {value}: {error}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 use std::error::Error;
 
+use cvm_log::JsonLines;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -9,8 +10,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub fn start_log() {
     let levels: Option<Targets> = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
     let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
-    tracing_subscriber::registry().with(lines.with_span_list(false)).with(levels).init();
+    let lines = tracing_subscriber::fmt::layer().event_format(JsonLines);
+    tracing_subscriber::registry().with(lines).with(levels).init();
 }
 
 /// What a function needs in order to start, or the reason, logged, why it does not.

@@ -40,7 +40,7 @@ impl Origin {
     }
 }
 
-/// Who asked for a change: 1 to 256 printable ASCII characters, such as an ARN, the subject of a token or `user@host`.
+/// Who asked for a change: 1 to 256 visible characters of any script, such as an ARN, the name of a token or `user@host`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Actor(#[serde(deserialize_with = "actor_name")] String);
@@ -53,16 +53,29 @@ fn actor_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 impl Actor {
     const MAX_LENGTH: usize = 256;
 
-    /// The actor of this name; what no log line should contain is left out.
+    /// The actor of this name, without the characters that would hide or reorder text in a log line.
     pub fn new(name: &str) -> Option<Self> {
-        let name: String = name.chars().filter(char::is_ascii_graphic).take(Self::MAX_LENGTH).collect();
-        (!name.is_empty()).then_some(Self(name))
+        let name: String = name.chars().filter(|character| is_shown(*character)).take(Self::MAX_LENGTH).collect();
+        let name = name.trim();
+        (!name.is_empty()).then(|| Self(name.to_owned()))
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a character shows as itself: no control, no line break, no mark that is invisible or sets the direction of text.
+fn is_shown(character: char) -> bool {
+    let is_hidden = character.is_control()
+        || (character.is_whitespace() && character != ' ')
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}');
+    !is_hidden
 }
 
 /// What became of a request.
@@ -253,5 +266,27 @@ impl crate::Audit for LogAudit {
             }
             Outcome::Waited => write_event!(info, "waited"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_keeps_the_letters_of_every_script() {
+        for name in
+            ["Zoë Müller", "Zoe\u{308}", "山田太郎", "अनन्या", "arn:aws:iam::123456789012:user/anna", "anna@host"]
+        {
+            assert_eq!(Actor::new(name).unwrap().as_str(), name);
+        }
+        assert_eq!(Actor::new(&"é".repeat(300)).unwrap().as_str().chars().count(), 256);
+    }
+
+    #[test]
+    fn threat_14_an_actor_cannot_hide_or_reorder_text_in_a_log_line() {
+        let name = "an\n\u{202e}n\u{2066}a\u{200b}\u{feff}\u{7}\u{85}\t";
+        assert_eq!(Actor::new(name).unwrap().as_str(), "anna");
+        assert!(Actor::new(" \u{200d}\n ").is_none());
     }
 }

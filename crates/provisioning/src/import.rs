@@ -174,7 +174,7 @@ impl<R: DeviceStore> Operations<R> {
         match self.registry.find(&device.id).await? {
             Some(found) if found == *device => Ok(Imported::Unchanged),
             Some(_) => Err(OperationError::Exists),
-            None if self.registry.add(device, by).await? => Ok(Imported::Created),
+            None if self.registry.restore(device, by).await?? => Ok(Imported::Created),
             None => Err(OperationError::Exists),
         }
     }

@@ -103,8 +103,8 @@ pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
     Audit, CertificateAuthority, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary,
     Certificates, ClaimIssuer, ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore, Enrol,
-    Enrolments, Inventory, InventoryPage, LedgerEntry, Page, Platform, PlatformError, Presences, RegistryError,
-    Reservations, Reserve, Tombstones, UnsettledDevice,
+    Enrolments, Inventory, InventoryPage, LedgerEntry, NotRestored, Page, Platform, PlatformError, Presences,
+    RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
 pub use presence::Presence;

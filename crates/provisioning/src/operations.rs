@@ -2,7 +2,7 @@
 
 use crate::{
     Attestation, Device, DeviceId, DeviceStore, ETag, GenerationId, InvalidSettings, Module, ModuleId, ModuleManager,
-    NotProvisioned, NotQuarantined, NothingToRevoke, Origin, RegistryError, Settings, Timestamp,
+    NotProvisioned, NotQuarantined, NotRestored, NothingToRevoke, Origin, RegistryError, Settings, Timestamp,
 };
 
 /// The operations, with what they need.
@@ -62,6 +62,9 @@ pub enum OperationError {
     /// It has changed since the caller looked.
     #[error("it has changed since its entity tag was read")]
     PreconditionFailed,
+    /// It cannot be what the export says.
+    #[error(transparent)]
+    NotRestored(#[from] NotRestored),
     /// The system has no randomness to give.
     #[error("the system has no randomness to give")]
     Randomness,
@@ -88,6 +91,7 @@ impl OperationError {
             Self::NotProvisioned(_) => "not-provisioned",
             Self::NothingToRevoke(_) => "nothing-to-revoke",
             Self::NotQuarantined(_) => "not-quarantined",
+            Self::NotRestored(_) => "not-restored",
             Self::PreconditionFailed => "changed-since",
             Self::Randomness => "randomness",
             Self::Registry(_) => "registry",

@@ -1,22 +1,15 @@
 //! What happened, in chains of hashes, so that a change of it shows.
 
-use std::collections::BTreeMap;
-
-use aws_lc_rs::digest::{Context, SHA256};
 use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError};
 use cvm_records::AuditEntryRecord;
-use data_encoding::HEXLOWER;
 
 use crate::SqlRegistry;
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
+use crate::trail_hash::{BEGINNING, Columns, Rule};
 
-/// The hash before the first entry of a chain.
-const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Entries about a device that are looked at for one page, which has none of those outside the time that is asked for.
 const LOOKED_AT: i64 = 1_000;
-/// Entries that are checked in one transaction.
-const PORTION: i64 = 10_000;
 
 impl AuditTrail for SqlRegistry {
     async fn append(&self, entries: &[AuditEntry]) -> Result<(), RegistryError> {
@@ -129,100 +122,6 @@ fn last_entry(connection: &mut dyn Connection, device: &DeviceId) -> Result<Opti
     rows.first().map(|row| row.optional_integer(0)).transpose().map(Option::flatten)
 }
 
-impl SqlRegistry {
-    /// Checks that the trail is as it was written.
-    ///
-    /// Whoever can write to the database could write all of it anew; keep the numbers and hashes that this returns where
-    /// they cannot, and compare.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError`]. A trail that was changed is no error: see [`Verified`].
-    pub async fn verify_trail(&self) -> Result<Verified, RegistryError> {
-        // The ends first: what is written from now on is behind them.
-        let ends = self.read(ends).await?;
-        let mut entries = 0;
-        for (chain, (length, end)) in &ends {
-            let (mut seen, mut last, mut before) = (0, 0, BEGINNING.to_owned());
-            while seen < *length {
-                let (chain, portion) = (*chain, PORTION.min(length - seen));
-                let found = self.read(move |connection| portion_of(connection, chain, last, portion)).await?;
-                if found.is_empty() {
-                    return Ok(Verified::Broken(BrokenChain::End { chain }));
-                }
-                for (sequence, document, hash) in found {
-                    if next_hash(&before, &document) != hash {
-                        return Ok(Verified::Broken(BrokenChain::Entry { sequence }));
-                    }
-                    (seen, last, before) = (seen + 1, sequence, hash);
-                }
-            }
-            if before != *end {
-                return Ok(Verified::Broken(BrokenChain::End { chain: *chain }));
-            }
-            entries += length.unsigned_abs();
-        }
-        if let Some(chain) = self.read(chain_without_end).await? {
-            return Ok(Verified::Broken(BrokenChain::End { chain }));
-        }
-        Ok(Verified::Whole { entries, ends: ends.into_values().map(|(_, hash)| hash).collect() })
-    }
-}
-
-/// The chains, with their lengths and the hashes at their ends.
-fn ends(connection: &mut dyn Connection) -> Result<BTreeMap<i64, (i64, String)>, SqlError> {
-    let rows = connection.query("SELECT chain, length, hash FROM chains", &[])?;
-    rows.iter().map(|row| Ok((row.integer(0)?, (row.integer(1)?, row.text(2)?.to_owned())))).collect()
-}
-
-/// Some entries of a chain: their numbers, documents and hashes.
-fn portion_of(
-    connection: &mut dyn Connection,
-    chain: i64,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<(i64, String, String)>, SqlError> {
-    let statement =
-        "SELECT sequence, document, hash FROM entries WHERE chain = ? AND sequence > ? ORDER BY sequence LIMIT ?";
-    let rows = connection.query(statement, &[chain, after, limit].map(Value::Integer))?;
-    rows.iter().map(|row| Ok((row.integer(0)?, row.text(1)?.to_owned(), row.text(2)?.to_owned()))).collect()
-}
-
-/// A chain that has entries and no end.
-fn chain_without_end(connection: &mut dyn Connection) -> Result<Option<i64>, SqlError> {
-    let statement = "SELECT chain FROM entries WHERE chain NOT IN (SELECT chain FROM chains) LIMIT 1";
-    connection.query(statement, &[])?.first().map(|row| row.integer(0)).transpose()
-}
-
-/// What a look at the whole trail came to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verified {
-    /// Every entry is as it was written, and none is missing.
-    Whole {
-        /// How many there are.
-        entries: u64,
-        /// The hashes at the ends of the chains.
-        ends: Vec<String>,
-    },
-    /// It was changed.
-    Broken(BrokenChain),
-}
-
-/// Where a trail was changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BrokenChain {
-    /// At the end of this chain: entries are missing.
-    End {
-        /// Which.
-        chain: i64,
-    },
-    /// At this entry, or right before it.
-    Entry {
-        /// Its number.
-        sequence: i64,
-    },
-}
-
 /// Where an entry is found by its device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
@@ -248,11 +147,20 @@ pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry, place:
         Some(row) => (row.integer(0)?, row.text(1)?),
         None => (0, BEGINNING),
     };
-    let hash = next_hash(before, &document);
     let (earlier, is_linked) = match place {
         Place::InList { earlier } => (earlier, true),
         Place::Apart { earlier } => (earlier, false),
     };
+    let columns = Columns {
+        chain,
+        id: &entry.id,
+        device: entry.device.as_str(),
+        at: entry.at.seconds(),
+        earlier,
+        is_linked,
+        document: &document,
+    };
+    let hash = columns.hash(Rule::Columns, before);
     let values = [
         Value::Integer(chain),
         (&entry.id).into(),
@@ -262,9 +170,10 @@ pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry, place:
         (&hash).into(),
         earlier.into(),
         Value::Integer(is_linked.into()),
+        Value::Integer(Rule::Columns.number()),
     ];
-    let statement = "INSERT INTO entries (chain, id, device, moment, document, hash, earlier, is_linked) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let statement = "INSERT INTO entries (chain, id, device, moment, document, hash, earlier, is_linked, rule) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let sequence = connection.append(statement, &values)?;
     let values = [Value::Integer(length + 1), (&hash).into(), Value::Integer(chain)];
     let statement = match length {
@@ -273,14 +182,6 @@ pub(crate) fn append(connection: &mut dyn Connection, entry: &AuditEntry, place:
     };
     connection.execute(statement, &values)?;
     Ok(sequence)
-}
-
-/// The hash of an entry: SHA-256 of the hash before it and of its document, in hexadecimal digits.
-fn next_hash(before: &str, document: &str) -> String {
-    let mut context = Context::new(&SHA256);
-    context.update(before.as_bytes());
-    context.update(document.as_bytes());
-    HEXLOWER.encode(context.finish().as_ref())
 }
 
 fn entry(document: &str) -> Result<AuditEntry, SqlError> {

@@ -1,12 +1,13 @@
 //! The registry as operators use it.
 
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Origin, Page, RegistryError, State, Tombstone,
+    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, NotRestored, Origin, Page, RegistryError, State,
+    Tombstone,
 };
 
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, decoy, devices, tombstones};
+use crate::{SqlRegistry, decoy, devices, restore, tombstones};
 
 impl DeviceStore for SqlRegistry {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
@@ -19,6 +20,11 @@ impl DeviceStore for SqlRegistry {
             Ok(free)
         })
         .await
+    }
+
+    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+        let (device, by, issuers) = (device.clone(), by.clone(), self.issuers().clone());
+        self.write(move |connection| restore::restore(connection, &issuers, &device, &by)).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cvm_provisioning::RegistryError;
 
@@ -32,6 +33,15 @@ pub(crate) enum SqlError {
     /// The database did not do it, or cannot be reached.
     #[error("the database did not do it")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The transaction that many changes shared was not written.
+    #[error("the transaction was not written")]
+    Group(#[source] Arc<Self>),
+    /// There was no answer in time; the change may be made or not.
+    #[error("the database did not answer within {seconds} s")]
+    Late {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The connection had ended before anything was asked of it: a new one may do it.
     #[error("the connection to the database has ended")]
     Lost(#[source] Box<dyn Error + Send + Sync>),
@@ -54,6 +64,8 @@ impl From<SqlError> for RegistryError {
             SqlError::Column { .. }
             | SqlError::Done(_)
             | SqlError::Failed(_)
+            | SqlError::Group(_)
+            | SqlError::Late { .. }
             | SqlError::Lost(_)
             | SqlError::Silent(_)
             | SqlError::Closed => Self::Unavailable { source: error.into() },

@@ -2,31 +2,36 @@
 
 use cvm_provisioning::{CertificateId, CertificateIndex, CertificateOwner, DeviceId, RegistryError, UnsettledDevice};
 
-use crate::connection::Value;
+use crate::connection::{Connection, Value};
 use crate::error::SqlError;
 use crate::{SqlRegistry, devices, ledger};
+
+/// The device that has this certificate, or awaits it.
+pub(crate) fn owner(
+    connection: &mut dyn Connection,
+    certificate: &CertificateId,
+) -> Result<Option<CertificateOwner>, SqlError> {
+    let key = certificate.to_string();
+    // The ledger may know it as an earlier one.
+    let statement = format!(
+        "{0} WHERE devices.certificate = ? UNION ALL {0} WHERE devices.id IN (SELECT device FROM certificates WHERE {1})",
+        devices::SELECT,
+        ledger::HAS_ID,
+    );
+    let [start, id] = ledger::has_id(&key);
+    for row in connection.query(&statement, &[(&key).into(), start, id])? {
+        let device = devices::device(&row, &key)?;
+        if device.indexed_certificate() == Some(*certificate) {
+            return Ok(Some(CertificateOwner { used: device.is_used(certificate), device: device.id }));
+        }
+    }
+    Ok(None)
+}
 
 impl CertificateIndex for SqlRegistry {
     async fn device_of(&self, certificate: &CertificateId) -> Result<Option<CertificateOwner>, RegistryError> {
         let certificate = *certificate;
-        self.read(move |connection| {
-            let key = certificate.to_string();
-            // The ledger may know it as an earlier one.
-            let statement = format!(
-                "{0} WHERE devices.certificate = ? UNION ALL {0} WHERE devices.id IN (SELECT device FROM certificates WHERE {1})",
-                devices::SELECT,
-                ledger::HAS_ID,
-            );
-            let [start, id] = ledger::has_id(&key);
-            for row in connection.query(&statement, &[(&key).into(), start, id])? {
-                let device = devices::device(&row, &key)?;
-                if device.indexed_certificate() == Some(certificate) {
-                    return Ok(Some(CertificateOwner { used: device.is_used(&certificate), device: device.id }));
-                }
-            }
-            Ok(None)
-        })
-        .await
+        self.read(move |connection| owner(connection, &certificate)).await
     }
 
     async fn unsettled(&self, limit: u16) -> Result<Vec<UnsettledDevice>, RegistryError> {

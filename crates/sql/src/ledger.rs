@@ -174,6 +174,30 @@ fn lock(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<(i
     rows.first().map(|row| Ok((row.integer(0)?, entry(row, 2, &key)?))).transpose()
 }
 
+/// The entry of a certificate, as it is for as long as the transaction lasts.
+pub(crate) fn locked_entry(
+    connection: &mut dyn Connection,
+    id: &CertificateId,
+) -> Result<Option<LedgerEntry>, SqlError> {
+    Ok(lock(connection, id)?.map(|(_, entry)| entry))
+}
+
+/// Whether a CA has a certificate with this serial number.
+pub(crate) fn has_serial(connection: &mut dyn Connection, issuer: &str, serial: &str) -> Result<bool, SqlError> {
+    let statement = "SELECT 1 FROM certificates WHERE issuer = ? AND serial = ?";
+    Ok(!connection.query(statement, &[issuer.into(), serial.into()])?.is_empty())
+}
+
+/// Enters the certificate of a device whose own record has what it was given.
+pub(crate) fn enter_restored(
+    connection: &mut dyn Connection,
+    entry: &LedgerEntry,
+    device: &DeviceId,
+) -> Result<(), SqlError> {
+    let beside = Beside { device: Some(device.to_string()), ..Beside::default() };
+    insert(connection, entry, &beside).map(|_| ())
+}
+
 fn insert(connection: &mut dyn Connection, entry: &LedgerEntry, beside: &Beside) -> Result<i64, SqlError> {
     let id = entry.id.to_string();
     let values = [

@@ -19,8 +19,9 @@ use crate::schema::{self, Dialect};
 const CONNECTIONS: usize = 8;
 /// Tries of a transaction that others are in the way of.
 const TRIES: usize = 8;
-/// The longest that the answer to a statement is waited for. A database whose machine has vanished says nothing at all.
-const LONGEST: Duration = Duration::from_secs(10);
+/// The longest that an answer is waited for, to a statement and to all that is asked at once. A database whose machine has
+/// vanished says nothing at all.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 /// The longest that a statement that makes the schema is waited for: an index of millions of devices takes its time.
 const LONGEST_OF_SCHEMA: Duration = Duration::from_secs(60 * 60);
 /// A lock is waited for less long than an answer, so that it is known what was in the way (MySQL reference manual,
@@ -122,10 +123,11 @@ impl Chained {
 
     fn begin<'a>(&'a mut self, purpose: Purpose, waiter: &'a Waiter) -> Result<Open<'a>, NoAnswer> {
         let mut options = TxOpts::default();
-        options.with_isolation_level(IsolationLevel::ReadCommitted);
-        if matches!(purpose, Purpose::Look) {
-            options.with_readonly(true);
-        }
+        match purpose {
+            Purpose::Work => options.with_isolation_level(IsolationLevel::ReadCommitted),
+            // All statements of a look see the database at one moment.
+            Purpose::Look => options.with_isolation_level(IsolationLevel::RepeatableRead).with_readonly(true),
+        };
         let transaction = waiter.wait(self.connection.start_transaction(options))?;
         Ok(Open { waiter, transaction, chain: self.chain })
     }

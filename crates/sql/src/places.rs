@@ -30,7 +30,23 @@ impl Cursors for SqlRegistry {
     }
 }
 
+/// The place that [`SqlRegistry::probe_write`] writes.
+const PROBE: &str = "probe";
+
 impl SqlRegistry {
+    /// Writes one row, as every change of a device does, and returns when it is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`] if nothing can be written.
+    pub async fn probe_write(&self) -> Result<(), RegistryError> {
+        self.write(|connection| {
+            let values = [PROBE.into(), "".into()];
+            connection.execute("REPLACE INTO places (name, place) VALUES (?, ?)", &values).map(|_| ())
+        })
+        .await
+    }
+
     /// Writes down a place that is none yet, and returns the one that there is: of several servers that begin at once, the
     /// first one's.
     ///

@@ -1,12 +1,15 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
-use cvm_provisioning::RegistryError;
+use cvm_provisioning::{Certificate, RegistryError};
+use tokio::time::timeout;
 
 use crate::connection::Connection;
 use crate::error::{OpenError, SqlError};
-use crate::mysql::MySql;
-use crate::queue::{submit, submit_unattended};
+use crate::issuers::{IssuedBy, Issuers};
+use crate::mysql::{self, MySql};
+use crate::queue::{Work, submit, submit_unattended};
 use crate::sqlite::{self, Sqlite};
 
 /// The device registry on SQLite or on MySQL. Clones share the database.
@@ -14,6 +17,7 @@ use crate::sqlite::{self, Sqlite};
 pub struct SqlRegistry {
     database: Arc<Database>,
     counts_later: bool,
+    issuers: Issuers,
 }
 
 #[derive(Debug)]
@@ -23,8 +27,18 @@ enum Database {
 }
 
 impl SqlRegistry {
-    const fn of(database: Arc<Database>) -> Self {
-        Self { database, counts_later: false }
+    fn of(database: Arc<Database>) -> Self {
+        Self { database, counts_later: false, issuers: Issuers::default() }
+    }
+
+    /// Says which certificates are of the server's own CAs, once: a device is then restored with such a certificate alone.
+    pub fn know_issuers(&self, recognize: impl Fn(&Certificate) -> Option<IssuedBy> + Send + Sync + 'static) {
+        // The first one stays.
+        let _ = self.issuers.0.set(Box::new(recognize));
+    }
+
+    pub(crate) fn issuers(&self) -> &Issuers {
+        &self.issuers
     }
 
     /// The registry in a folder of its own, made where it is not there. No other server may have it open.
@@ -114,7 +128,7 @@ impl SqlRegistry {
             Database::MySql(mysql) => Some(&mysql.work),
             Database::Sqlite(sqlite) => sqlite.writes(),
         };
-        Ok(submit(queue.ok_or(SqlError::Closed)?, work).await?)
+        self.answer(submit(queue.ok_or(SqlError::Closed)?, work)).await
     }
 
     /// Does this in one transaction that writes, and returns before that.
@@ -135,11 +149,34 @@ impl SqlRegistry {
         &self,
         work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, RegistryError> {
+        self.answer(submit(self.reads()?, work)).await
+    }
+
+    /// The same for what reads everything, however long that takes.
+    pub(crate) async fn read_all<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut dyn Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        Ok(submit(self.reads()?, work).await?)
+    }
+
+    fn reads(&self) -> Result<&SyncSender<Box<dyn Work>>, SqlError> {
         let queue = match &*self.database {
             Database::MySql(mysql) => Some(&mysql.work),
             Database::Sqlite(sqlite) => sqlite.reads(),
         };
-        Ok(submit(queue.ok_or(SqlError::Closed)?, work).await?)
+        queue.ok_or(SqlError::Closed)
+    }
+
+    /// Waits for an answer, as long as a request may wait for one: a database that is frozen answers nothing, and work that
+    /// waits behind other work waits no longer than that.
+    async fn answer<T>(&self, answer: impl Future<Output = Result<T, SqlError>>) -> Result<T, RegistryError> {
+        let longest = match &*self.database {
+            Database::MySql(_) => mysql::LONGEST,
+            Database::Sqlite(_) => sqlite::LONGEST,
+        };
+        let answered = timeout(longest, answer).await;
+        Ok(answered.unwrap_or_else(|_| Err(SqlError::Late { seconds: longest.as_secs() }))?)
     }
 
     /// Does this, which is one statement that reads a row or two.

@@ -46,13 +46,15 @@ fn build() -> PathBuf {
     // target/PROFILE/deps/TEST
     let target = test.ancestors().nth(3).expect("cargo builds tests into its target directory");
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/local-dynamodb/Cargo.toml");
-    let built = Command::new(env!("CARGO"))
+    // The cargo that runs the tests, and so the same toolchain.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
         .args(["build", "--locked", "--quiet", "--manifest-path"])
         .arg(manifest)
         .arg("--target-dir")
         .arg(target)
         .status()
-        .expect("the cargo that built the tests is there");
+        .expect("cargo is installed");
     assert!(built.success(), "tools/local-dynamodb does not compile");
     target.join("debug/local-dynamodb")
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::authority::{AuthorityError, days};
 use super::{CaError, now};
 use crate::ca_key::CaKey;
+use crate::clock;
 use crate::error::CommandError;
 use crate::file;
 use crate::output::{Output, shell_word};
@@ -58,6 +59,7 @@ pub(super) async fn run(arguments: &CreateArguments, output: &Output) -> Result<
     if [&key_path, &certificate_path].iter().any(|path| path.exists()) {
         return Err(CaError::There { path: out.clone() }.into());
     }
+    clock::check(now()).map_err(CaError::from)?;
     let curve = match key_algorithm {
         KeyAlgorithm::P256 => Curve::P256,
         KeyAlgorithm::P384 => Curve::P384,

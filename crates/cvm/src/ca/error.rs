@@ -8,6 +8,7 @@ use cvm_provisioning::{CertificateId, PlatformError};
 use super::authority::AuthorityError;
 use super::issue::IssueError;
 use crate::certificate::CertificateError;
+use crate::clock::ImplausibleClock;
 use crate::file::FileError;
 use crate::own_ca::OwnCaError;
 use crate::registry_api::ApiError;
@@ -22,6 +23,8 @@ pub(crate) enum CaError {
     Authority(#[from] AuthorityError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Clock(#[from] ImplausibleClock),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error(transparent)]
@@ -59,6 +62,7 @@ impl CaError {
             Self::Api(error) => error.code(),
             Self::Authority(error) => error.code(),
             Self::Certificate(_) => "certificate",
+            Self::Clock(_) => "clock",
             Self::File(_) => "file",
             Self::Issue(error) => error.code(),
             Self::KeyGeneration(_) => "key",
@@ -83,6 +87,7 @@ impl CaError {
             Self::File(error) => return error.advice(),
             Self::Issue(error) => return error.advice(),
             Self::Own(error) => return error.advice(),
+            Self::Clock(_) => ImplausibleClock::ADVICE,
             Self::NotFound { .. } => "`cvm ca list` has those there are; check the region and the account too",
             Self::NoServer => "give --server, the address of `cvm serve`, and --operator-token-file",
             Self::RegistrationCode => "check where AWS_ENDPOINT_URL points to",

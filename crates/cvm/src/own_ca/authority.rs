@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cvm_authority::{
     Authorities, Authority, AuthorityProfile, Curve, LocalSigner, Passphrase, SetError, SharedAuthorities, Signer as _,
@@ -9,6 +9,7 @@ use cvm_provisioning::{Certificate, KeyFingerprint, Timestamp};
 use super::folder::{self, CaFolder, IssuingCa, Look};
 use super::{KeyPlace, OwnCaError, PassphraseArguments};
 use crate::ca_key::CaKey;
+use crate::clock;
 use crate::file;
 
 /// The CA of a server that runs: a root and, below it, those that issue, with their keys at hand.
@@ -185,12 +186,14 @@ async fn make_what_is_missing(
         if folder.issuing_path(1, "pem").exists() {
             return Err(OwnCaError::NoCa { folder: folder.path().to_owned() });
         }
+        clock::check(now)?;
         let signer = KeyPlace::open_or_make(&folder.root_key_path(), passphrase).await?;
         let name = format!("cvm root {}", installation(signer.public_key().fingerprint()));
         let root = Authority::create(&profile(&name, Tier::Root, ROOT_VALIDITY), signer, now).await?;
         file::create(&folder.root_certificate_path(), root.certificate().pem())?;
     }
     if folder.issuing()?.is_empty() {
+        clock::check(now)?;
         let root = Root::open(folder, folder.root_key()?, passphrase).await?;
         let root = root.authority().ok_or_else(|| OwnCaError::NoRootKey { path: folder.root_key_path() })?;
         let signer = KeyPlace::open_or_make(&folder.issuing_path(1, "key"), passphrase).await?;
@@ -221,12 +224,14 @@ pub(crate) async fn rotate(
     Rotation { overlap, validity, kms_key }: Rotation,
     now: Timestamp,
 ) -> Result<IssuingCa, OwnCaError> {
+    clock::check(now)?;
     let all = folder.issuing()?;
     if let Some(from) = all.iter().filter_map(|ca| ca.issues_from).find(|from| *from > now) {
         return Err(OwnCaError::Pending { from });
     }
     let issues_from = if folder::current(&all, now).is_some() { now.after(overlap) } else { now };
     let number = folder.next_number()?;
+    folder.remove_leftovers(SystemTime::now())?;
     // The last second of the root counts too.
     let validity = validity.min(now.until(root.certificate().not_after().into()) + Duration::from_secs(1));
     // It is the only one of its name, by which revocation lists are found.

@@ -4,6 +4,7 @@ use cvm_authority::{CreateError, CrlError, IssueError, KeyError, KeyFileError, S
 use cvm_aws::KmsKeyError;
 use cvm_provisioning::{BadCertificate, Timestamp};
 
+use crate::clock::ImplausibleClock;
 use crate::file::FileError;
 use crate::output::shell_word;
 
@@ -13,6 +14,8 @@ use crate::output::shell_word;
 pub(crate) enum OwnCaError {
     #[error("{path} holds no certificate that can be used", path = path.display())]
     Certificate { path: PathBuf, source: BadCertificate },
+    #[error(transparent)]
+    Clock(#[from] ImplausibleClock),
     #[error("a CA was not made")]
     Create(#[from] CreateError),
     #[error("the revocation list of the root was not made")]
@@ -62,6 +65,7 @@ impl OwnCaError {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::EmptyPassphrase { .. } | Self::Encrypted { .. } | Self::WrongPassphrase { .. } => "passphrase",
+            Self::Clock(_) => "clock",
             Self::File(_) => "file",
             Self::Key(_)
             | Self::Kms(_)
@@ -80,6 +84,7 @@ impl OwnCaError {
     pub(crate) fn advice(&self) -> String {
         let put_back = "put the CA's folder back as it was, from your copy of it";
         match self {
+            Self::Clock(_) => ImplausibleClock::ADVICE.to_owned(),
             Self::Encrypted { .. } => {
                 "write the passphrase into a file that only its owner can read, and name that in \
                  CVM_CA_PASSPHRASE_FILE or with --ca-passphrase-file"

@@ -2,14 +2,14 @@ use std::cmp::Reverse;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cvm_authority::{KeyFile, SerialNumber};
 use cvm_provisioning::{Certificate, Timestamp};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{KeyPlace, OwnCaError};
+use super::{KeyPlace, OwnCaError, lists};
 use crate::file::{self, FileError};
 
 /// The folder of a server's CA: `root.pem`, and for each CA that issues `issuing.pem` or `issuing-N.pem`. Beside each
@@ -35,6 +35,10 @@ pub(super) type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
 /// The longest file of a certificate, in bytes.
 const MAX_PEM: usize = 16 * 1024;
+/// How the name of a file begins that is not renamed yet (`tempfile`).
+const UNFINISHED: &str = ".tmp";
+/// The longest that a rotation takes, and much more.
+const ROTATION: Duration = Duration::from_secs(60 * 60);
 /// The longest file with a moment, in bytes.
 const MAX_MOMENT: usize = 64;
 
@@ -64,6 +68,17 @@ impl CaFolder {
     /// The revocation lists of all CAs.
     pub(crate) fn lists_path(&self) -> PathBuf {
         self.path.join("crl.pem")
+    }
+
+    /// The number of the revocation lists that were published last: the highest one, 0 for a file that cannot be read, and
+    /// `None` if there were none.
+    pub(crate) fn last_list_number(&self) -> Option<u64> {
+        let path = self.lists_path();
+        if !path.exists() {
+            return None;
+        }
+        let lists = lists::read(&path).unwrap_or_default();
+        Some(lists.into_iter().map(|list| list.number).max().unwrap_or_default())
     }
 
     /// The root's own revocation list, which has to last where its key is not at hand.
@@ -129,6 +144,26 @@ impl CaFolder {
     /// A number that no file has, not even one that an interrupted rotation has left.
     pub(crate) fn next_number(&self) -> Result<u32, OwnCaError> {
         Ok(self.numbers(&["pem", "key", "kms", "from"])?.last().map_or(1, |last| last + 1))
+    }
+
+    /// Removes what rotations left that were killed an hour ago or earlier: unfinished files, and the keys of CAs that never got
+    /// a certificate. A number below that of a certificate is left alone: its certificate was there once.
+    pub(super) fn remove_leftovers(&self, now: SystemTime) -> Result<(), OwnCaError> {
+        let last = self.numbers(&["pem"])?.last().copied().unwrap_or(1);
+        let begun = self.numbers(&["key", "kms", "from"])?.into_iter().filter(|number| *number > last);
+        let of_begun = begun.flat_map(|number| ["key", "kms", "from"].map(|kind| self.issuing_path(number, kind)));
+        let unfinished = self.files()?.into_iter().filter(|path| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes()))
+        });
+        for path in of_begun.chain(unfinished) {
+            let written = fs::metadata(&path).and_then(|facts| facts.modified());
+            let is_old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > ROTATION));
+            if is_old {
+                tracing::info!(path = %path.display(), "removed what a killed rotation left");
+                fs::remove_file(&path).map_err(|source| FileError::Write { path, source })?;
+            }
+        }
+        Ok(())
     }
 
     /// The numbers in the names of files with these extensions, each once, in order.

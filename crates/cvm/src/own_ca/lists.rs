@@ -57,13 +57,18 @@ pub(crate) async fn of_root(folder: &CaFolder, root: &Root, now: Timestamp) -> R
     // One that cannot be read is replaced, or it would never be.
     let last = read(&path).ok().and_then(|lists| lists.into_iter().next());
     let end = last.as_ref().and_then(|last| last.next_update).unwrap_or(Timestamp::from_seconds(0));
+    // The clock was ahead when it was made: nobody believes it yet.
+    let is_early = last.as_ref().is_some_and(|last| last.this_update > now);
     match root.authority() {
-        Some(root) if now.until(end) < VALIDITY.saturating_sub(DAY) => {
+        Some(root) if is_early || now.until(end) < VALIDITY.saturating_sub(DAY) => {
             let seconds = u64::try_from(now.seconds()).unwrap_or_default();
             let number = last.map_or(0, |last| last.number + 1).max(seconds);
             let list = root.sign_crl([], number, VALIDITY, now).await?;
             file::replace(&path, list.pem())?;
             return Ok(Some(RootList { der: list.der().to_vec(), pem: list.pem().to_owned() }));
+        }
+        None if is_early => {
+            tracing::warn!("the root's revocation list is not valid yet: put the root's key back for a moment");
         }
         None if now.until(end) < NOTICE => {
             tracing::warn!(until = %end, "the root's revocation list ends: put its key back for a moment");

@@ -103,6 +103,53 @@ async fn what_an_interrupted_rotation_has_left_is_no_ca_and_its_number_is_not_us
 }
 
 #[tokio::test]
+async fn a_rotation_removes_what_a_killed_one_left_long_ago() {
+    let bench = Bench::new();
+    bench.open(NOW).await.unwrap();
+    let folder = bench.folder().path().to_owned();
+    let long_ago = std::time::SystemTime::now() - DAY;
+    let left = ["issuing-2.key", "issuing-2.from", ".tmpAb12Cd"].map(|name| folder.join(name));
+    for path in &left {
+        fs::write(path, "cut off").unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    // Another rotation may be at it.
+    let fresh = ["issuing-3.key", ".tmpEf34Gh"].map(|name| folder.join(name));
+    fresh.iter().for_each(|path| fs::write(path, "new").unwrap());
+    // Somebody has the certificate that belongs to it.
+    bench.rotate(NOW).await.unwrap();
+    assert!(left.iter().all(|path| !path.exists()) && fresh.iter().all(|path| path.exists()));
+    let (certificate, key) = (folder.join("issuing-4.pem"), folder.join("issuing-4.key"));
+    assert!(certificate.exists());
+    fs::File::options().write(true).open(&key).unwrap().set_modified(long_ago).unwrap();
+    bench.rotate(NOW.after(8 * DAY)).await.unwrap();
+    assert!(key.exists(), "a key with its certificate stays");
+}
+
+#[tokio::test]
+async fn threat_38_no_ca_is_made_under_a_wrong_clock() {
+    let bench = Bench::new();
+    let in_2001 = Timestamp::from_seconds(1_000_000_000);
+    assert!(matches!(bench.open(in_2001).await, Err(OwnCaError::Clock(_))));
+    assert!(!bench.folder().root_key_path().exists());
+    bench.open(NOW).await.unwrap();
+    assert!(matches!(bench.rotate(in_2001).await, Err(OwnCaError::Clock(_))));
+}
+
+#[tokio::test]
+async fn threat_38_a_list_of_the_root_from_the_future_is_made_again() {
+    let bench = Bench::new();
+    let own = bench.open(NOW).await.unwrap();
+    // The clock was ahead for a while.
+    root_list(&own.folder, &own.root, NOW.after(30 * DAY)).await.unwrap().unwrap();
+    root_list(&own.folder, &own.root, NOW).await.unwrap().unwrap();
+    let [facts] = <[ListFacts; 1]>::try_from(read_lists(&own.folder.root_list_path()).unwrap()).unwrap();
+    assert!(facts.this_update <= NOW, "{facts:?}");
+    let ahead = u64::try_from(NOW.after(30 * DAY).seconds()).unwrap();
+    assert_eq!(facts.number, ahead + 1, "numbers never go back");
+}
+
+#[tokio::test]
 async fn a_root_whose_key_is_elsewhere_keeps_its_list_and_makes_no_new_one() {
     let bench = Bench::new();
     let mut own = bench.open(NOW).await.unwrap();

@@ -19,9 +19,11 @@ use super::client_certificates::Trust;
 use super::decisions::Decisions;
 use super::equal_refusals::EqualRefusals;
 use super::platform::{Aws, Place, Stack};
-use super::routes::{Doors, readiness};
+use super::readiness::{self, Probe};
+use super::routes::Doors;
 use super::tls::{Origin, ServerCertificate, ServerTls};
 use super::to_the_end::ToTheEnd;
+use super::trail_ends::log_trail_ends;
 use super::{Begun, ServeError, Told, now, owner, reconciler};
 use crate::aws::AwsError;
 use crate::ca_key::CaKey;
@@ -51,6 +53,7 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
             }
             let decisions = Decisions::new(registry.clone(), platform.clone(), Arc::clone(&told.woken));
             work.spawn(enforce(decisions));
+            work.spawn(log_trail_ends(registry.clone()));
             work.spawn(reconciler::work(Reconcile {
                 registry: registry.clone(),
                 platform: platform.clone(),
@@ -160,7 +163,7 @@ fn doors<R, T>(
     trail: T,
 ) -> Result<Doors, ServeError>
 where
-    R: Clone + DeviceStore + Presences + Reservations + 'static,
+    R: Probe + DeviceStore + Presences + Reservations,
     T: AuditTrail + 'static,
 {
     // What a device checks is the endpoint's certificate.
@@ -180,6 +183,6 @@ where
         authority: Router::new(),
         admins: Router::new(),
         revocation: Router::new(),
-        readiness: readiness(registry),
+        readiness: readiness::router(registry, None),
     })
 }

@@ -64,6 +64,12 @@ async fn last_number(registry: &SqlRegistry) -> Result<Option<u64>, RegistryErro
     Ok(registry.place(LIST_NUMBER).await?.and_then(|number| number.parse().ok()))
 }
 
+/// Whether lists that were made at this time have to be made again. A clock that was ahead when they were made and is right
+/// by now counts, too: such lists are not valid yet.
+fn is_due(made: Timestamp, now: Timestamp) -> bool {
+    now < made || made.until(now) > LIST_VALIDITY / 4
+}
+
 /// Does what was decided, for as long as the server runs.
 pub(super) struct Enforcement {
     registry: SqlRegistry,
@@ -81,9 +87,24 @@ impl Enforcement {
 
     /// Enforces what was decided before the server ended, and makes the first lists.
     pub(super) async fn begin(&mut self, now: Timestamp) -> Result<Revocations, ServeError> {
+        self.continue_numbers().await?;
         self.decisions.enforce().await;
         self.renew_lists(now).await?;
         Ok(self.revocations.clone())
+    }
+
+    /// A registry that was restored may be older than the lists that brokers have. They ignore a list with a lower number than
+    /// theirs, so the next one is above it.
+    async fn continue_numbers(&self) -> Result<(), ServeError> {
+        let published = self.authority.folder.last_list_number().unwrap_or_default();
+        if last_number(&self.registry).await?.unwrap_or_default() < published {
+            tracing::warn!(
+                published,
+                "the registry is older than the published revocation lists; their numbers continue"
+            );
+            self.registry.move_to(LIST_NUMBER, Some(&published.to_string())).await?;
+        }
+        Ok(())
     }
 
     /// Never ends.
@@ -95,9 +116,9 @@ impl Enforcement {
             let rotated = self.refresh_authority(&mut failure).await;
             let enforced = self.decisions.enforce().await;
             let ended = self.end_successions().await;
-            let is_due = rotated || enforced || ended || renewed.until(now()) > LIST_VALIDITY / 4;
-            if is_due || self.is_overtaken().await {
-                let made = if is_due { self.renew_lists(now()).await } else { self.follow(now()).await };
+            let is_needed = rotated || enforced || ended || is_due(renewed, now());
+            if is_needed || self.is_overtaken().await {
+                let made = if is_needed { self.renew_lists(now()).await } else { self.follow(now()).await };
                 match made {
                     Ok(()) => renewed = now(),
                     Err(error) => {
@@ -196,5 +217,20 @@ impl Enforcement {
         let powerless = self.registry.without_power(&issuer, ends_after).await?;
         let revoked = powerless.iter().filter_map(RevokedCertificate::of_entry);
         Ok(authority.sign_crl(revoked, number, LIST_VALIDITY, now).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_38_lists_are_made_again_after_six_hours_and_when_the_clock_goes_back() {
+        let made = Timestamp::from_seconds(1_800_000_000);
+        let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
+        assert!(!is_due(made, made) && !is_due(made, made.after(hours(6))));
+        assert!(is_due(made, made.after(hours(7))));
+        // The clock was a year ahead.
+        assert!(is_due(made, made.before(hours(365 * 24))));
     }
 }

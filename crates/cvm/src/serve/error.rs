@@ -38,6 +38,11 @@ pub(crate) enum ServeError {
     JobFolder { path: PathBuf, source: io::Error },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(
+        "the registry is empty, and the CA has published revocation lists up to number {number} in {lists}: the registry was lost",
+        lists = lists.display()
+    )]
+    LostRegistry { lists: PathBuf, number: u64 },
     #[error("the provisioning template {template} has no pre-provisioning hook: a claim would let in every device")]
     NoHook { template: TemplateName },
     #[error("there is no AWS region to work in")]
@@ -93,6 +98,7 @@ impl ServeError {
             Self::ClaimTemplate { .. } | Self::Endpoint { .. } | Self::NoHook { .. } | Self::NoRegion => "aws",
             Self::NoServer { .. } | Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
+            | Self::LostRegistry { .. }
             | Self::Open(_)
             | Self::OtherAccount { .. }
             | Self::OtherAuthority { .. }
@@ -135,6 +141,10 @@ impl ServeError {
                 }
                 _ => format!("stop the program that listens on {address}, or give another address"),
             },
+            Self::LostRegistry { number, .. } => format!(
+                "restore the registry from a backup (docs/serve.md, \"Backups\"), or check --data and --database; to start \
+                 with an empty registry, in which nothing is revoked, give --accept-lost-registry {number} once"
+            ),
             Self::NoRegion => "`export AWS_REGION=`, or name a profile with AWS_PROFILE".to_owned(),
             Self::NoRegistry { .. } => {
                 "give the output TableName of a stack, whose functions enforce what operators decide; without a stack, \

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
+use cvm_log::JsonLines;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -16,7 +17,7 @@ pub(super) fn start(output: &Output) {
     let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match output.is_json() {
-        true => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        true => lines.event_format(JsonLines).boxed(),
         false => lines.with_ansi(io::stderr().is_terminal()).boxed(),
     };
     tracing_subscriber::registry().with(lines).with(levels).init();

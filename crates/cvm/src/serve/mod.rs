@@ -40,6 +40,7 @@ mod owner;
 mod platform;
 mod published;
 mod rates;
+mod readiness;
 mod reconciler;
 mod request_body;
 mod revocation_routes;
@@ -51,6 +52,7 @@ mod tls;
 mod tls_files;
 mod to_the_end;
 mod token_routes;
+mod trail_ends;
 
 pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;

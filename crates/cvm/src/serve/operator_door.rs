@@ -8,7 +8,7 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use cvm_http::{Operator, Problem};
+use cvm_http::{NoRestore, Operator, Problem};
 use cvm_provisioning::{Actor, TrustedUser};
 use tokio::sync::Notify;
 
@@ -52,6 +52,9 @@ pub(super) async fn admit_operator(State(door): State<OperatorDoor>, mut request
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if !only_looks && record.role < Role::Operator {
         return Problem::not_allowed("this token lets you look; ask for one with the role operator").into_response();
+    }
+    if record.role < Role::Admin {
+        request.extensions_mut().insert(NoRestore);
     }
     if let Some(actor) = Actor::new(&record.actor()) {
         request.extensions_mut().insert(Operator(actor));

@@ -11,7 +11,7 @@ use axum::routing::get;
 use cvm_authority::{OcspResponder, OwnPlatform, Profile};
 use cvm_http::{DeviceChain, Est, Handout, Registry, RootCa, device_router, registry_router};
 use cvm_provisioning::{DeviceIdFrom, LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
-use cvm_sql::SqlRegistry;
+use cvm_sql::{IssuedBy, SqlRegistry};
 use tokio::task::JoinSet;
 
 use super::client_certificates::Trust;
@@ -19,9 +19,10 @@ use super::decisions::Decisions;
 use super::enforcement::{Enforcement, Revocations};
 use super::equal_refusals::EqualRefusals;
 use super::revocation_routes::{Strays, revocation_routes};
-use super::routes::{Doors, readiness};
+use super::routes::Doors;
 use super::tls::ServerTls;
-use super::{Begun, ServeError, Told, now, ocsp, owner, published};
+use super::trail_ends::log_trail_ends;
+use super::{Begun, ServeError, Told, now, ocsp, owner, published, readiness};
 use crate::ca_key::CaKey;
 use crate::own_ca::{CaFolder, OwnAuthority};
 
@@ -49,12 +50,18 @@ pub(super) async fn begin(
     broker_ca: Option<RootCa>,
 ) -> Result<Begun, ServeError> {
     let Told { arguments, certificate, refused_keys, woken, jobs } = told;
-    owner::claim(&registry, "own").await?;
     let folder = CaFolder::of_data(&arguments.data);
+    owner::expect_history(&registry, &folder, arguments.accept_lost_registry).await?;
+    owner::claim(&registry, "own").await?;
     owner::expect_authority(&registry, folder.root()?.as_ref()).await?;
     let authority = OwnAuthority::open(folder, arguments.passphrase.clone(), now()).await?;
     owner::claim_authority(&registry, authority.root.certificate()).await?;
     let authorities = authority.authorities.clone();
+    let issuers = authorities.clone();
+    registry.know_issuers(move |certificate| {
+        let recognized = issuers.load().recognize(certificate)?;
+        Some(IssuedBy { issuer: recognized.issuer.to_string(), serial: recognized.serial_number.to_string() })
+    });
     let tls = ServerTls::new(certificate.of(&authorities), Trust::Chain(authorities.clone()), now()).await?;
 
     // Without --broker-ca the broker's certificate is one of this server's CA, too: devices verify it by the root.
@@ -81,6 +88,7 @@ pub(super) async fn begin(
     let decisions = Decisions::new(registry.clone(), platform.clone(), woken);
     let mut enforcement = Enforcement::new(registry.clone(), decisions, authority);
     let revocations = enforcement.begin(now()).await?;
+    let trail = registry.clone();
     let vend = VendAtOnce {
         registry: registry.clone(),
         authority: platform,
@@ -98,10 +106,11 @@ pub(super) async fn begin(
         revocation: revocation_router(&revocations).merge(ocsp::router(responder)),
         authority: authority_router(revocations),
         admins: revocation_routes(strays),
-        readiness: readiness(registry),
+        readiness: readiness::router(registry, Some(authorities.clone())),
     };
     let mut work = JoinSet::new();
     work.spawn(enforcement.work());
+    work.spawn(log_trail_ends(trail));
     Ok(Begun { doors, tls, authorities: Some(authorities), work })
 }
 

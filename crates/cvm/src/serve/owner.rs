@@ -6,6 +6,7 @@ use cvm_sql::SqlRegistry;
 
 use super::ServeError;
 use super::enforcement::LIST_NUMBER;
+use crate::own_ca::CaFolder;
 
 /// The place in the registry that has the platform.
 const PLATFORM: &str = "platform";
@@ -34,6 +35,24 @@ pub(super) async fn claim_account(registry: &SqlRegistry, address: &str) -> Resu
         found if found == address => Ok(()),
         found => Err(ServeError::OtherAccount { found, wanted: address.to_owned() }),
     }
+}
+
+/// Refuses a registry without a history for a CA that has published revocation lists: the registry was lost, and an empty list
+/// would make revoked certificates valid again. `accepted` is the number of the lists whose loss the operator accepts.
+pub(super) async fn expect_history(
+    registry: &SqlRegistry,
+    folder: &CaFolder,
+    accepted: Option<u64>,
+) -> Result<(), ServeError> {
+    let Some(number) = folder.last_list_number() else { return Ok(()) };
+    if registry.place(LIST_NUMBER).await?.is_some() || registry.place(AUTHORITY).await?.is_some() {
+        return Ok(());
+    }
+    if accepted != Some(number) {
+        return Err(ServeError::LostRegistry { lists: folder.lists_path(), number });
+    }
+    tracing::warn!(number, "the server starts with an empty registry: what the CA had revoked is valid again");
+    Ok(())
 }
 
 /// Refuses a registry that is of another CA than the one of this root, before one is made where there is none.
@@ -65,7 +84,13 @@ mod tests {
 
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
     async fn root() -> Certificate {
+        root_authority().await.certificate().clone()
+    }
+
+    async fn root_authority() -> Authority<LocalSigner> {
         let profile = AuthorityProfile {
             name: "root".parse().unwrap(),
             organization: None,
@@ -73,8 +98,7 @@ mod tests {
             validity: std::time::Duration::from_secs(3600),
         };
         let signer = LocalSigner::generate(Curve::P256).unwrap();
-        let root = Authority::create(&profile, signer, Timestamp::from_seconds(1_800_000_000)).await.unwrap();
-        root.certificate().clone()
+        Authority::create(&profile, signer, NOW).await.unwrap()
     }
 
     #[tokio::test]
@@ -94,6 +118,30 @@ mod tests {
         }
         // One that began at the same moment, and is late.
         assert!(matches!(claim_authority(&registry, &other).await, Err(ServeError::OtherAuthority { .. })));
+    }
+
+    #[tokio::test]
+    async fn threat_56_an_empty_registry_is_refused_for_a_ca_that_has_published_lists() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = SqlRegistry::in_folder(&folder.path().join("registry")).unwrap();
+        let ca = CaFolder::of_data(folder.path());
+        std::fs::create_dir(ca.path()).unwrap();
+        // A CA that was prepared, and has not issued yet.
+        std::fs::write(ca.root_certificate_path(), "").unwrap();
+        expect_history(&registry, &ca, None).await.unwrap();
+        let list = root_authority().await.sign_crl([], 41, std::time::Duration::from_secs(60), NOW).await.unwrap();
+        for (lists, number) in [(list.pem(), 41), ("torn", 0)] {
+            std::fs::write(ca.lists_path(), lists).unwrap();
+            for accepted in [None, Some(7)] {
+                let refused = expect_history(&registry, &ca, accepted).await.unwrap_err();
+                assert!(matches!(refused, ServeError::LostRegistry { number: found, .. } if found == number));
+                let option = format!("--accept-lost-registry {number}");
+                assert!(refused.advice().contains(&option), "{}", refused.advice());
+            }
+            expect_history(&registry, &ca, Some(number)).await.unwrap();
+        }
+        registry.move_to(LIST_NUMBER, Some("7")).await.unwrap();
+        expect_history(&registry, &ca, None).await.unwrap();
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use cvm_http::{Caller, DeviceRates, Pace, Problem};
-use cvm_provisioning::{AttemptId, DeviceId, DeviceStore};
+use cvm_provisioning::{AttemptId, DeviceId};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -46,7 +46,7 @@ pub(super) struct Doors {
     pub(super) admins: Router,
     /// What certificates name, where they are ours: it can be read without TLS, because it is signed.
     pub(super) revocation: Router,
-    /// Whether the registry answers.
+    /// Whether the server can do its work.
     pub(super) readiness: Router,
 }
 
@@ -118,22 +118,6 @@ impl Bounded for Router {
     }
 }
 
-/// `/readyz`: whether the registry answers. Whoever spreads the load sends none here otherwise.
-pub(super) fn readiness<R: DeviceStore + Clone + 'static>(registry: R) -> Router {
-    Router::new().route("/readyz", get(ready::<R>)).with_state(registry)
-}
-
-async fn ready<R: DeviceStore>(State(registry): State<R>) -> Response {
-    match registry.list(&Default::default(), None, 1).await {
-        Ok(_) => "ok\n".into_response(),
-        Err(error) => {
-            let cause: &dyn std::error::Error = &error;
-            tracing::error!(error = cause, "the registry does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, "the registry does not answer\n").into_response()
-        }
-    }
-}
-
 /// The request with where it came from, if no more has come from there than may. Nothing of it is taken from a header
 /// that anybody could write.
 async fn admit_source(
@@ -147,9 +131,14 @@ async fn admit_source(
     };
     let client = limits.trusted.client(peer, request.headers());
     let source = Source::of(client);
-    // Whoever looks whether the server is well always may.
-    let is_health = matches!(request.uri().path(), "/livez" | "/readyz");
-    if !is_health && let Err(wait) = limits.sources.take(&source) {
+    let taken = match request.uri().path() {
+        // It asks nothing.
+        "/livez" => Ok(()),
+        // Counted apart: a source that vends at its limit still learns whether the server is ready.
+        "/readyz" => limits.sources.take(&("/readyz", &source)),
+        _ => limits.sources.take(&source),
+    };
+    if let Err(wait) = taken {
         metrics.limited("source");
         return Problem::too_often(spread(wait)).into_response();
     }

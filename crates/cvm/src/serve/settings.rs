@@ -25,7 +25,7 @@ use crate::output::{Output, printable};
 /// The longest file, in bytes.
 const MAX_FILE: usize = 256 * 1024;
 /// Options that are about the file, or about one run alone.
-const NO_KEYS: [&str; 2] = ["config", "check"];
+const NO_KEYS: [&str; 3] = ["accept_lost_registry", "check", "config"];
 
 /// What counts, and why.
 #[derive(Debug)]

@@ -70,6 +70,7 @@ pub(super) struct ServerTls {
 
 struct Current {
     configuration: Arc<ServerConfig>,
+    begins_at: Timestamp,
     ends_at: Timestamp,
     made_of: MadeOf,
 }
@@ -89,8 +90,8 @@ impl ServerTls {
         let provider = Arc::new(provider());
         let clients = ClientCertificates::new(trust, Arc::clone(&provider));
         let made_of = MadeOf::at(&origin, &clients, now);
-        let (configuration, ends_at) = make(&origin, &clients, &provider, now).await?;
-        let current = RwLock::new(Current { configuration, ends_at, made_of });
+        let Made { configuration, begins_at, ends_at } = make(&origin, &clients, &provider, now).await?;
+        let current = RwLock::new(Current { configuration, begins_at, ends_at, made_of });
         Ok(Self { clients, provider, origin, current })
     }
 
@@ -115,9 +116,15 @@ impl ServerTls {
         }
     }
 
+    /// Whether the certificate ends soon, or does not begin before this time: the clock was ahead when it was made.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        now < current.begins_at || now.until(current.ends_at) < RENEWED
+    }
+
     async fn look(&self, told: bool, now: Timestamp) {
         let made_of = MadeOf::at(&self.origin, &self.clients, now);
-        let is_due = matches!(self.origin, Origin::Own { .. }) && now.until(self.ends_at()) < RENEWED;
+        let is_due = matches!(self.origin, Origin::Own { .. }) && self.is_due(now);
         let is_same = self.current.read().unwrap_or_else(PoisonError::into_inner).made_of == made_of;
         if is_same && !is_due && !told {
             return;
@@ -127,9 +134,8 @@ impl ServerTls {
         // What cannot be used is told once, and not looked at again until it changes.
         current.made_of = made_of;
         match made {
-            Ok((configuration, ends_at)) => {
-                current.configuration = configuration;
-                current.ends_at = ends_at;
+            Ok(Made { configuration, begins_at, ends_at }) => {
+                (current.configuration, current.begins_at, current.ends_at) = (configuration, begins_at, ends_at);
                 tracing::info!(%ends_at, "the server has a new certificate");
             }
             Err(error) => {
@@ -158,20 +164,27 @@ fn ids(authorities: &SharedAuthorities<CaKey>, now: Timestamp) -> Vec<Certificat
     authorities.load().trusted(now).iter().map(|certificate| *certificate.id()).collect()
 }
 
+/// A configuration, and the validity of its certificate.
+struct Made {
+    configuration: Arc<ServerConfig>,
+    begins_at: Timestamp,
+    ends_at: Timestamp,
+}
+
 async fn make(
     origin: &Origin,
     clients: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
     now: Timestamp,
-) -> Result<(Arc<ServerConfig>, Timestamp), ServeError> {
+) -> Result<Made, ServeError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Tls { source };
     let configure = |chain, key| configuration(chain, key, clients, Arc::clone(provider), now).map(Arc::new);
     match origin {
         Origin::Files(files) => {
             let found = files.read(now)?;
-            let ends_at = found.leaf.not_after().into();
-            let configured = configure(found.chain, found.key).map_err(|error| failed(error.into()))?;
-            Ok((configured, ends_at))
+            let (begins_at, ends_at) = (found.leaf.not_before().into(), found.leaf.not_after().into());
+            let configuration = configure(found.chain, found.key).map_err(|error| failed(error.into()))?;
+            Ok(Made { configuration, begins_at, ends_at })
         }
         Origin::Own { names, authorities } => {
             let key = LocalSigner::generate(Curve::P256).map_err(|_| ServeError::Randomness)?;
@@ -180,7 +193,10 @@ async fn make(
             let pem = key.to_pem(None).map_err(|error| failed(error.into()))?;
             let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| failed(error.into()))?;
             let configured = configure(chain.map_err(|error| failed(error.into()))?, key);
-            Ok((configured.map_err(|error| failed(error.into()))?, issued.certificate().not_after().into()))
+            let configuration = configured.map_err(|error| failed(error.into()))?;
+            let certificate = issued.certificate();
+            let (begins_at, ends_at) = (certificate.not_before().into(), certificate.not_after().into());
+            Ok(Made { configuration, begins_at, ends_at })
         }
     }
 }

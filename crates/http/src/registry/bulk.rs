@@ -42,13 +42,14 @@ struct Entry {
 impl<R: DeviceStore, T> Registry<R, T> {
     pub(super) async fn import(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         call.takes(&["again", "restore"])?;
-        let again = call.flag("again")?;
+        let (again, restores) = (call.flag("again")?, call.flag("restore")?);
+        call.check_restore(restores)?;
         let entries: Vec<Entry> = call.json_list()?;
         if entries.is_empty() || entries.len() > MAX_ENTRIES {
             let code = if entries.is_empty() { Code::ArgumentInvalid } else { Code::TooManyDevices };
             return Err(Failure::new(code, format!("send 1 to {MAX_ENTRIES} entries")));
         }
-        let exported: Vec<IdentityLine> = if call.flag("restore")? { call.json_list()? } else { Vec::new() };
+        let exported: Vec<IdentityLine> = if restores { call.json_list()? } else { Vec::new() };
         let mut answer = BulkAnswer::default();
         let mut passing: Option<Failure> = None;
         // One after the other: two of them may be about the same device.

@@ -33,6 +33,7 @@ pub(super) struct Call {
     pub(super) origin: Origin,
     /// When it came in.
     pub(super) now: Timestamp,
+    may_restore: bool,
     /// Its headers.
     pub(super) headers: HeaderMap,
     path: BTreeMap<String, String>,
@@ -45,7 +46,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let (mut parts, body) = request.into_parts();
-        let Some(Admitted { origin, now, .. }) = parts.extensions.remove::<Admitted>() else {
+        let Some(Admitted { origin, now, may_restore }) = parts.extensions.remove::<Admitted>() else {
             return Err(Failure::new(Code::ServerError, "the request did not come through the door"));
         };
         let path = RawPathParams::from_request_parts(&mut parts, state).await;
@@ -62,11 +63,19 @@ impl<S: Send + Sync> FromRequest<S> for Call {
                 }
                 _ => Failure::argument("the body did not arrive whole"),
             })?;
-        Ok(Self { origin, now, headers, path, query, body })
+        Ok(Self { origin, now, may_restore, headers, path, query, body })
     }
 }
 
 impl Call {
+    /// Checks that the operator may restore devices, if that is asked for.
+    pub(super) fn check_restore(&self, restores: bool) -> Result<(), Failure> {
+        match self.may_restore || !restores {
+            true => Ok(()),
+            false => Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices")),
+        }
+    }
+
     /// The device that the address names.
     pub(super) fn device(&self) -> Result<DeviceId, Failure> {
         let id = self.path.get("device").map(String::as_str).unwrap_or_default();

@@ -16,9 +16,14 @@ use crate::door::{Caller, Clock};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Operator(pub Actor);
 
+/// The operator may not restore devices, whose certificates come with the request: an extension of the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoRestore;
+
 /// A request that was let in.
 #[derive(Clone, Debug)]
 pub(super) struct Admitted {
+    pub(super) may_restore: bool,
     pub(super) origin: Origin,
     pub(super) now: Timestamp,
 }
@@ -41,7 +46,8 @@ pub(super) async fn admit(
     let mut response = match operator {
         Some(Extension(Operator(actor))) => {
             origin.actor = Some(actor);
-            request.extensions_mut().insert(Admitted { origin, now });
+            let may_restore = request.extensions_mut().remove::<NoRestore>().is_none();
+            request.extensions_mut().insert(Admitted { may_restore, origin, now });
             next.run(request).await
         }
         None => {

@@ -56,6 +56,8 @@ codes! {
     BlobContainerValidationError = 400_008;
     /// Nobody is known to have sent the request.
     IotHubUnauthorizedAccess = 401_002;
+    /// The operator may not do that.
+    GenericForbidden = 403_000;
     /// Too many jobs are not at their end.
     JobQuotaExceeded = 403_003;
     /// There is nothing at this address.
@@ -175,7 +177,7 @@ impl From<OperationError> for Failure {
             | OperationError::NotQuarantined(_) => Code::GenericConflict,
             OperationError::PreconditionFailed => Code::PreconditionFailed,
             OperationError::TooManyModules => Code::TooManyModulesOnDevice,
-            OperationError::Settings(_) => Code::ArgumentInvalid,
+            OperationError::NotRestored(_) | OperationError::Settings(_) => Code::ArgumentInvalid,
             _ => Code::ServerError,
         };
         Self::new(code, error.to_string())

@@ -169,6 +169,7 @@ impl<J: JobStore> Jobs<J> {
         let id = AttemptId::random().map(JobId::from);
         let id = id.map_err(|_| Failure::new(Code::ServerError, "the system has no randomness to give"))?;
         let work = jobs.work(request, id)?;
+        call.check_restore(matches!(&work, Work::Import { request, .. } if request.options.restore))?;
         let actor = call.origin.actor.ok_or_else(|| Failure::new(Code::ServerError, "nobody asks for the job"))?;
         let open = jobs.store.list().await?.iter().filter(|job| !job.status.has_ended()).count();
         if open >= MAX_OPEN {

@@ -27,7 +27,7 @@ use cvm_provisioning::{AuditTrail, DeviceStore, Operations, Presences};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::call::MAX_BODY;
-pub use self::door::Operator;
+pub use self::door::{NoRestore, Operator};
 use self::failure::{Code, Failure};
 pub use self::jobs::{Jobs, jobs_elsewhere};
 use crate::Clock;

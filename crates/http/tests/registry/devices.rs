@@ -1,8 +1,10 @@
 //! Devices and their modules, one by one and many at once.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::http::header::ETAG;
 use axum::http::{Request, StatusCode};
+use cvm_http::NoRestore;
 use cvm_provisioning::{Device, DeviceStore as _, Presence, Presences as _, State};
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::World;
@@ -208,6 +210,22 @@ async fn what_was_exported_is_put_back_as_it_was_and_over_nothing() {
     empty.put("/devices/sn-1", Some("*"), json!({"status": "enabled"})).await;
     let other = empty.post("/devices?restore=true", both).await;
     assert_eq!(other.body["errors"][0]["errorCode"], "DeviceAlreadyExists");
+}
+
+#[tokio::test]
+async fn threat_59_an_operator_who_may_not_restore_devices_restores_none() {
+    let api = Api::new(&Script::default());
+    assert!(api.registry.add(&device("sn-1"), &origin()).await.unwrap());
+    let exported = api.post("/devices/export", json!({})).await.body;
+    let empty = Api::new(&Script::default());
+    let limited = Api { router: empty.router.clone().layer(Extension(NoRestore)), ..Api::new(&Script::default()) };
+    let job = json!({"type": "import", "cvm": {"restore": true}});
+    for (uri, body) in [("/devices?restore=true", exported.clone()), ("/jobs/create", job)] {
+        let refused = limited.post(uri, body).await;
+        assert_eq!((refused.status, refused.header("iothub-errorcode")), (403, "GenericForbidden"), "{uri}");
+    }
+    assert_eq!(limited.post("/devices?restore=false", json!([{"id": "sn-2"}])).await.status, 200);
+    assert_eq!(empty.post("/devices?restore=true", exported).await.status, 200);
 }
 
 #[tokio::test]

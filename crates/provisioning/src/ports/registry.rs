@@ -80,6 +80,16 @@ pub trait DeviceStore: Send + Sync {
     /// Registers a device; `false` where the id is taken, which changes nothing.
     fn add(&self, device: &Device, by: &Origin) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
+    /// Registers a device as an export wrote it, with its certificate, if that can be its; `false` where the id is taken. The
+    /// device is consistent in itself: what is checked here is what the registry knows of its certificates.
+    fn restore(
+        &self,
+        device: &Device,
+        by: &Origin,
+    ) -> impl Future<Output = Result<Result<bool, NotRestored>, RegistryError>> + Send {
+        async { self.add(device, by).await.map(Ok) }
+    }
+
     /// The device as it is at this moment.
     fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
 
@@ -111,6 +121,21 @@ pub trait DeviceStore: Send + Sync {
 
     /// How many devices there are.
     fn count(&self) -> impl Future<Output = Result<DeviceCounts, RegistryError>> + Send;
+}
+
+/// Why a device cannot be what an export says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotRestored {
+    /// The certificate belongs to another device.
+    #[error("the certificate {0} is another device's")]
+    OtherDevice(CertificateId),
+    /// The certificate is revoked, and the device is not.
+    #[error("the certificate {0} is revoked: register the device again without it")]
+    Revoked(CertificateId),
+    /// No CA of this server has issued the certificate.
+    #[error("no CA of this server has issued the certificate {0}")]
+    Stranger(CertificateId),
 }
 
 /// Which devices a list has. What is `None` lets every device through.

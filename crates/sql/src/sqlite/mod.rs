@@ -3,6 +3,7 @@
 mod checkpoint;
 mod connection;
 mod copy;
+mod private;
 mod write;
 
 use std::error::Error;
@@ -30,6 +31,8 @@ const FILE: &str = "registry.sqlite";
 const READERS: usize = 2;
 /// Connections for whoever looks, without a thread of their own.
 const AT_HAND: usize = 4;
+/// The longest that an answer is waited for, from a disk that hangs: less than a request may take.
+pub(crate) const LONGEST: Duration = Duration::from_secs(25);
 /// Statements that are kept prepared for each connection.
 const PREPARED: usize = 128;
 /// Memory for pages, for each connection, in KiB; SQLite writes that as a negative number.
@@ -61,16 +64,20 @@ impl Sqlite {
             let path = path.to_owned();
             move |source: io::Error| OpenError::Folder { path, source: source.into() }
         };
-        fs::create_dir_all(folder).map_err(failed(folder))?;
+        private::folder(folder).map_err(failed(folder))?;
         let lock_path = folder.join("registry.lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(failed(&lock_path))?;
+        let lock = private::file(&lock_path).map_err(failed(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: lock_path }),
             Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
         }
         let path = folder.join(FILE);
+        // SQLite gives the files beside the database its permissions.
+        for path in [&path, &folder.join(format!("{FILE}-wal")), &folder.join(format!("{FILE}-shm"))] {
+            private::existing(path).map_err(failed(path))?;
+        }
+        private::file(&path).map_err(failed(&path))?;
         let mut writer = open_file(&path)?;
         // A file that may only be read is opened all the same, and fails at the first change. Nothing was put beside it yet,
         // which would have its permissions, and would stay.

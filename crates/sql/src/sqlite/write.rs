@@ -1,5 +1,6 @@
 //! The one connection that writes, and many changes that share one write to the disk.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::checkpoint::Checkpoints;
@@ -16,14 +17,19 @@ pub(super) fn write(connection: &rusqlite::Connection, queue: &Receiver<Box<dyn 
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
         group.extend(queue.try_iter().take(GROUP - 1));
-        let outcomes = all_or_each(connection, &mut group);
-        let lost = outcomes.as_ref().err().map(ToString::to_string);
-        let mut outcomes = outcomes.unwrap_or_default().into_iter();
-        for work in group {
-            work.answer(match &lost {
-                None => outcomes.next().unwrap_or(Err(SqlError::Closed)),
-                Some(error) => Err(SqlError::Failed(error.clone().into())),
-            });
+        match all_or_each(connection, &mut group) {
+            Ok(outcomes) => {
+                let mut outcomes = outcomes.into_iter();
+                for work in group {
+                    work.answer(outcomes.next().unwrap_or(Err(SqlError::Closed)));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for work in group {
+                    work.answer(Err(SqlError::Group(Arc::clone(&error))));
+                }
+            }
         }
         checkpoints.after_commit(connection);
     }

@@ -73,15 +73,15 @@ async fn threat_33_a_database_that_is_killed_under_load_has_every_certificate_th
     }
     let devices = registry.count().await.unwrap().total;
     assert_eq!(devices, given.len() as u64, "everyone was given a certificate in the end");
-    let trail = registry.verify_trail().await.unwrap();
+    let trail = registry.verify_trail(&[]).await.unwrap();
     // Every device was registered and then provisioned.
     assert!(matches!(trail, Verified::Whole { entries, .. } if entries >= 2 * devices), "{trail:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_says_nothing_is_waited_for_only_so_long() {
-    /// Several times the longest that an answer is waited for.
-    const TOO_LONG: Duration = Duration::from_secs(60);
+    /// The documented ten seconds, and a little more.
+    const TOO_LONG: Duration = Duration::from_secs(15);
     let Some(server) = MariaDb::alone() else {
         return println!("skipped: CVM_TEST_MYSQL names a server, and others may need that");
     };

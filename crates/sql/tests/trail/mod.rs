@@ -1,0 +1,174 @@
+//! A change of the audit trail is detected, whichever column it is in.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use cvm_provisioning::{Device, DeviceStore as _};
+use cvm_sql::{BrokenChain, SqlRegistry, TrailEnd, Verified};
+use cvm_testkit::fixture::{device, later, origin};
+use data_encoding::HEXLOWER;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+/// A trail of ten entries: three devices, each registered, disabled and enabled, and sn-2 deleted.
+async fn trail() -> (TempDir, SqlRegistry) {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+    for name in ["sn-1", "sn-2", "sn-3"] {
+        let mut there = device(name);
+        assert!(registry.add(&there, &origin()).await.unwrap());
+        for (second, change) in [(1, Device::disable as fn(&mut _, _, _)), (2, Device::enable)] {
+            let version = there.version;
+            change(&mut there, None, later(second));
+            assert!(registry.replace(&there, version, &origin()).await.unwrap());
+        }
+        if name == "sn-2" {
+            let version = there.version;
+            assert!(registry.remove(&there.bury(later(3)), version, &origin()).await.unwrap());
+        }
+    }
+    (folder, registry)
+}
+
+fn open(folder: &TempDir) -> Connection {
+    Connection::open(folder.path().join("registry.sqlite")).unwrap()
+}
+
+async fn verify(registry: &SqlRegistry) -> Verified {
+    registry.verify_trail(&[]).await.unwrap()
+}
+
+/// Makes the hashes those of an earlier version, which covered documents alone.
+pub(super) fn hash_by_first_rule(file: &Connection) {
+    let mut statement = file.prepare("SELECT sequence, document FROM entries ORDER BY sequence").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let rows: Vec<(i64, String)> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+    let mut hash = "0".repeat(64);
+    for (sequence, document) in rows {
+        hash = HEXLOWER.encode(digest(&SHA256, format!("{hash}{document}").as_bytes()).as_ref());
+        let update = "UPDATE entries SET hash = ?1, rule = 1 WHERE sequence = ?2";
+        file.execute(update, (&hash, sequence)).unwrap();
+    }
+    file.execute("UPDATE chains SET hash = ?1", [hash]).unwrap();
+}
+
+/// Statements that change what is shown, and what each of them is found as.
+const HIDING: [(&str, BrokenChain); 14] = [
+    ("UPDATE entries SET device = 'sn-3' WHERE sequence = 2", BrokenChain::Entry { sequence: 2 }),
+    ("UPDATE entries SET earlier = 1 WHERE sequence = 3", BrokenChain::Entry { sequence: 3 }),
+    ("UPDATE entries SET earlier = NULL WHERE sequence = 3", BrokenChain::Entry { sequence: 3 }),
+    ("UPDATE entries SET id = 'other' WHERE sequence = 4", BrokenChain::Entry { sequence: 4 }),
+    ("UPDATE entries SET moment = 0 WHERE sequence = 5", BrokenChain::Entry { sequence: 5 }),
+    ("UPDATE entries SET is_linked = 1 WHERE sequence = 7", BrokenChain::Entry { sequence: 7 }),
+    ("UPDATE entries SET is_linked = 0 WHERE sequence = 1", BrokenChain::Entry { sequence: 1 }),
+    ("UPDATE entries SET rule = 1 WHERE sequence = 6", BrokenChain::Entry { sequence: 6 }),
+    ("UPDATE devices SET last_entry = 2 WHERE id = 'sn-1'", BrokenChain::History { sequence: 2 }),
+    ("UPDATE devices SET last_entry = 10 WHERE id = 'sn-1'", BrokenChain::Hidden { sequence: 3 }),
+    ("UPDATE devices SET last_entry = NULL WHERE id = 'sn-3'", BrokenChain::Hidden { sequence: 10 }),
+    ("DELETE FROM devices WHERE id = 'sn-3'", BrokenChain::Hidden { sequence: 10 }),
+    (
+        "UPDATE chains SET length = 7, hash = (SELECT hash FROM entries WHERE sequence = 7)",
+        BrokenChain::End { chain: 0 },
+    ),
+    ("UPDATE entries SET chain = 7 WHERE sequence = 10", BrokenChain::End { chain: 7 }),
+];
+
+#[tokio::test]
+async fn threat_60_an_entry_that_is_no_longer_shown_is_detected() {
+    for (change, expected) in HIDING {
+        let (folder, registry) = trail().await;
+        let whole = verify(&registry).await;
+        assert!(
+            matches!(&whole, Verified::Whole { entries: 10, by_first_rule: 0, ends } if ends.len() == 1),
+            "{whole:?}"
+        );
+        drop(registry);
+        assert!(open(&folder).execute(change, []).unwrap() > 0, "{change}");
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        let found = verify(&registry).await;
+        // sn-1 shows another device's entries instead of its own: one of both is named.
+        let is_expected = match expected {
+            BrokenChain::Hidden { sequence: 3 } => {
+                matches!(found, Verified::Broken(BrokenChain::History { sequence: 10 }))
+            }
+            expected => found == Verified::Broken(expected),
+        };
+        assert!(is_expected, "{change}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn threat_40_a_trail_that_was_changed_anywhere_is_told() {
+    for (tampered, change) in [
+        (false, "UPDATE devices SET updated_at = 0"),
+        (true, "UPDATE entries SET document = replace(document, 'created', 'deleted') WHERE sequence = 1"),
+        (true, "UPDATE entries SET hash = (SELECT hash FROM entries WHERE sequence = 2) WHERE sequence = 3"),
+        (true, "DELETE FROM entries WHERE sequence = 1"),
+        (true, "DELETE FROM entries WHERE sequence = 3"),
+        (true, "DELETE FROM entries WHERE sequence = (SELECT MAX(sequence) FROM entries)"),
+        (true, "DELETE FROM entries"),
+        (true, "DELETE FROM chains"),
+        (true, "UPDATE chains SET length = length - 1"),
+        (true, "UPDATE entries SET chain = 7 WHERE sequence = (SELECT MAX(sequence) FROM entries)"),
+    ] {
+        let (folder, registry) = trail().await;
+        drop(registry);
+        assert!(open(&folder).execute(change, []).unwrap() > 0, "{change}");
+        let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+        let seen = verify(&registry).await;
+        assert_eq!(matches!(seen, Verified::Broken(_)), tampered, "{change}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn entries_of_an_earlier_version_are_verified_by_its_rule_and_not_after_later_ones() {
+    let (folder, registry) = trail().await;
+    drop(registry);
+    hash_by_first_rule(&open(&folder));
+    let registry = SqlRegistry::in_folder(folder.path()).unwrap();
+    assert!(registry.add(&device("sn-4"), &origin()).await.unwrap());
+    let whole = verify(&registry).await;
+    assert!(matches!(whole, Verified::Whole { entries: 11, by_first_rule: 10, .. }), "{whole:?}");
+    // Their columns are those of their documents, and lead to each other, all the same.
+    drop(registry);
+    for change in
+        ["UPDATE entries SET device = 'sn-3' WHERE sequence = 2", "UPDATE entries SET earlier = 1 WHERE sequence = 3"]
+    {
+        let file = open(&folder);
+        file.execute_batch(&format!("CREATE TABLE before AS SELECT * FROM entries; {change}")).unwrap();
+        let found = verify(&SqlRegistry::in_folder(folder.path()).unwrap()).await;
+        assert!(matches!(found, Verified::Broken(BrokenChain::Entry { .. })), "{change}: {found:?}");
+        file.execute_batch("DELETE FROM entries; INSERT INTO entries SELECT * FROM before; DROP TABLE before").unwrap();
+    }
+    // A trail whose end was written again by the first rule does not follow one by the second.
+    let file = open(&folder);
+    file.execute("UPDATE entries SET rule = 2 WHERE sequence = 10", []).unwrap();
+    let found = verify(&SqlRegistry::in_folder(folder.path()).unwrap()).await;
+    assert_eq!(found, Verified::Broken(BrokenChain::Entry { sequence: 10 }));
+}
+
+#[tokio::test]
+async fn threat_60_a_trail_that_was_written_again_does_not_continue_an_end_that_was_kept() {
+    let (_folder, registry) = trail().await;
+    let ends: Vec<TrailEnd> = registry.trail_ends().await.unwrap().into_values().collect();
+    let [kept] = &ends[..] else { panic!("{ends:?}") };
+    assert_eq!(kept.entries, Some(10));
+    assert_eq!(kept.to_string().parse(), Ok(kept.clone()));
+    assert!(registry.add(&device("sn-4"), &origin()).await.unwrap());
+    let without_number = TrailEnd { entries: None, ..kept.clone() };
+    let expected = [kept.clone(), without_number];
+    assert!(matches!(registry.verify_trail(&expected).await.unwrap(), Verified::Whole { entries: 11, .. }));
+    let moved = TrailEnd { entries: Some(9), ..kept.clone() };
+    assert_eq!(registry.verify_trail(&[kept.clone(), moved.clone()]).await.unwrap(), Verified::Unexpected(moved));
+    // A whole trail, and another one.
+    let (_other_folder, other) = trail().await;
+    assert!(matches!(verify(&other).await, Verified::Whole { .. }));
+    let shorter = other.find(&"sn-1".parse().unwrap()).await.unwrap().unwrap();
+    let version = shorter.version;
+    assert!(other.remove(&shorter.bury(later(9)), version, &origin()).await.unwrap());
+    let [end] = <[TrailEnd; 1]>::try_from(other.trail_ends().await.unwrap().into_values().collect::<Vec<_>>()).unwrap();
+    assert_eq!(registry.verify_trail(std::slice::from_ref(&end)).await.unwrap(), Verified::Unexpected(end));
+    for bad in
+        ["", "@1", "12ab", &format!("{}@x", kept.hash), &format!("{}@", kept.hash), &format!("{}g", &kept.hash[1..])]
+    {
+        assert!(bad.parse::<TrailEnd>().is_err(), "{bad}");
+    }
+}
