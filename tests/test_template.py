@@ -19,10 +19,11 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 # The calls that each function's code makes, and no more.
 ACTIONS = {
-    "Vend": {"dynamodb:UpdateItem", ISSUE, "iot:AttachPolicy", "iot:AttachThingPrincipal", "iot:ListThingPrincipals"}
+    "Vend": {"dynamodb:GetItem", "dynamodb:UpdateItem", ISSUE}
+    | {"iot:AttachPolicy", "iot:AttachThingPrincipal", "iot:ListThingPrincipals"}
     | THINGS
     | RETIRE,
-    "Jitr": {"dynamodb:PutItem", "dynamodb:UpdateItem"}
+    "Jitr": READ_AND_WRITE
     | {"iot:DescribeCertificate", "iot:UpdateCertificate", "iot:AttachPolicy", "iot:AttachThingPrincipal"}
     | {"iot:ListThingPrincipals"}
     | THINGS

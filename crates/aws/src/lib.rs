@@ -17,6 +17,7 @@ mod index;
 mod iot_events;
 mod item;
 mod job_store;
+mod keys;
 mod kms_signer;
 mod own_ca;
 mod platform;

@@ -50,8 +50,9 @@ impl DynamoDbRegistry {
     }
 }
 
-impl Reservations for DynamoDbRegistry {
-    async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
+impl DynamoDbRegistry {
+    /// Reserves the device where the decision allows it, whoever has the key.
+    async fn hold(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         let Attempt { id, device, proof, origin, now, prepared } = attempt;
         let mut change = Change::of(self.update(device))
             .set("#state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :until")
@@ -166,6 +167,23 @@ impl Reservations for DynamoDbRegistry {
                 })
             }
         }
+    }
+}
+
+impl Reservations for DynamoDbRegistry {
+    async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
+        let device = match self.hold(attempt).await? {
+            Reserve::Held(device) => device,
+            other => return Ok(other),
+        };
+        let Some(owner) = self.claim_key(&attempt.proof.key, &attempt.device).await? else {
+            return Ok(Reserve::Held(device));
+        };
+        // What earlier attempts have left is kept; this one has made nothing.
+        let remains = device.remains_beside(attempt);
+        let left = if remains == Remains::Nothing { Leftover::Known(None) } else { Leftover::Unknown };
+        self.release(attempt, &left, remains).await?;
+        Ok(Reserve::KeyInUse { owner, device })
     }
 
     async fn commit(

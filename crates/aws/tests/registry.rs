@@ -59,6 +59,12 @@ async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certific
     Box::pin(scenario::renewal::an_expired_certificate_proves_its_device_within_its_grace(|| registry.clone())).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_08_a_key_is_one_devices() {
+    let database = LocalDynamoDb::start().await;
+    contract::a_key_is_one_devices(&database.registry("keys").await).await;
+}
+
 #[tokio::test]
 async fn threat_03_a_guesser_keeps_nobody_out() {
     let database = TestDatabase::start();

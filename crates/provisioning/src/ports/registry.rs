@@ -16,7 +16,7 @@ use crate::{
 pub trait Reservations: Send + Sync {
     /// Reserves the device for this attempt where [`Device::decide`] says
     /// [`Decision::Provision`](crate::Decision::Provision) and no other device [has](Device::keys) the key of the attempt.
-    /// In any other case nothing is changed.
+    /// In any other case the device is as it was before; a store that has to take a reservation back moves its version.
     fn reserve(&self, attempt: &Attempt) -> impl Future<Output = Result<Reserve, RegistryError>> + Send;
 
     /// Ends a reservation with success.
@@ -64,7 +64,7 @@ pub trait Reservations: Send + Sync {
 pub enum Reserve {
     /// The device as it is now, reserved for the attempt.
     Held(Device),
-    /// Nothing was changed: another device has the key.
+    /// Another device has the key.
     KeyInUse {
         /// The device that has it.
         owner: DeviceId,
