@@ -5,16 +5,21 @@
 
 use cvm_authority::OcspRequest;
 use cvm_provisioning::{
-    Certificate, Csr, DeviceId, DeviceNaming, Parameters, ProvisioningTemplate, PublicKey, SubjectAttribute,
+    Certificate, Csr, DeviceId, DeviceIdFrom, DeviceNaming, Parameters, ProvisioningTemplate, PublicKey, SubjectAttribute,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 /// A signing request, as DER and as text. One that is accepted reads the same again from its canonical text, which is
-/// short enough for AWS IoT.
+/// short enough for AWS IoT, and the device that its subject names may send it.
 pub fn csr(data: &[u8]) {
     let accepted = [Csr::from_der(data).ok(), str::from_utf8(data).ok().and_then(|text| Csr::parse(text).ok())];
     for csr in accepted.into_iter().flatten() {
         assert!(csr.pem().len() <= Csr::MAX_PEM);
+        for from in [DeviceIdFrom::CommonName, DeviceIdFrom::SerialNumber, DeviceIdFrom::Either, DeviceIdFrom::None] {
+            if let Ok(Some(device)) = from.device(csr.subject()) {
+                assert!(from.allows(csr.subject(), device));
+            }
+        }
         assert_eq!(PublicKey::from_spki(csr.key().spki()).as_ref(), Ok(csr.key()));
         assert_eq!(Csr::parse(csr.pem()), Ok(csr));
     }
