@@ -119,10 +119,23 @@ mod tests {
     #[test]
     fn of_a_signing_request_only_the_key_counts() {
         let request = csr("sn-1");
-        let entry = read(&serde_json::json!({ "SerialNumber": "sn-2", "CSR": request.pem() })).unwrap();
-        let key = *request.key().fingerprint();
-        assert_eq!((entry.id.as_str(), entry.settings.attestation), ("sn-2", Some(Attestation::PublicKey { key })));
+        let shared = Csr::parse(SHARED_NAME).unwrap();
+        assert_eq!(shared.common_name(), None, "its common name is no device id");
+        for request in [request, shared] {
+            let entry = read(&serde_json::json!({ "SerialNumber": "sn-2", "CSR": request.pem() })).unwrap();
+            let key = *request.key().fingerprint();
+            assert_eq!((entry.id.as_str(), entry.settings.attestation), ("sn-2", Some(Attestation::PublicKey { key })));
+        }
     }
+
+    /// A request with the common name that many scripts give to all of them: `AWS IoT Certificate`.
+    const SHARED_NAME: &str = "-----BEGIN CERTIFICATE REQUEST-----\n\
+        MIHYMIGAAgEAMB4xHDAaBgNVBAMME0FXUyBJb1QgQ2VydGlmaWNhdGUwWTATBgcq\n\
+        hkjOPQIBBggqhkjOPQMBBwNCAARKNSfKcnrkixUi0PgJe1w6q/c3bGMU426S3ykn\n\
+        wX6FNm/qwDhSZGSvWDGVJ8rbkS1V4932G03u3AcGTm6rVo7QoAAwCgYIKoZIzj0E\n\
+        AwIDRwAwRAIgMlavcO2KNRj9cxu7I4Nl5FcxLpPjYVyko7HetW0c608CIHh8KL/k\n\
+        Lb6cKe/OFGTq+bTDClGDujEQhIbNGn8qvxI5\n\
+        -----END CERTIFICATE REQUEST-----\n";
 
     #[test]
     fn a_thing_that_is_not_understood_is_refused() {
