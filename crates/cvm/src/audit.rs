@@ -295,7 +295,7 @@ async fn verify(trail: &SqlRegistry, output: &Output) -> Result<(), CommandError
 async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) -> Result<(), CommandError> {
     let now = now();
     // What happened in this very second is wanted, too.
-    let until = arguments.until.map_or(now.after(Duration::from_secs(60)), PointInTime::timestamp);
+    let until = arguments.until.map_or_else(|| now.after(Duration::from_secs(60)), PointInTime::timestamp);
     let since = match (arguments.within, arguments.since, &arguments.device) {
         (Some(time), ..) => now.before(time.duration()),
         (None, Some(since), _) => since.timestamp(),

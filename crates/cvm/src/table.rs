@@ -80,12 +80,20 @@ fn cut(text: &str, limit: usize) -> String {
 }
 
 /// The day of a timestamp in RFC 3339: `2027-01-31`.
+<<<<<<< HEAD
 pub(crate) fn day(timestamp: impl ToString) -> String {
+=======
+pub(crate) fn day(timestamp: &impl ToString) -> String {
+>>>>>>> h-cli
     timestamp.to_string().chars().take(10).collect()
 }
 
 /// The same to the minute: `2027-01-31T12:30Z`.
+<<<<<<< HEAD
 pub(crate) fn minute(timestamp: impl ToString) -> String {
+=======
+pub(crate) fn minute(timestamp: &impl ToString) -> String {
+>>>>>>> h-cli
     let text: String = timestamp.to_string().chars().take(16).collect();
     format!("{text}Z")
 }
@@ -125,7 +133,12 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_shortened_and_stays_utc() {
+<<<<<<< HEAD
         assert_eq!(day("2027-01-31T12:30:59Z"), "2027-01-31");
         assert_eq!(minute("2027-01-31T12:30:59Z"), "2027-01-31T12:30Z");
+=======
+        assert_eq!(day(&"2027-01-31T12:30:59Z"), "2027-01-31");
+        assert_eq!(minute(&"2027-01-31T12:30:59Z"), "2027-01-31T12:30Z");
+>>>>>>> h-cli
     }
 }

@@ -35,12 +35,7 @@ impl App {
         Self::build(script, DeviceIdFrom::CommonName, || NOW, DeviceChain::default()).await
     }
 
-    async fn build(
-        script: &Script,
-        device_id_from: DeviceIdFrom,
-        clock: cvm_http::Clock,
-        chain: DeviceChain,
-    ) -> Self {
+    async fn build(script: &Script, device_id_from: DeviceIdFrom, clock: cvm_http::Clock, chain: DeviceChain) -> Self {
         let (registry, platform, audit) =
             (MemoryRegistry::default(), MemoryPlatform::default(), MemoryAudit::default());
         registry.add(&device("sn-1"), &origin()).await.unwrap();

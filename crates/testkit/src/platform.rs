@@ -132,7 +132,8 @@ impl MemoryPlatform {
         let ends = [date_time_ymd(2049, 12, 31), date_time_ymd(2099, 12, 31)];
         let now = account.now.unwrap_or(NOW);
         params.not_after = ends[usize::from(Timestamp::from(ends[0]) < now)];
-        let pem = params.signed_by(&CertifiedKey(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
+        let pem =
+            params.signed_by(&CertifiedKey(csr.key().spki()), &self.issuer).expect("the issuer's key signs").pem();
         let certificate = Certificate::parse(&pem).expect("rcgen makes certificates that parse");
         IssuedCertificate { name: arn(certificate.id()), certificate }
     }

@@ -48,7 +48,7 @@ fn row(claim: &Claim, now: Timestamp) -> [String; 6] {
         standing(claim, now).to_owned(),
         used(claim),
         claim.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string()),
-        day(claim.created_at),
+        day(&claim.created_at),
         made_out.unwrap_or_else(|| "-".to_owned()),
     ]
 }

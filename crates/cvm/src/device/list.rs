@@ -174,14 +174,14 @@ impl<'a> Lines<'a> {
 }
 
 fn cells(device: &DeviceDocument) -> [String; 6] {
-    let not_after = device.cvm.certificate.as_ref().map(|certificate| day(certificate.not_after));
+    let not_after = device.cvm.certificate.as_ref().map(|certificate| day(&certificate.not_after));
     let cells = [
         device.device_id.to_string(),
         device.cvm.state.clone(),
         device.status.clone(),
         kind(device).to_owned(),
         not_after.unwrap_or_else(|| "-".to_owned()),
-        minute(device.cvm.updated_at),
+        minute(&device.cvm.updated_at),
     ];
     cells.map(|cell| printable(&cell).replace('\n', " "))
 }

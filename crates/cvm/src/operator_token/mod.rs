@@ -111,5 +111,5 @@ fn view(record: &TokenRecord) -> serde_json::Value {
 
 fn row(record: &TokenRecord) -> [String; 5] {
     let end = record.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string());
-    [record.id.clone(), printable(&record.name), record.role.name().to_owned(), day(record.created_at), end]
+    [record.id.clone(), printable(&record.name), record.role.name().to_owned(), day(&record.created_at), end]
 }
