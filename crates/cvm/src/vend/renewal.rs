@@ -70,7 +70,7 @@ impl Folder {
         file::replace(&next(&self.root_ca()), answer.root_ca().pem())?;
         file::replace(&next(&self.device()), &device_file(answer))?;
         file::sync_folder(self.path())?;
-        file::replace(&next(&self.certificate()), answer.certificate().pem())?;
+        file::replace(&next(&self.certificate()), &answer.chain_pem())?;
         file::sync_folder(self.path())?;
         self.complete_renewal().map(drop)
     }
