@@ -2,7 +2,6 @@
 certificate."""
 
 import base64
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from mqtt_device import CERTIFICATE
 from server import Server, openssl, start
@@ -49,10 +51,10 @@ def verify(server: Server, device: Path) -> None:
 
 
 def first_in(server: Server) -> str:
-    """The id of the first CA that the server publishes, which is the one that issues."""
-    bundle = server.ask("GET", "/ca.pem", token="").body.decode()
-    der = ssl.PEM_cert_to_DER_cert(bundle.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----")
-    return hashlib.sha256(der).hexdigest()
+    """The id of the CA that issues: the first one behind the root in what the server publishes."""
+    bundle = server.ask("GET", "/ca.pem", token="").body
+    issuing = x509.load_pem_x509_certificates(bundle)[1]
+    return issuing.fingerprint(hashes.SHA256()).hex()
 
 
 def issuer(device: Path) -> str:
