@@ -34,6 +34,7 @@ mod status;
 mod table;
 mod template;
 mod token;
+mod unknown;
 mod vend;
 
 fn main() -> ExitCode {

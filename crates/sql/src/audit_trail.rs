@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError};
+use cvm_provisioning::{
+    AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RecentActivity, RegistryError, Timestamp,
+};
 use cvm_records::AuditEntryRecord;
 use data_encoding::HEXLOWER;
 
-use crate::SqlRegistry;
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
+use crate::{SqlRegistry, fleet};
 
 /// The hash before the first entry of a chain.
 const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -45,6 +47,10 @@ impl AuditTrail for SqlRegistry {
             None => entries(connection, &query, after, limit),
         })
         .await
+    }
+
+    async fn recently(&self, now: Timestamp) -> Result<RecentActivity, RegistryError> {
+        self.read(move |connection| fleet::recently(connection, now, Self::MAX_COUNTED)).await
     }
 }
 

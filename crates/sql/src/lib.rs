@@ -13,6 +13,7 @@ mod device_store;
 mod devices;
 mod enrolments;
 mod error;
+mod fleet;
 mod index;
 mod jobs;
 mod keys;
@@ -26,6 +27,7 @@ mod reservations;
 mod schema;
 mod sqlite;
 mod tombstones;
+mod unknown_devices;
 
 pub use audit_trail::{BrokenChain, Verified};
 pub use decisions::Decision;

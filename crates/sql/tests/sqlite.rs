@@ -16,6 +16,7 @@ use tempfile::TempDir;
 mod history;
 mod ledger;
 mod own_ca;
+mod unknown;
 
 fn registry() -> (TempDir, SqlRegistry) {
     let folder = tempfile::tempdir().unwrap();
@@ -113,6 +114,12 @@ async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
         .unwrap();
     };
     ledger::knows_what_a_device_was_given(&registry, upgrade).await;
+}
+
+#[tokio::test]
+async fn unknown_devices_are_kept_within_bounds_until_they_are_registered() {
+    let (_folder, registry) = registry();
+    unknown::are_kept_within_bounds_until_they_are_registered([&registry, &registry]).await;
 }
 
 #[tokio::test]
