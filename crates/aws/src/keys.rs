@@ -43,7 +43,7 @@ impl DynamoDbRegistry {
         stale: &DeviceId,
     ) -> Result<Option<DeviceId>, RegistryError> {
         let name = format!("key/{key}");
-        let result = self
+        let claimed = self
             .client
             .update_item()
             .table_name(&self.table)
@@ -56,10 +56,7 @@ impl DynamoDbRegistry {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        let error = match result {
-            Ok(_) => return Ok(None),
-            Err(error) => error,
-        };
+        let Err(error) = claimed else { return Ok(None) };
         let Some(UpdateItemError::ConditionalCheckFailedException(refused)) = error.as_service_error() else {
             return Err(registry_error(error));
         };

@@ -48,45 +48,45 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
-    fn add(&mut self, name: &str, value: Value) {
+    fn add(&mut self, name: &str, value: impl Into<Value>) {
         if self.result.is_ok() {
-            self.result = write!(self.writer, ",{}:{value}", Value::from(name));
+            self.result = write!(self.writer, ",{}:{}", Value::from(name), value.into());
         }
     }
 }
 
 impl Visit for Members<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field.name(), value.into());
+        self.add(field.name(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field.name(), value.into());
+        self.add(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field.name(), value.into());
+        self.add(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field.name(), value.into());
+        self.add(field.name(), value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field.name(), value.into());
+        self.add(field.name(), value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.add(field.name(), value.to_string().into());
+        self.add(field.name(), value.to_string());
         let sources = successors(value.source(), |&source| source.source()).take(MAX_SOURCES);
         let sources: Vec<Value> = sources.map(|source| source.to_string().into()).collect();
         if !sources.is_empty() {
-            self.add(&format!("{}.sources", field.name()), sources.into());
+            self.add(&format!("{}.sources", field.name()), sources);
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field.name(), format!("{value:?}").into());
+        self.add(field.name(), format!("{value:?}"));
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use cvm_bulk::JobId;
-use cvm_provisioning::{DeviceId, ModuleId, Origin, Timestamp};
+use cvm_provisioning::{Actor, DeviceId, ModuleId, Origin, Timestamp};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -74,6 +74,23 @@ impl Call {
             true => Ok(()),
             false => Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices")),
         }
+    }
+
+    /// Logs what the operator decided about a device. The audit trail has it, too, as far as it changed anything.
+    pub(super) fn log_decision(&self, action: &str, device: &DeviceId, module: Option<&ModuleId>) {
+        let Origin { door, request_id, source, actor } = &self.origin;
+        let actor = actor.as_ref().map(Actor::as_str);
+        let module = module.map(tracing::field::display);
+        tracing::info!(
+            target: "audit", outcome = "decided", door = door.as_ref(), action, %device, module, actor, request_id, source
+        );
+    }
+
+    /// Logs what the operator decided about a job.
+    pub(super) fn log_job(&self, action: &str, job: JobId) {
+        let Origin { door, request_id, source, actor } = &self.origin;
+        let actor = actor.as_ref().map(Actor::as_str);
+        tracing::info!(target: "audit", outcome = "job", door = door.as_ref(), action, %job, actor, request_id, source);
     }
 
     /// The device that the address names.
