@@ -61,7 +61,7 @@ async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certific
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_08_a_key_is_one_devices() {
-    let database = LocalDynamoDb::start().await;
+    let database = TestDatabase::start();
     contract::a_key_is_one_devices(&database.registry("keys").await).await;
 }
 
@@ -131,7 +131,7 @@ async fn the_jobs_on_dynamodb_keep_the_contract() {
 async fn of_two_operators_with_one_entity_tag_one_wins() {
     let database = TestDatabase::start();
     let operations = Operations { registry: database.registry("operators").await };
-    let served = Registry { operations, trail: MemoryTrail::default() };
+    let served = Registry { operations, trail: MemoryTrail::default(), hears_of_connections: true };
     let operator = Operator(Actor::new("anna").unwrap());
     let (files, output) = ("s3://fleet".parse().unwrap(), "s3://fleet/jobs".parse().unwrap());
     let jobs = Jobs { store: MemoryJobs::default(), files, output };

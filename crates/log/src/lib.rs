@@ -35,7 +35,7 @@ where
         write!(writer, "\",\"level\":\"{}\"", metadata.level())?;
         let mut members = Members { writer, result: Ok(()) };
         event.record(&mut members);
-        members.add("target", metadata.target().into());
+        members.add("target", metadata.target());
         members.result?;
         writeln!(members.writer, "}}")
     }
