@@ -31,6 +31,10 @@ impl Attempt {
     /// has ended is dead and not merely slow.
     pub const LEASE: Duration = Duration::from_secs(30);
 
+    /// A lease that ends later than this from now was given while a clock was ahead. Clocks of servers that share a registry
+    /// differ by less than five minutes.
+    pub const LONGEST_LEASE: Duration = Duration::from_secs(30 + 5 * 60);
+
     /// When another attempt may take over.
     pub fn lease_ends(&self) -> Timestamp {
         self.now.after(Self::LEASE)
@@ -105,6 +109,14 @@ pub struct Reservation {
     /// Attempts since it was last known what they left behind. More than one means that an attempt died without a
     /// word, and that the platform has to be asked.
     pub attempts: u32,
+}
+
+impl Reservation {
+    /// Whether its attempt may still be at work. A lease of a clock that was ahead does not count: the device would wait until
+    /// then.
+    pub fn is_leased(&self, now: Timestamp) -> bool {
+        now < self.expires_at && now.until(self.expires_at) <= Attempt::LONGEST_LEASE
+    }
 }
 
 /// What a failed attempt knows of what it leaves behind.

@@ -147,7 +147,7 @@ impl Device {
         }
         match (&self.state, &self.reservation) {
             (State::Reserved, Some(held)) if held.owner == attempt.id => Decision::Provision,
-            (State::Reserved, Some(held)) if *now < held.expires_at => Decision::Wait { until: held.expires_at },
+            (State::Reserved, Some(held)) if held.is_leased(*now) => Decision::Wait { until: held.expires_at },
             // An attempt that died has changed nothing about who may be let in.
             (State::Reserved, Some(held)) => match self.decide_from(held.from, proof, *now, shown.is_some()) {
                 // Whether it is a clone is decided when it is settled what the attempt has left.

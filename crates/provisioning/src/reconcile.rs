@@ -165,7 +165,10 @@ where
     ) -> Result<Option<Device>, ReconcileError> {
         let Some(device) = self.registry.find(id).await? else { return Ok(None) };
         let quiet_since = device.reservation.as_ref().map_or(device.updated_at, |held| held.expires_at);
-        if now < quiet_since.after(Self::GRACE) || now < device.updated_at.after(Self::GRACE) {
+        // A moment far ahead is of a clock that was wrong.
+        let is_recent =
+            |moment: Timestamp| now < moment.after(Self::GRACE) && now.until(moment) <= Attempt::LONGEST_LEASE;
+        if is_recent(quiet_since) || is_recent(device.updated_at) {
             return Ok(None);
         }
         let Some(reservation) = device.reservation.clone() else { return Ok(Some(device)) };

@@ -60,6 +60,17 @@ async fn a_reservation_keeps_everybody_else_waiting_until_its_lease_ends() {
 }
 
 #[tokio::test]
+async fn threat_38_a_lease_of_a_clock_that_was_ahead_keeps_nobody_waiting() {
+    let mut device = device("sn-1");
+    let year = 365 * 24 * 60 * 60;
+    device.reserve(&attempt("sn-1", 1, &csr("sn-1"), later(year)));
+    assert_eq!(device.decide(&attempt("sn-1", 2, &csr("sn-1"), NOW)), Decision::Provision);
+    // Another server's clock may be ahead by a little.
+    let waits = device.decide(&attempt("sn-1", 2, &csr("sn-1"), later(year - 60)));
+    assert_eq!(waits, Decision::Wait { until: later(year + 30) });
+}
+
+#[tokio::test]
 async fn threat_04_a_renewal_that_died_opens_no_door_to_a_clone() {
     let (provisioned, own) = provisioned(KeyOrigin::Device).await;
     let credential = provisioned.credential.clone().unwrap();
