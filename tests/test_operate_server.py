@@ -276,7 +276,7 @@ def test_an_answer_that_was_lost_is_no_error_when_it_is_asked_again(server: Serv
 
 
 def test_a_server_that_asks_for_a_slower_pace_is_waited_for(tmp_path):
-    with serving(tmp_path / "slow", "--rate-per-source", "10/s") as server:
+    with serving(tmp_path / "slow", "--rate-per-operator", "10/s") as server:
         done = desk_of(server).json("device", "import", rows(server.folder, 3_000), "--proof", "claim")
         assert (done["created"], done["failed"]) == (3_000, 0)
 
@@ -445,8 +445,58 @@ def test_status_counts_what_there_is(server: Server, desk: Desk):
     fleet = desk.json("status", "--expiring", "3650d")
     assert (fleet["devices"], fleet["disabled"], fleet["certificates"]) == (2, 1, 1)
     assert (fleet["certificatesExpiring"], fleet["recently"]["provisionedLastHour"]) == (1, 1)
-    assert (fleet["states"]["provisioned"], fleet["connected"]) == (1, 0)
-    assert "devices       2" in desk.text("status")
+    assert fleet["states"]["provisioned"] == 1
+    assert (fleet["connected"], fleet["certificatesNeverUsed"]) == (None, None), "no broker tells this server"
+    text = desk.text("status")
+    assert "devices       2" in text and "connected     unknown" in text
+
+
+def test_status_takes_two_requests_however_many_devices_there_are(tmp_path):
+    with serving(tmp_path, "--rate-per-operator", "2/h") as server:
+        assert desk_of(server).json("status")["devices"] == 0
+
+
+def test_a_device_that_is_not_registered_is_seen(server: Server, desk: Desk):
+    for device in ["sn-O001", "sn-O001", "other"]:
+        assert server.ask("POST", "/v1/certificates", {"deviceId": device}, token="").status == 403
+    listed = desk.json("audit", "--unknown")
+    assert [(it["deviceId"], it["attempts"], it["door"]) for it in listed["devices"]] in (
+        [("other", 1, "vend"), ("sn-O001", 2, "vend")],
+        [("sn-O001", 2, "vend"), ("other", 1, "vend")],
+    )
+    assert listed["devices"][0]["source"] == "127.0.0.1" and listed["attemptsLastDay"] == 3
+    assert "sn-O001" in desk.text("audit", "--unknown") and "unregistered  3 requests" in desk.text("status")
+    assert "sn-O001 is not registered, and asked 2 times" in desk.run("audit", "sn-O001").stderr
+    assert "3 requests" in desk.run("audit").stderr
+    shown = desk.error("device", "show", "sn-O001")
+    assert shown["code"] == "not-found" and "asked 2 times" in shown["message"] and "cvm device add sn-O001" in shown["advice"]
+    assert "asked" not in desk.error("device", "show", "never-heard-of")["message"]
+    # The list outlives the server, and can be read without one.
+    server.end()
+    del desk.environment["CVM_SERVER"]
+    kept = desk.json("audit", "--unknown", "--data", server.data)
+    assert kept["count"] == 2
+    with serving(server.folder) as again:
+        desk = desk_of(again, server.token)
+        desk.text("device", "add", "sn-O001", "--token-out", "token")
+        left = desk.json("status")["unknownDevices"]
+        assert [it["deviceId"] for it in left["devices"]] == ["other"] and left["attemptsLastDay"] == 3
+
+
+def test_threat_02_a_sweep_is_seen_and_hides_nobody(tmp_path):
+    with serving(tmp_path, "--trusted-proxy", "127.0.0.1", "--rate-per-source", "9999/s") as server:
+
+        def ask(device: str, source: str) -> None:
+            body = {"deviceId": device}
+            assert server.ask("POST", "/v1/certificates", body, token="", x_forwarded_for=source).status == 403
+
+        ask("mistyped", "192.0.2.1")
+        for number in range(150):
+            ask(f"sweep-{number}", f"2001:db8::{number:x}")
+        desk = desk_of(server)
+        told = desk.run("status").stderr
+        assert "sweep" in told and "2001:db8::" in told and "150 devices" in told, told
+        assert "asked once" in desk.error("device", "show", "mistyped")["message"]
 
 
 DEVICE = {"deviceId": "sn-1"}

@@ -147,6 +147,50 @@ def test_a_registry_is_not_served_without_the_ca_of_its_certificates(server: Ser
         again.process.wait()
 
 
+def audited(server: Server, outcome: str) -> list[dict]:
+    """The lines of the log about operators, by what became of their requests."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    by_operators = {"operator", "registry"}
+    return [line for line in lines if line.get("outcome") == outcome and line.get("door") in by_operators]
+
+
+def test_what_operators_decide_and_are_refused_is_logged(server: Server):
+    viewer = server.ask("POST", "/tokens", {"name": "vera", "role": "viewer"}).json
+    refused = [
+        (server.ask("GET", "/devices", token=""), "no-token", None),
+        (server.ask("DELETE", "/devices/sn-marked", token=f"cvm_{'0' * 16}_marked"), "wrong-token", None),
+        (server.ask("PUT", "/devices/sn-1", {}, token=viewer["token"]), "role", "/devices/sn-1"),
+        (server.ask("POST", "/devices/export", {}, token=viewer["token"]), "role", "/devices/export"),
+        (server.ask("GET", "/tokens", token=viewer["token"]), "role", "/tokens"),
+        (server.ask("GET", "/tokens", token=""), "no-token", None),
+    ]
+    lines = audited(server, "refused")
+    assert [(line["reason"], line.get("path")) for line in lines] == [(reason, path) for _, reason, path in refused]
+    assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for answer, _, _ in refused]
+    assert {line["source"] for line in lines} == {"127.0.0.1"}
+    assert [line.get("actor") for line in lines] == [None, None, *[f"{viewer['id']}:vera"] * 3, None]
+    assert "marked" not in server.log.read_text(), "what somebody unknown sends is not repeated"
+
+    decided = [
+        ("create", server.ask("PUT", "/devices/sn-1", {})),
+        ("change", server.ask("PUT", "/devices/sn-1", {"cvm": {"group": "berlin"}}, if_match="*")),
+        ("disable", server.ask("POST", "/devices/sn-1/disable", {"reason": "lost"})),
+        ("enable", server.ask("POST", "/devices/sn-1/enable")),
+        ("create", server.ask("PUT", "/devices/sn-1/modules/m-1", {})),
+        ("change", server.ask("POST", "/devices", [{"id": "sn-1", "importMode": "update", "status": "disabled"}])),
+        ("delete", server.ask("DELETE", "/devices/sn-1", if_match="*")),
+    ]
+    assert [answer.status for _, answer in decided] == [200] * 6 + [204]
+    lines = audited(server, "decided")
+    assert [line["action"] for line in lines] == [action for action, _ in decided]
+    assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for _, answer in decided]
+    assert all(line["device"] == "sn-1" and line["actor"].endswith(":first") for line in lines)
+    assert [line.get("module") for line in lines].count("m-1") == 1
+    for digests in [True, False]:
+        assert server.ask("POST", "/devices/export", {"excludeDigests": not digests}).status == 200
+    assert [(line["digests"], line["devices"]) for line in audited(server, "exported")] == [(True, 0), (False, 0)]
+
+
 def test_a_token_lets_its_owner_do_what_its_role_says(server: Server):
     def token(*arguments: object) -> dict:
         command = [CVM, "token", *arguments, "--data", server.data, "--output", "json"]

@@ -70,6 +70,7 @@ def test_what_the_server_does_is_counted(watched):
     assert value(samples, requests, **vends, status="429", code="rate-limited") == 2
     assert value(samples, "cvm_rate_limited_total", bucket="device") == 2
     assert value(samples, requests, door="registry", method="write", status="200") == 1
+    assert value(samples, "cvm_refusals_total", door="vend", reason="wrong-proof") == 1
     assert value(samples, requests, door="other") == 1
     assert value(samples, "cvm_http_request_duration_seconds_count", door="vend") == 5
     assert not any("marked" in label for _, labels in samples for pair in labels for label in pair)
@@ -78,6 +79,14 @@ def test_what_the_server_does_is_counted(watched):
     assert value(samples, "cvm_ca_end_seconds") - now > 9 * 365 * 86_400
     assert now - value(samples, "cvm_revocation_list_made_seconds") < 60
     assert value(samples, "cvm_database_size_bytes") > 4096
+    server.ask("POST", "/v1/certificates", {"deviceId": "sn-other"}, token="")
+    for token in ["", "cvm_0000000000000000_marked"]:
+        assert server.ask("GET", "/devices/sn-marked", token=token).status == 401
+    samples = scrape(port)
+    assert value(samples, "cvm_refusals_total", door="vend", reason="unknown-device") == 1
+    assert value(samples, "cvm_operator_refusals_total", reason="no-token") == 1
+    assert value(samples, "cvm_operator_refusals_total", reason="wrong-token") == 1
+    assert not any("marked" in label for _, labels in samples for pair in labels for label in pair)
     # Those of the server's own addresses do not have them.
     assert server.ask("GET", "/metrics").status == 404
 

@@ -95,4 +95,15 @@ def test_a_wrong_operators_token_costs_more_than_a_request(tmp_path):
 
     with serving(tmp_path, "--rate-per-source", "63/h") as server:
         assert wrong(server) == [401, 401, 401, 429]
+        assert is_told_to_wait(server.ask("GET", "/ca.pem", token=""))
+        assert server.ask("GET", "/devices").status == 200, "whoever is an operator is not counted with its address"
+
+
+def test_an_operator_has_a_rate_of_its_own(tmp_path):
+    with serving(tmp_path, "--rate-per-source", "9/h", "--rate-per-operator", "6/h") as server:
+        made = server.ask("POST", "/tokens", {"name": "anna", "role": "viewer"}).json
+        assert [server.ask("GET", "/devices").status for _ in range(6)] == [200] * 5 + [429]
         assert is_told_to_wait(server.ask("GET", "/devices"))
+        assert server.ask("GET", "/devices", token=made["token"]).status == 200, "another token is another operator"
+        # Devices behind the same address are not kept waiting by any of it.
+        assert [server.ask("GET", "/ca.pem", token="").status for _ in range(10)] == [200] * 9 + [429]

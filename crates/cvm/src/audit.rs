@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbAuditTrail};
-use cvm_interchange::AuditDocument;
+use cvm_interchange::{AuditDocument, UnknownDevicesDocument};
 use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
 use cvm_sql::{BrokenChain, OpenError, SqlRegistry, TrailEnd, Verified};
 
@@ -16,11 +16,12 @@ use crate::output::{Output, printable};
 use crate::registry::{self, now};
 use crate::registry_api::{ApiError, RegistryApi, ServerArguments};
 use crate::table::Table;
+use crate::unknown::{self, Unknown};
 
 /// Show what happened to a device, or to all devices, the latest first
 ///
-/// The trail has every change of a device, by whichever door or operator, moments after it was made. What changes
-/// nothing, such as a refusal of a device that is not registered, is in the functions' logs alone.
+/// The trail has every change of a device, by whichever door or operator, moments after it was made. Devices that asked and
+/// are not registered are not in it: a server lists them with --unknown, a stack has them in its functions' logs alone.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct AuditArguments {
@@ -52,6 +53,9 @@ pub(crate) struct AuditArguments {
     /// Stop after this many entries
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
+    /// List devices that asked and are not registered, instead of the trail: mistyped ids, and sweeps
+    #[arg(long, conflicts_with_all = ["device", "within", "since", "until", "reason", "door"])]
+    unknown: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +133,7 @@ Examples:
   cvm audit --within 1h
   cvm audit --since 2026-01-30 --until 2026-01-31 --reason wrong-proof
   cvm audit --door est --limit 20
+  cvm audit --unknown
   cvm audit --within 7d --limit 1000 --output json | jq 'select(.reason)'";
 
 /// Where the audit trail is.
@@ -196,6 +201,8 @@ pub(crate) enum AuditError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Server(#[from] ApiError),
+    #[error("devices that are not registered are not in the tables of a stack")]
+    UnknownElsewhere,
     #[error("several audit trails are named, and only one of them can be meant")]
     Several,
 }
@@ -205,7 +212,12 @@ impl AuditError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Changed { .. } | Self::NotContinued { .. } => "changed",
-            Self::Database(_) | Self::NoDatabase | Self::NoTable | Self::NoTime | Self::Several => "usage",
+            Self::Database(_)
+            | Self::NoDatabase
+            | Self::NoTable
+            | Self::NoTime
+            | Self::Several
+            | Self::UnknownElsewhere => "usage",
             Self::Password(_) => "file",
             Self::Open(_) | Self::Registry(_) => "registry",
             Self::Server(error) => error.code(),
@@ -240,6 +252,10 @@ impl AuditError {
                  give --server and --operator-token-file, or on its machine --data"
                     .to_owned()
             }
+            Self::UnknownElsewhere => {
+                "look into the logs of the functions: docs/operations.md, \"Devices that are not registered\""
+                    .to_owned()
+            }
             Self::Registry(error) => registry::advice(error).to_owned(),
             Self::Server(error) => error.advice(),
             Self::Several => {
@@ -258,7 +274,8 @@ impl AuditError {
             | Self::NoTable
             | Self::NoTime
             | Self::Password(PasswordError::Two)
-            | Self::Several => true,
+            | Self::Several
+            | Self::UnknownElsewhere => true,
             Self::Server(error) => error.is_usage(),
             _ => false,
         }
@@ -317,7 +334,15 @@ async fn verify(trail: &SqlRegistry, expected: &[TrailEnd], output: &Output) -> 
     Err(AuditError::Changed { place }.into())
 }
 
-async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) -> Result<(), CommandError> {
+async fn show(arguments: AuditArguments, trail: &(impl Trail + Unknown), output: &Output) -> Result<(), CommandError> {
+    if arguments.unknown {
+        return unknown::list(
+            trail,
+            u16::try_from(arguments.limit).unwrap_or(MAX_UNKNOWN).clamp(1, MAX_UNKNOWN),
+            output,
+        )
+        .await;
+    }
     let now = now();
     // What happened in this very second is wanted, too.
     let until = arguments.until.map_or_else(|| now.after(Duration::from_secs(60)), PointInTime::timestamp);
@@ -357,6 +382,23 @@ async fn show(arguments: AuditArguments, trail: &impl Trail, output: &Output) ->
     if listed == 0 {
         output.note("no entry matches; a change is in the trail moments after it was made")?;
     }
+    match &query.device {
+        Some(device) if listed == 0 => {
+            let found = trail.unknown(Some(device), 1).await?;
+            if let Some(asked) = found.and_then(|found| found.devices.into_iter().next()) {
+                output.note(unknown::sentence(&asked))?;
+            }
+        }
+        Some(_) => {}
+        None => {
+            let found = trail.unknown(None, 1).await?.filter(|found| found.attempts_last_day > 0);
+            if let Some(UnknownDevicesDocument { attempts_last_day, .. }) = found {
+                let text =
+                    "requests of devices that are not registered in the last day; `cvm audit --unknown` lists them";
+                output.note(format_args!("{attempts_last_day} {text}"))?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -368,6 +410,8 @@ impl AuditArguments {
             && self.door.as_ref().is_none_or(|door| entry.door.as_ref() == Some(door))
     }
 }
+/// The most devices that are listed with --unknown.
+const MAX_UNKNOWN: u16 = 1_000;
 
 /// Entries read at once.
 const PAGE: u16 = 200;

@@ -35,6 +35,7 @@ mod status;
 mod table;
 mod template;
 mod token;
+mod unknown;
 mod vend;
 
 fn main() -> ExitCode {

@@ -1,26 +1,27 @@
 //! `cvm status`: the fleet at a glance.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use clap::Args;
 use cvm_aws::{Clients, DynamoDbRegistry};
-use cvm_interchange::DeviceDocument;
-use cvm_provisioning::{AuditQuery, CertificateIndex as _, DeviceFilter, NoticeKind, Presences as _, State, Timestamp};
+use cvm_interchange::{FleetDocument, UnknownDeviceTold, UnknownDevicesDocument};
+use cvm_provisioning::{
+    AuditTrail as _, CertificateIndex as _, DeviceStore as _, FleetMoment, FleetSummary, Presences as _,
+    RecentActivity, RegistryError, State,
+};
 use serde::Serialize;
 
 use crate::arguments::TimeToLive;
-use crate::audit::{AuditError, Trail, TrailArguments};
-use crate::device::{DeviceError, DeviceRegistry, PAGE, Table};
+use crate::audit::{AuditError, TrailArguments};
+use crate::device::DeviceError;
 use crate::error::CommandError;
 use crate::facts::Facts;
 use crate::output::Output;
 use crate::registry::{RegistryArguments, Where, now};
+use crate::unknown::{self, Unknown as _};
 
 /// Show the fleet at a glance: states, last hour's vends, refusals, and what needs somebody
 ///
-/// It reads the whole registry, and without an audit trail says nothing of what happened. A server has its trail, and says
-/// nothing of devices that were deleted and are still being cleaned up after.
+/// A server counts by itself and answers at once. A table is read as a whole; name its audit trail to see what happened of
+/// late. A server does not count deleted devices that are still being cleaned up after.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArguments {
@@ -41,166 +42,109 @@ Examples:
   cvm status --server https://cvm.example.com --server-ca ca.pem \\
       --operator-token-file screen.token";
 
-/// The fleet, counted.
-#[derive(Debug, Default, Serialize)]
+/// What is shown.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Fleet {
-    devices: u64,
-    enabled: u64,
-    disabled: u64,
-    connected: u64,
-    states: BTreeMap<&'static str, u64>,
-    certificates: u64,
-    certificates_expiring: u64,
-    certificates_expired: u64,
-    certificates_never_used: u64,
-    stale_reservations: u64,
-    unsettled: u64,
+struct Status {
+    #[serde(flatten)]
+    fleet: FleetDocument,
     #[serde(skip_serializing_if = "Option::is_none")]
-    recently: Option<Recently>,
-}
-
-/// What happened, as the audit trail has it.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Recently {
-    provisioned_last_hour: u64,
-    provisioned_last_day: u64,
-    refused_last_day: BTreeMap<String, u64>,
+    unknown_devices: Option<UnknownDevicesDocument>,
 }
 
 /// The most unsettled devices that are counted one by one.
 const UNSETTLED: u16 = 1_000;
-/// The most entries of the trail that are looked at: a day of a fleet in trouble.
-const ENTRIES: usize = 100_000;
+/// Devices that are not registered and that are shown.
+const UNKNOWN: u16 = 5;
 
 /// Runs `cvm status`.
 pub(crate) async fn run(arguments: StatusArguments, output: &Output) -> Result<(), CommandError> {
     let StatusArguments { registry, trail, expiring } = arguments;
-    let (now, expiring) = (now(), expiring.duration());
-    let fleet = match registry.place(output).map_err(DeviceError::from)? {
+    let now = now();
+    let moment = FleetMoment { now, expiring_until: now.after(expiring.duration()) };
+    let status = match registry.place(output).map_err(DeviceError::from)? {
         Where::Server(server) => {
             trail.is_not_named()?;
-            let connected = server.count_connected().await.map_err(DeviceError::from)?;
-            let fleet = Fleet::of(&*server, now, expiring).await?;
-            Fleet { connected, recently: Some(Recently::of(&*server, now).await?), ..fleet }
+            let fleet = server.fleet(moment.expiring_until).await.map_err(DeviceError::from)?;
+            Status { fleet, unknown_devices: server.unknown(None, UNKNOWN).await? }
         }
         Where::Table(name) => {
             let clients = Clients::from_environment().await;
             let recently = match trail.open(&clients) {
-                Ok(trail) => Some(Recently::of(&trail, now).await?),
+                Ok(trail) => Some(trail.recently(now).await.map_err(AuditError::from)?),
                 Err(AuditError::NoTable) => None,
                 Err(error) => return Err(error.into()),
             };
             let registry = DynamoDbRegistry::new(clients.dynamodb, name);
-            let fleet = Fleet::of(&Table::new(registry.clone()), now, expiring).await?;
-            let connected = registry.count_connected().await.map_err(DeviceError::from)?;
-            // Deleted devices are among them.
-            let unsettled = registry.unsettled(UNSETTLED).await.map_err(DeviceError::from)?.len() as u64;
-            Fleet { connected, unsettled, recently, ..fleet }
+            let fleet = of_table(&registry, moment, recently).await.map_err(DeviceError::from)?;
+            Status { fleet, unknown_devices: None }
         }
     };
-    output.json(&fleet)?;
-    for line in fleet.lines() {
+    output.json(&status)?;
+    for line in status.lines() {
         output.say(line)?;
     }
-    if fleet.recently.is_none() {
+    if status.fleet.recently.is_none() {
         output
             .note("what happened is in the audit trail: `export CVM_AUDIT_TABLE=` the stack's output AuditTableName")?;
     }
-    if fleet.states.get(State::Quarantined.name()).is_some_and(|count| *count > 0) {
+    if status.fleet.states.get(State::Quarantined.name()).is_some_and(|count| *count > 0) {
         output.note("somebody has to decide: `cvm device list --state quarantined`")?;
+    }
+    if let Some(sweep) = status.unknown_devices.as_ref().and_then(unknown::sweep) {
+        output.note(sweep)?;
     }
     Ok(())
 }
 
-impl Fleet {
-    /// The devices, counted.
-    async fn of(registry: &impl DeviceRegistry, now: Timestamp, expiring: Duration) -> Result<Self, DeviceError> {
-        let states = State::ALL.iter().map(|state| (state.name(), 0)).collect();
-        let mut fleet = Self { states, ..Self::default() };
-        let mut after: Option<String> = None;
-        loop {
-            let page = registry.list(&DeviceFilter::default(), after.as_deref(), PAGE).await?;
-            page.devices.iter().for_each(|device| fleet.count(device, now, expiring));
-            after = page.next;
-            if after.is_none() {
-                return Ok(fleet);
-            }
-        }
-    }
+async fn of_table(
+    registry: &DynamoDbRegistry,
+    moment: FleetMoment,
+    recently: Option<RecentActivity>,
+) -> Result<FleetDocument, RegistryError> {
+    let summary = registry.summarize(moment).await?;
+    // Deleted devices are among them.
+    let unsettled = registry.unsettled(UNSETTLED).await?.len() as u64;
+    let connected = registry.count_connected().await?;
+    Ok(FleetDocument::new(&FleetSummary { unsettled, ..summary }, Some(connected), recently))
+}
 
-    fn count(&mut self, device: &DeviceDocument, now: Timestamp, expiring: Duration) {
-        let told = &device.cvm;
-        let state = State::from_name(&told.state);
-        self.devices += 1;
-        *self.states.entry(state.map_or("unknown", |state| state.name())).or_default() += 1;
-        let enabled = device.status == "enabled";
-        self.enabled += u64::from(enabled);
-        self.disabled += u64::from(!enabled);
-        let reservation = told.reservation.as_ref();
-        self.stale_reservations += u64::from(reservation.is_some_and(|held| held.expires_at.0 <= now));
-        self.unsettled += u64::from(told.unsettled_since.is_some());
-        if let Some(certificate) = told.certificate.as_ref().filter(|_| state != Some(State::Revoked)) {
-            let not_after = certificate.not_after.0;
-            self.certificates += 1;
-            self.certificates_expired += u64::from(not_after <= now);
-            self.certificates_expiring += u64::from(now < not_after && not_after <= now.after(expiring));
-            self.certificates_never_used += u64::from(certificate.used_at.is_none());
-        }
-    }
-
+impl Status {
     /// One fact a line.
     fn lines(&self) -> Vec<String> {
+        const UNKNOWN: &str = "unknown: this server does not hear of connections";
+        let Self { fleet, unknown_devices } = self;
+        let or_unknown = |count: Option<u64>| count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string());
         let mut facts = Facts::default();
-        facts.add("devices", self.devices);
+        facts.add("devices", fleet.devices);
         for state in State::ALL {
-            facts.add(&format!("  {}", state.name()), self.states.get(state.name()).copied().unwrap_or_default());
+            facts.add(&format!("  {}", state.name()), fleet.states.get(state.name()).copied().unwrap_or_default());
         }
-        facts.add("disabled", self.disabled);
-        facts.add("connected", self.connected);
-        facts.add("certificates", self.certificates);
-        facts.add("  expiring", self.certificates_expiring);
-        facts.add("  expired", self.certificates_expired);
-        facts.add("  never used", self.certificates_never_used);
-        facts.add("stale", format_args!("{} reservations that nobody came back for", self.stale_reservations));
-        let more = if self.unsettled == u64::from(UNSETTLED) { "+" } else { "" };
-        facts.add("unsettled", format_args!("{}{more} devices that the reconciler will look at", self.unsettled));
-        if let Some(recently) = &self.recently {
+        facts.add("disabled", fleet.disabled);
+        facts.add("connected", or_unknown(fleet.connected));
+        facts.add("certificates", fleet.certificates);
+        facts.add("  expiring", fleet.certificates_expiring);
+        facts.add("  expired", fleet.certificates_expired);
+        facts.add("  never used", or_unknown(fleet.certificates_never_used));
+        facts.add("stale", format_args!("{} reservations that nobody came back for", fleet.stale_reservations));
+        let more = if fleet.unsettled == u64::from(UNSETTLED) { "+" } else { "" };
+        facts.add("unsettled", format_args!("{}{more} devices that the reconciler will look at", fleet.unsettled));
+        if let Some(recently) = &fleet.recently {
             facts.add("last hour", format_args!("{} provisioned", recently.provisioned_last_hour));
             facts.add("last day", format_args!("{} provisioned", recently.provisioned_last_day));
             for (reason, count) in &recently.refused_last_day {
                 facts.add("  refused", format_args!("{count} {reason}"));
             }
         }
-        facts.0
-    }
-}
-
-impl Recently {
-    async fn of(trail: &impl Trail, now: Timestamp) -> Result<Self, AuditError> {
-        const HOUR: Duration = Duration::from_secs(60 * 60);
-        let query = AuditQuery { device: None, since: now.before(24 * HOUR), until: now.after(HOUR) };
-        let mut recently = Self::default();
-        let (mut after, mut seen) = (None::<String>, 0);
-        loop {
-            let page = trail.page(&query, after.as_deref(), PAGE).await?;
-            for entry in &page.entries {
-                let is = |kind: NoticeKind| entry.action == kind.name();
-                if is(NoticeKind::Provisioned) {
-                    recently.provisioned_last_day += 1;
-                    recently.provisioned_last_hour += u64::from(now.before(HOUR) <= entry.at);
-                } else if is(NoticeKind::Refused) || is(NoticeKind::Quarantined) {
-                    let reason = entry.reason.clone().unwrap_or_default();
-                    *recently.refused_last_day.entry(reason).or_default() += u64::from(entry.count);
-                }
-            }
-            seen += page.entries.len();
-            after = page.next;
-            if after.is_none() || seen >= ENTRIES {
-                return Ok(recently);
+        if let Some(unknown) = unknown_devices {
+            let attempts = unknown.attempts_last_day;
+            facts.add("unregistered", format_args!("{attempts} requests in the last day; {} devices", unknown.count));
+            for UnknownDeviceTold { device_id, attempts, last_at, source, .. } in &unknown.devices {
+                let source = source.as_deref().map(|source| format!(", {source}")).unwrap_or_default();
+                facts.add("  asked", format_args!("{device_id}: {attempts} times, last {last_at}{source}"));
             }
         }
+        facts.0
     }
 }
 
@@ -222,9 +166,14 @@ mod tests {
         for device in [disabled, stale, device("sn-3")] {
             assert!(registry.add(&device, &origin()).await.unwrap());
         }
-        let fleet = Fleet::of(&Table::new(registry), later(60), Duration::from_secs(60)).await.unwrap();
+        let moment = FleetMoment { now: later(60), expiring_until: later(120) };
+        let summary = registry.summarize(moment).await.unwrap();
+        let fleet = FleetDocument::new(&summary, None, None);
         assert_eq!((fleet.devices, fleet.enabled, fleet.disabled, fleet.stale_reservations), (3, 2, 1, 1));
         assert_eq!((fleet.states["registered"], fleet.states["reserved"], fleet.unsettled), (2, 1, 1));
-        assert_eq!(fleet.lines()[0], "devices       3");
+        let status = Status { fleet, unknown_devices: None };
+        assert_eq!(status.lines()[0], "devices       3");
+        let connected = status.lines().into_iter().find(|line| line.starts_with("connected")).unwrap();
+        assert!(connected.contains("unknown") && !connected.contains('0'), "{connected}");
     }
 }

@@ -20,5 +20,8 @@ pub use device::device_router;
 pub use door::{Caller, ClientCertificate, Clock, DeviceRates, Pace};
 pub use est::{Est, EstLabel, InvalidEstLabel, est_router, parse as parse_est};
 pub use problem::Problem;
-pub use registry::{Jobs, NoRestore, Operator, Registry, jobs_elsewhere, registry_router};
+pub use registry::{
+    Jobs, NoOperator, NoRestore, Operator, Registry, jobs_elsewhere, registry_router, unknown_devices,
+    unknown_devices_elsewhere,
+};
 pub use vend::{parse, router};

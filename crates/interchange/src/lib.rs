@@ -13,6 +13,7 @@ mod device_document;
 mod elements;
 mod excerpt;
 mod extension;
+mod fleet_document;
 mod format;
 mod identity_line;
 mod lines;
@@ -26,6 +27,7 @@ mod secure_element;
 mod spreadsheet;
 mod table;
 mod thing_line;
+mod unknown_document;
 
 pub use audit_document::AuditDocument;
 pub use authentication::{Authentication, InvalidAuthentication, Keys, SymmetricKey, Thumbprints};
@@ -36,6 +38,7 @@ pub use device_document::{
     WrongProofsTold,
 };
 pub use extension::{AttestationDocument, Extension, InvalidExtension};
+pub use fleet_document::{FleetDocument, RecentDocument};
 pub use format::Format;
 pub use identity_line::{Capabilities, IdentityLine, InvalidIdentityLine};
 pub use lines::MAX_RECORD;
@@ -50,3 +53,4 @@ pub use secure_element::InvalidSecureElement;
 pub use spreadsheet::{SPREADSHEET_HEADER, spreadsheet_row};
 pub use table::{InvalidCell, InvalidRow};
 pub use thing_line::InvalidThingLine;
+pub use unknown_document::{SourceTold, UnknownDeviceTold, UnknownDevicesDocument};

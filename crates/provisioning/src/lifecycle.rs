@@ -2,11 +2,12 @@
 //! the platform is brought in line.
 
 use std::error::Error;
+use std::time::Duration;
 
 use crate::{
     Actor, Audit, CertificateId, Certificates, Departures, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId,
-    KeyFingerprint, ModuleId, Notice, NoticeKind, Origin, Platform, PlatformError, Presences, RegistryError,
-    RegistryWrite, ThingName, Timestamp, Tombstones,
+    KeyFingerprint, ModuleId, Notice, NoticeKind, Origin, Platform, PlatformError, Presences, RecentActivity,
+    RegistryError, RegistryWrite, ThingName, Timestamp, Tombstones,
 };
 
 /// The lifecycle of devices, with what it needs.
@@ -104,6 +105,28 @@ pub trait AuditTrail: Send + Sync {
         after: Option<&str>,
         limit: u16,
     ) -> impl Future<Output = Result<AuditPage, RegistryError>> + Send;
+
+    /// What happened in the last day, of which at most the latest [`MAX_COUNTED`](Self::MAX_COUNTED) entries are counted. A
+    /// trail that can count faster than by reading every entry does.
+    fn recently(&self, now: Timestamp) -> impl Future<Output = Result<RecentActivity, RegistryError>> + Send {
+        async move {
+            let query = AuditQuery::of_last_day(now);
+            let mut recently = RecentActivity::default();
+            let (mut after, mut seen) = (None::<String>, 0);
+            loop {
+                let page = self.entries(&query, after.as_deref(), 1_000).await?;
+                page.entries.iter().for_each(|entry| recently.add(entry, now));
+                seen += page.entries.len();
+                after = page.next;
+                if after.is_none() || seen >= Self::MAX_COUNTED {
+                    return Ok(recently);
+                }
+            }
+        }
+    }
+
+    /// The most entries that [`recently`](Self::recently) counts: a day of a fleet in trouble.
+    const MAX_COUNTED: usize = 100_000;
 }
 
 /// Which entries of the trail are asked for.
@@ -115,6 +138,13 @@ pub struct AuditQuery {
     pub since: Timestamp,
     /// Up to this moment, and not at it.
     pub until: Timestamp,
+}
+
+impl AuditQuery {
+    /// The last day of all devices, this second included.
+    pub fn of_last_day(now: Timestamp) -> Self {
+        Self { device: None, since: now.before(RecentActivity::DAY), until: now.after(Duration::from_secs(1)) }
+    }
 }
 
 /// A page of the trail.

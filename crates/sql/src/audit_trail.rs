@@ -1,12 +1,14 @@
 //! What happened, in chains of hashes, so that a change of it shows.
 
-use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError};
+use cvm_provisioning::{
+    AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RecentActivity, RegistryError, Timestamp,
+};
 use cvm_records::AuditEntryRecord;
 
-use crate::SqlRegistry;
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
 use crate::trail_hash::{BEGINNING, Columns, Rule};
+use crate::{SqlRegistry, fleet};
 
 /// Entries about a device that are looked at for one page, which has none of those outside the time that is asked for.
 const LOOKED_AT: i64 = 1_000;
@@ -38,6 +40,10 @@ impl AuditTrail for SqlRegistry {
             None => entries(connection, &query, after, limit),
         })
         .await
+    }
+
+    async fn recently(&self, now: Timestamp) -> Result<RecentActivity, RegistryError> {
+        self.read(move |connection| fleet::recently(connection, now, Self::MAX_COUNTED)).await
     }
 }
 

@@ -23,6 +23,9 @@ pub(crate) trait Connection {
     /// Whether an index has the devices in each state, and not just those in the rare ones.
     fn has_index_of_states(&self) -> bool;
 
+    /// The function that reads a value of a JSON document by its path.
+    fn json_value(&self) -> &'static str;
+
     /// The chain of audit entries that this connection adds to: those who write at once have chains of their own, so
     /// that nobody waits for anybody.
     fn chain(&self) -> i64;
@@ -77,6 +80,13 @@ impl Row {
         match self.0.get(column) {
             Some(Cell::Text(text)) => Ok(text),
             _ => Err(SqlError::Column { column }),
+        }
+    }
+
+    pub(crate) fn optional_text(&self, column: usize) -> Result<Option<&str>, SqlError> {
+        match self.0.get(column) {
+            Some(Cell::Null) => Ok(None),
+            _ => self.text(column).map(Some),
         }
     }
 

@@ -1,13 +1,13 @@
 //! The registry as operators use it.
 
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, NotRestored, Origin, Page, RegistryError, State,
-    Tombstone,
+    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, FleetMoment, FleetSummary, NotRestored, Origin, Page,
+    RegistryError, State, Tombstone,
 };
 
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, decoy, devices, restore, tombstones};
+use crate::{SqlRegistry, decoy, devices, fleet, restore, tombstones};
 
 impl DeviceStore for SqlRegistry {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
@@ -59,22 +59,27 @@ impl DeviceStore for SqlRegistry {
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
-        self.read(|connection| {
-            let mut counts = DeviceCounts::default();
-            let statement = "SELECT state, enabled, devices FROM device_counts";
-            for row in connection.query(statement, &[])? {
-                let count = u64::try_from(row.integer(2)?).unwrap_or_default();
-                counts.total += count;
-                counts.enabled += if row.integer(1)? == 0 { 0 } else { count };
-                let state = State::from_name(row.text(0)?);
-                if let Some(place) = State::ALL.iter().position(|other| Some(*other) == state) {
-                    counts.by_state[place] += count;
-                }
-            }
-            Ok(counts)
-        })
-        .await
+        self.read(|connection| count(connection)).await
     }
+
+    async fn summarize(&self, moment: FleetMoment) -> Result<FleetSummary, RegistryError> {
+        self.read(move |connection| fleet::summarize(connection, moment)).await
+    }
+}
+
+/// How many devices there are.
+pub(crate) fn count(connection: &mut dyn Connection) -> Result<DeviceCounts, SqlError> {
+    let mut counts = DeviceCounts::default();
+    for row in connection.query("SELECT state, enabled, devices FROM device_counts", &[])? {
+        let count = row.integer(2)?.unsigned_abs();
+        counts.total += count;
+        counts.enabled += if row.integer(1)? == 0 { 0 } else { count };
+        let state = State::from_name(row.text(0)?);
+        if let Some(place) = State::ALL.iter().position(|other| Some(*other) == state) {
+            counts.by_state[place] += count;
+        }
+    }
+    Ok(counts)
 }
 
 /// The device as it is at this moment.

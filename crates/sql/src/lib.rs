@@ -13,6 +13,7 @@ mod device_store;
 mod devices;
 mod enrolments;
 mod error;
+mod fleet;
 mod index;
 mod issuers;
 mod jobs;
@@ -29,6 +30,7 @@ mod schema;
 mod sqlite;
 mod tombstones;
 mod trail_hash;
+mod unknown_devices;
 mod verify_trail;
 
 pub use decisions::Decision;

@@ -293,6 +293,10 @@ impl Connection for Open<'_> {
         true
     }
 
+    fn json_value(&self) -> &'static str {
+        "JSON_VALUE"
+    }
+
     fn chain(&self) -> i64 {
         self.chain
     }

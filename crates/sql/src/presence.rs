@@ -34,12 +34,18 @@ impl Presences for SqlRegistry {
         let devices = devices.to_vec();
         self.read(move |connection| {
             let mut known = BTreeMap::new();
-            for id in &devices {
-                let rows = connection.query("SELECT record FROM presences WHERE id = ?", &[id.as_str().into()])?;
-                let Some(row) = rows.first() else { continue };
-                let record: PresenceRecord = serde_json::from_str(row.text(0)?)
-                    .map_err(|error| SqlError::Corrupt { key: id.to_string(), source: error.into() })?;
-                known.insert(id.clone(), record.into());
+            if devices.is_empty() {
+                return Ok(known);
+            }
+            let places = vec!["?"; devices.len()].join(", ");
+            let statement = format!("SELECT id, record FROM presences WHERE id IN ({places})");
+            let ids: Vec<Value<'_>> = devices.iter().map(|id| id.as_str().into()).collect();
+            for row in connection.query(&statement, &ids)? {
+                let key = row.text(0)?;
+                let record: PresenceRecord = serde_json::from_str(row.text(1)?)
+                    .map_err(|error| SqlError::Corrupt { key: key.to_owned(), source: error.into() })?;
+                let id = devices.iter().find(|id| id.as_str() == key);
+                known.extend(id.map(|id| (id.clone(), record.into())));
             }
             Ok(known)
         })

@@ -21,6 +21,7 @@ mod ledger;
 mod mariadb;
 mod own_ca;
 mod restarts;
+mod unknown;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_registry_on_mysql_keeps_the_contract() {
@@ -34,6 +35,13 @@ async fn the_audit_trail_on_mysql_keeps_the_contract() {
     contract::audit_trail(&server.registry(1)).await;
     contract::ledger(&server.registry(1)).await;
     contract::job_store(&SqlJobs::new(server.registry(1), "folder")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_devices_are_kept_within_bounds_until_they_are_registered() {
+    let server = MariaDb::start();
+    let (one, other) = (server.registry(9), server.registry(9));
+    unknown::are_kept_within_bounds_until_they_are_registered([&one, &other]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ mod ledger;
 mod own_ca;
 mod restore;
 mod trail;
+mod unknown;
 
 fn registry() -> (TempDir, SqlRegistry) {
     let folder = tempfile::tempdir().unwrap();
@@ -120,6 +121,12 @@ async fn the_ledger_knows_what_a_device_was_given_whatever_becomes_of_it() {
 #[tokio::test]
 async fn a_restored_device_has_a_certificate_of_its_own_that_can_be_revoked() {
     restore::enters_what_can_be_revoked_and_refuses_what_is_not_the_devices(&registry().1).await;
+}
+
+#[tokio::test]
+async fn unknown_devices_are_kept_within_bounds_until_they_are_registered() {
+    let (_folder, registry) = registry();
+    unknown::are_kept_within_bounds_until_they_are_registered([&registry, &registry]).await;
 }
 
 #[tokio::test]

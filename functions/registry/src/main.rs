@@ -5,7 +5,7 @@ mod configuration;
 use std::time::{Duration, SystemTime};
 
 use cvm_aws::{Clients, DynamoDbAuditTrail, DynamoDbJobs, DynamoDbRegistry};
-use cvm_http::{Caller, Jobs, Operator, Registry, registry_router};
+use cvm_http::{Caller, Jobs, Operator, Registry, registry_router, unknown_devices_elsewhere};
 use cvm_lambda::{Environment, configured, start_log};
 use cvm_provisioning::{Actor, Operations};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
@@ -24,11 +24,13 @@ async fn main() -> Result<(), lambda_http::Error> {
         operations: Operations { registry: DynamoDbRegistry::new(dynamodb.clone(), configuration.table) },
         // It is only read here, so that nothing has to be known of how long it is kept.
         trail: DynamoDbAuditTrail::new(dynamodb.clone(), configuration.audit_table, Duration::ZERO),
+        hears_of_connections: true,
     };
     let files = configuration.job_bucket;
     let store = DynamoDbJobs::new(dynamodb, configuration.job_table);
     let jobs = Jobs { store, output: files.folder("jobs"), files };
-    let router = registry_router(registry, jobs.routes(), || SystemTime::now().into());
+    let more = jobs.routes().merge(unknown_devices_elsewhere());
+    let router = registry_router(registry, more, || SystemTime::now().into());
     lambda_http::run(service_fn(move |request| router.clone().oneshot(with_operator(request)))).await
 }
 

@@ -1,5 +1,6 @@
 use std::io;
 
+use cvm_interchange::UnknownDeviceTold;
 use cvm_provisioning::{DeviceId, OperationError, RegistryError};
 
 use super::add::AddError;
@@ -9,6 +10,7 @@ use crate::file::FileError;
 use crate::operation;
 use crate::registry::{self, PlaceError, WhichRegistry};
 use crate::registry_api::ApiError;
+use crate::unknown;
 
 /// Why the registry was not read or changed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,8 @@ pub(crate) enum DeviceError {
     Import(#[from] ImportError),
     #[error("device {id} is not in the registry")]
     NotFound { id: DeviceId },
+    #[error("{}", unknown::sentence(asked))]
+    NotRegistered { asked: UnknownDeviceTold },
     #[error("device {id} was not changed")]
     Operation { id: DeviceId, source: OperationError },
     #[error("the output cannot be written")]
@@ -71,7 +75,7 @@ impl DeviceError {
             Self::Bulk(error) => error.code(),
             Self::File(_) => "file",
             Self::Import(error) => error.code(),
-            Self::NotFound { .. } => "not-found",
+            Self::NotFound { .. } | Self::NotRegistered { .. } => "not-found",
             Self::Operation { source, .. } => source.code(),
             Self::Output(_) => "output",
             Self::Registry(_) => "registry",
@@ -90,6 +94,10 @@ impl DeviceError {
             Self::NotFound { id } => {
                 format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
             }
+            Self::NotRegistered { asked: UnknownDeviceTold { device_id, .. } } => format!(
+                "`cvm device add {device_id}` registers it; if it is mistyped, correct the device, `cvm device list` has \
+                 those there are"
+            ),
             Self::Operation { id, source } => operation::advice(id, source),
             Self::Output(_) => "check where the output goes".to_owned(),
             Self::Registry(error) => registry::advice(error).to_owned(),

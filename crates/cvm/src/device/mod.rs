@@ -24,7 +24,7 @@ mod view;
 pub(crate) use add::AddError;
 pub(crate) use error::DeviceError;
 pub(crate) use filter::FilterArguments;
-pub(crate) use registry::{Change, DeviceRegistry, Exported, Listed, PAGE, Table};
+pub(crate) use registry::{Change, DeviceRegistry, Exported, Listed, Table};
 
 use crate::error::CommandError;
 use crate::output::Output;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cvm_bulk::{ExportFormat, Import, ImportRegistry, Refused};
-use cvm_interchange::{DeviceDocument, ImportLine, Keys};
+use cvm_interchange::{DeviceDocument, ImportLine, Keys, UnknownDeviceTold};
 use cvm_provisioning::{
     Device, DeviceFilter, DeviceId, DeviceStore, ETag, Imported, OperationError, Operations, Origin, Precondition,
     ReasonText, RegistryError, Settings, Verdict,
@@ -25,6 +25,11 @@ pub(crate) trait DeviceRegistry: ImportRegistry<Error: Into<DeviceError>> {
 
     /// The device as it is at this moment.
     async fn find(&self, id: &DeviceId) -> Result<DeviceDocument, DeviceError>;
+
+    /// What is known of a device that is not registered and that asked; nothing where that is in a log alone.
+    async fn unknown(&self, _id: &DeviceId) -> Result<Option<UnknownDeviceTold>, DeviceError> {
+        Ok(None)
+    }
 
     /// At most `limit` of the devices that `filter` lets through, from where a list before ended.
     async fn list(&self, filter: &DeviceFilter, after: Option<&str>, limit: u16) -> Result<Listed, DeviceError>;
@@ -83,9 +88,8 @@ pub(crate) struct Exported {
     pub(crate) next: Option<String>,
 }
 
-/// Devices that are asked for at once: well below the megabyte that DynamoDB's Scan returns at most, and below what a
-/// server tells at once.
-pub(crate) const PAGE: u16 = 500;
+/// Devices that are asked for at once: the most that a server answers. DynamoDB's Scan ends a page at a megabyte by itself.
+pub(crate) const PAGE: u16 = 1_000;
 
 /// A table, or any other store, that is written to from here.
 #[derive(Debug)]

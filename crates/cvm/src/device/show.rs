@@ -2,8 +2,8 @@ use clap::Args;
 use cvm_interchange::{CertificateTold, DeviceDocument};
 use cvm_provisioning::{DeviceId, KeyOrigin, State};
 
-use super::DeviceRegistry;
 use super::view::{DeviceView, attestation};
+use super::{DeviceError, DeviceRegistry};
 use crate::error::CommandError;
 use crate::facts::Facts;
 use crate::output::Output;
@@ -26,7 +26,16 @@ pub(super) async fn run(
     registry: &impl DeviceRegistry,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let device = registry.find(id).await?;
+    let device = match registry.find(id).await {
+        Err(DeviceError::NotFound { id }) => {
+            return Err(match registry.unknown(&id).await {
+                Ok(Some(asked)) => DeviceError::NotRegistered { asked },
+                _ => DeviceError::NotFound { id },
+            }
+            .into());
+        }
+        found => found?,
+    };
     output.json(&DeviceView::from(&device))?;
     for line in lines(&device) {
         output.say(line)?;

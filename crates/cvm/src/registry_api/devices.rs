@@ -1,10 +1,9 @@
 //! `cvm device` on a server.
 
 use cvm_bulk::ExportFormat;
-use cvm_interchange::{DeviceDocument, IdentityLine, spreadsheet_row};
+use cvm_interchange::{DeviceDocument, IdentityLine, UnknownDeviceTold, spreadsheet_row};
 use cvm_provisioning::{DeviceFilter, DeviceId, ETag, ImportEntry, ImportMode, Settings, State, Timestamp, Verdict};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -38,6 +37,11 @@ impl DeviceRegistry for RegistryApi<'_> {
     async fn find(&self, id: &DeviceId) -> Result<DeviceDocument, DeviceError> {
         let ask = self.request(Method::GET, &of_device(id, None));
         self.device(id, &ask, Repeat::Safe, Changing::Other).await
+    }
+
+    async fn unknown(&self, id: &DeviceId) -> Result<Option<UnknownDeviceTold>, DeviceError> {
+        let unknown = self.unknown_devices(Some(id), 1).await?;
+        Ok(unknown.and_then(|unknown| unknown.devices.into_iter().find(|device| device.device_id == *id)))
     }
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&str>, limit: u16) -> Result<Listed, DeviceError> {
@@ -108,13 +112,6 @@ impl DeviceRegistry for RegistryApi<'_> {
 }
 
 impl RegistryApi<'_> {
-    /// How many devices are connected.
-    pub(crate) async fn count_connected(&self) -> Result<u64, ApiError> {
-        let ask = self.request(Method::GET, &["statistics", "service"]);
-        let Service { connected_device_count } = self.ask(&ask, Repeat::Safe).await?.done()?.json()?;
-        Ok(connected_device_count)
-    }
-
     /// The device that is answered.
     async fn device(
         &self,
@@ -132,13 +129,6 @@ impl RegistryApi<'_> {
             false => Err(ApiError::not_understood("it is about another device").into()),
         }
     }
-}
-
-/// How many there are of what.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Service {
-    connected_device_count: u64,
 }
 
 /// What the registry has to say of a device that it did not change, as a table says it.

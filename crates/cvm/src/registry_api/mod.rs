@@ -11,6 +11,7 @@ mod jobs;
 mod patience;
 mod refusal;
 mod revocations;
+mod statistics;
 mod token;
 
 pub(crate) use arguments::ServerArguments;

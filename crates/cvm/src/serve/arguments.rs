@@ -133,6 +133,9 @@ pub(crate) struct ServeArguments {
     /// How much may be asked from one source: a number at once, and as many more in each s, m or h
     #[arg(long, env = "CVM_RATE_PER_SOURCE", value_name = "RATE", default_value = "600/m")]
     pub(super) rate_per_source: Rate,
+    /// How many requests one operator may send, by the token. They do not count for the source
+    #[arg(long, env = "CVM_RATE_PER_OPERATOR", value_name = "RATE", default_value = "6000/m")]
+    pub(super) rate_per_operator: Rate,
     /// How often one device may ask
     #[arg(long, env = "CVM_RATE_PER_DEVICE", value_name = "RATE", default_value = "30/m")]
     pub(super) rate_per_device: Rate,

@@ -60,18 +60,19 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
                 audit: LogAudit,
                 portion: Portion::default(),
             }));
-            doors(told, aws, endpoint, platform, registry.clone(), registry)?
+            // AWS IoT's presence events do not reach this server.
+            doors(told, aws, endpoint, platform, registry.clone(), registry, false)?
         }
         Place::DynamoDb(Stack { devices, audit, claims }) => {
             let (registry, trail) = tables(&clients, devices, audit).await?;
             let claims = match claims {
                 Some(claims) => {
                     let handout = Handout::new(endpoint.clone(), aws.root_ca.clone());
-                    Some(claims.door(registry.clone(), platform.clone(), handout).await?)
+                    Some(claims.door(registry.clone(), platform.clone(), handout, told.refusals.clone()).await?)
                 }
                 None => None,
             };
-            Doors { claims, ..doors(told, aws, endpoint, platform, registry, trail)? }
+            Doors { claims, ..doors(told, aws, endpoint, platform, registry, trail, true)? }
         }
     };
     Ok(Begun { doors, tls, authorities, work })
@@ -161,6 +162,7 @@ fn doors<R, T>(
     platform: AwsIot,
     registry: R,
     trail: T,
+    hears_of_connections: bool,
 ) -> Result<Doors, ServeError>
 where
     R: Probe + DeviceStore + Presences + Reservations,
@@ -172,12 +174,12 @@ where
         Est { ca_certificates: Box::new(move |_| vec![trusted.clone()]), labels: told.arguments.est_labels.clone() };
     let refused_keys = told.refused_keys;
     let device_id_from = told.arguments.device_id_from.unwrap_or_default();
-    let vend = Vend { registry: registry.clone(), platform, audit: LogAudit, templates, refused_keys };
+    let vend = Vend { registry: registry.clone(), platform, audit: told.refusals, templates, refused_keys };
     let handout = Handout::new(endpoint, root_ca);
-    let operators = Registry { operations: Operations { registry: registry.clone() }, trail };
+    let operators = Registry { operations: Operations { registry: registry.clone() }, trail, hears_of_connections };
     Ok(Doors {
         devices: device_router(Arc::new(EqualRefusals::new(ToTheEnd::new(vend))), handout, est, device_id_from, now),
-        operators: registry_router(operators, told.jobs, now),
+        operators: registry_router(operators, told.more, now),
         claims: None,
         // The CA is somebody else's, and so is what it says of its certificates.
         authority: Router::new(),

@@ -3,8 +3,9 @@
 use axum::Router;
 use cvm_aws::{AwsIot, DynamoDbRegistry};
 use cvm_http::{Handout, Problem, claim_router};
-use cvm_provisioning::{LogAudit, TemplateName, TrustedUsers};
+use cvm_provisioning::{TemplateName, TrustedUsers};
 
+use super::refusals::Refusals;
 use super::{ServeArguments, ServeError, now};
 
 /// What claims are made out for, and how many.
@@ -35,6 +36,7 @@ impl Claims {
         registry: DynamoDbRegistry,
         platform: AwsIot,
         handout: Handout,
+        audit: Refusals,
     ) -> Result<Router, ServeError> {
         let Self { template, per_user_per_day } = self;
         match platform.has_hook(&template).await {
@@ -42,13 +44,8 @@ impl Claims {
             Ok(false) => return Err(ServeError::NoHook { template }),
             Err(source) => return Err(ServeError::ClaimTemplate { template, source }),
         }
-        let users = TrustedUsers {
-            registry,
-            platform,
-            audit: LogAudit,
-            default_template: template,
-            claims_per_day: per_user_per_day,
-        };
+        let users =
+            TrustedUsers { registry, platform, audit, default_template: template, claims_per_day: per_user_per_day };
         Ok(claim_router(users, handout, now))
     }
 }

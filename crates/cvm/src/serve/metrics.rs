@@ -38,6 +38,8 @@ struct Numbers {
     connections_refused: Counter,
     handshakes_failed: Counter,
     rate_limited: Family<OfBucket, Counter>,
+    refusals: Family<OfRefusal, Counter>,
+    operator_refusals: Family<OfReason, Counter>,
     requests: Family<OfAnswer, Counter>,
     durations: Family<OfDoor, Histogram, fn() -> Histogram>,
     certificate_end: Gauge,
@@ -58,6 +60,17 @@ struct OfAnswer {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfBucket {
     bucket: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfRefusal {
+    door: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfReason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -86,6 +99,8 @@ impl Metrics {
             connections_refused: Counter::default(),
             handshakes_failed: Counter::default(),
             rate_limited: Family::default(),
+            refusals: Family::default(),
+            operator_refusals: Family::default(),
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             certificate_end: Gauge::default(),
@@ -103,6 +118,10 @@ impl Metrics {
         registry.register("handshakes_failed", failed, made.handshakes_failed.clone());
         let limited = "Requests that were told to come later, by what they were counted by";
         registry.register("rate_limited", limited, made.rate_limited.clone());
+        let refusals = "Devices that were refused, by door and reason; unknown-device is one that is not registered";
+        registry.register("refusals", refusals, made.refusals.clone());
+        let refusals = "Requests of operators that were refused, by reason";
+        registry.register("operator_refusals", refusals, made.operator_refusals.clone());
         let requests = "Requests, by door, kind of method, status and the code of the problem";
         registry.register("http_requests", requests, made.requests.clone());
         let durations = "How long requests took, by door";
@@ -136,6 +155,16 @@ impl Metrics {
     /// A request was told to come later.
     pub(super) fn limited(&self, bucket: &'static str) {
         self.0.rate_limited.get_or_create(&OfBucket { bucket }).inc();
+    }
+
+    /// A device was refused.
+    pub(super) fn refused(&self, door: &'static str, reason: &'static str) {
+        self.0.refusals.get_or_create(&OfRefusal { door, reason }).inc();
+    }
+
+    /// A request of an operator was refused.
+    pub(super) fn operator_refused(&self, reason: &'static str) {
+        self.0.operator_refusals.get_or_create(&OfReason { reason }).inc();
     }
 
     /// The address at which the numbers are read.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 use cvm_authority::SharedAuthorities;
+use cvm_http::unknown_devices;
 use cvm_provisioning::{RefusedKeys, Timestamp};
 use cvm_sql::SqlRegistry;
 use tokio::net::TcpListener;
@@ -42,6 +43,7 @@ mod published;
 mod rates;
 mod readiness;
 mod reconciler;
+mod refusals;
 mod request_body;
 mod revocation_routes;
 mod routes;
@@ -66,6 +68,7 @@ use self::listener::{Listener, Patience};
 use self::metrics::{Metrics, Observed};
 use self::platform::{Platform, PlatformName};
 use self::rates::Buckets;
+use self::refusals::{InMemory, Refusals, refusals};
 use self::routes::{Doors, Limits, Services, plain_router, router};
 use self::settings::Settings;
 use self::signals::{told_to_end, told_to_look};
@@ -117,10 +120,21 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
     }
     let opened = platform.database().map(|registry| jobs::open(arguments, registry, &woken)).transpose()?;
     let (jobs, worker) = opened.map_or_else(|| (jobs::of_the_stack(), None), |(routes, worker)| (routes, Some(worker)));
-    let told = Told { arguments, certificate, refused_keys, woken, jobs };
+    let metrics = Metrics::new();
+    let (refusals, recorder) = refusals(metrics.clone());
+    let read = refusals.clone();
+    let more = jobs.merge(unknown_devices(move || {
+        let refusals = read.clone();
+        async move { refusals.unknown_devices().await }
+    }));
+    let told = Told { arguments, certificate, refused_keys, woken, more, refusals };
     let threads = THREADS_PER_PROCESSOR * thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(Box::pin(serve(told, room, platform, worker, output)))
+    match platform.database().cloned() {
+        Some(registry) => runtime.spawn(recorder.work(registry)),
+        None => runtime.spawn(recorder.work(InMemory::default())),
+    };
+    runtime.block_on(Box::pin(serve(told, room, platform, worker, metrics, output)))
 }
 
 /// What every platform is told.
@@ -130,8 +144,10 @@ struct Told<'a> {
     refused_keys: RefusedKeys,
     /// Told when an operator may have decided something.
     woken: Arc<Notify>,
-    /// Where operators ask for imports and exports.
-    jobs: Router,
+    /// What differs with the registry: where operators ask for imports, exports and unknown devices.
+    more: Router,
+    /// Where decisions about devices are recorded.
+    refusals: Refusals,
 }
 
 /// A platform that can be served.
@@ -149,10 +165,11 @@ async fn serve(
     bounds: Bounds,
     platform: Platform<SqlRegistry>,
     worker: Option<JobWorker>,
+    metrics: Metrics,
     output: &Output,
 ) -> Result<(), CommandError> {
     let ServeArguments { data, listen, .. } = told.arguments;
-    let (arguments, woken) = (told.arguments, Arc::clone(&told.woken));
+    let (arguments, woken, refusals) = (told.arguments, Arc::clone(&told.woken), told.refusals.clone());
     let tokens = OperatorTokens::in_folder(&data.join(OPERATORS))?;
     let bound = TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { address: *listen, source })?;
     let address = bound.local_addr().map_err(|source| ServeError::Listen { address: *listen, source })?;
@@ -164,12 +181,13 @@ async fn serve(
     let tls = Arc::new(tls);
     let trusted = TrustedProxies::new(arguments.trusted_proxy.clone());
     let connections = Connections::new(bounds, trusted.clone());
-    let metrics = Metrics::new();
     let limits = Limits {
         trusted,
         sources: Arc::new(Buckets::new(arguments.rate_per_source)),
         devices: Buckets::new(arguments.rate_per_device),
         refusals: Buckets::new(arguments.rate_per_device),
+        operators: Buckets::new(arguments.rate_per_operator),
+        tokens: tokens.clone(),
     };
     let patience = Patience::new(arguments.handshake_timeout.duration());
     let listener = Listener::new(bound, Arc::clone(&tls), connections.clone(), patience, metrics.clone());
@@ -225,6 +243,10 @@ async fn serve(
     }
     // What was decided and not enforced yet is in the registry, and the next start goes on with it.
     work.shutdown().await;
+    if let Err(error) = refusals.unknown_devices().await {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "could not record the last devices that are not registered");
+    }
     Ok(())
 }
 

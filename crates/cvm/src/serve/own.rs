@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use cvm_authority::{OcspResponder, OwnPlatform, Profile};
 use cvm_http::{DeviceChain, Est, Handout, Registry, RootCa, device_router, registry_router};
-use cvm_provisioning::{DeviceIdFrom, LogAudit, Operations, ProvisioningTemplate, Templates, VendAtOnce};
+use cvm_provisioning::{DeviceIdFrom, Operations, ProvisioningTemplate, Templates, VendAtOnce};
 use cvm_sql::{IssuedBy, SqlRegistry};
 use tokio::task::JoinSet;
 
@@ -49,7 +49,7 @@ pub(super) async fn begin(
     registry: SqlRegistry,
     broker_ca: Option<RootCa>,
 ) -> Result<Begun, ServeError> {
-    let Told { arguments, certificate, refused_keys, woken, jobs } = told;
+    let Told { arguments, certificate, refused_keys, woken, more, refusals } = told;
     let folder = CaFolder::of_data(&arguments.data);
     owner::expect_history(&registry, &folder, arguments.accept_lost_registry).await?;
     owner::claim(&registry, "own").await?;
@@ -92,16 +92,21 @@ pub(super) async fn begin(
     let vend = VendAtOnce {
         registry: registry.clone(),
         authority: platform,
-        audit: LogAudit,
+        audit: refusals,
         templates: templates(),
         refused_keys,
     };
-    let operators = Registry { operations: Operations { registry: registry.clone() }, trail: registry.clone() };
+    let operators = Registry {
+        operations: Operations { registry: registry.clone() },
+        trail: registry.clone(),
+        // Brokers do not report connections to this server.
+        hears_of_connections: false,
+    };
     // The CA writes the subject of its certificates itself, so that a signing request may have any.
     let device_id_from = arguments.device_id_from.unwrap_or(DeviceIdFrom::Either);
     let doors = Doors {
         devices: device_router(Arc::new(EqualRefusals::new(vend)), handout, est, device_id_from, now),
-        operators: registry_router(operators, jobs, now),
+        operators: registry_router(operators, more, now),
         claims: None,
         revocation: revocation_router(&revocations).merge(ocsp::router(responder)),
         authority: authority_router(revocations),

@@ -19,13 +19,13 @@ use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use super::OperatorTokens;
 use super::claims;
 use super::metrics::{Metrics, count};
-use super::operator_door::{OperatorDoor, admit_admin, admit_operator, admit_trusted_user};
+use super::operator_door::{OperatorDoor, admit_admin, admit_operator, admit_trusted_user, bearer_of};
 use super::rates::Buckets;
 use super::source::{Source, TrustedProxies};
 use super::token_routes::token_routes;
+use super::{OperatorTokens, TokenRecord};
 
 /// The longest that a request may take.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -67,13 +67,17 @@ pub(super) struct Limits {
     pub(super) devices: Buckets,
     /// What is refused, by source and device.
     pub(super) refusals: Buckets,
+    /// What operators ask, by their tokens.
+    pub(super) operators: Buckets,
+    /// Who is an operator.
+    pub(super) tokens: OperatorTokens,
 }
 
 /// All of its addresses.
 pub(super) fn router(doors: Doors, services: Services) -> Router {
     let Doors { devices, operators, claims, authority, admins, revocation, readiness } = doors;
     let Services { tokens, woken, limits, metrics } = services;
-    let door = OperatorDoor { tokens: tokens.clone(), woken, sources: Arc::clone(&limits.sources) };
+    let door = OperatorDoor { woken, sources: Arc::clone(&limits.sources), metrics: metrics.clone() };
     let admins = admins.merge(token_routes(tokens)).layer(from_fn_with_state(door.clone(), admit_admin));
     let claims = match claims {
         Some(claims) => claims.layer(from_fn_with_state(door.clone(), admit_trusted_user)),
@@ -131,21 +135,27 @@ async fn admit_source(
     };
     let client = limits.trusted.client(peer, request.headers());
     let source = Source::of(client);
-    let taken = match request.uri().path() {
+    let operator = bearer_of(request.headers(), &limits.tokens);
+    let (taken, bucket) = match (request.uri().path(), &operator) {
         // It asks nothing.
-        "/livez" => Ok(()),
+        ("/livez", _) => (Ok(()), "source"),
         // Counted apart: a source that vends at its limit still learns whether the server is ready.
-        "/readyz" => limits.sources.take(&("/readyz", &source)),
-        _ => limits.sources.take(&source),
+        ("/readyz", _) => (limits.sources.take(&("/readyz", &source)), "source"),
+        // Operators and the devices behind the same address do not keep each other waiting.
+        (_, Some(TokenRecord { id, .. })) => (limits.operators.take(id), "operator"),
+        (_, None) => (limits.sources.take(&source), "source"),
     };
     if let Err(wait) = taken {
-        metrics.limited("source");
+        metrics.limited(bucket);
         return Problem::too_often(spread(wait)).into_response();
     }
     let extensions = request.extensions_mut();
     extensions.insert(Caller { request_id: None, source: Some(client.to_string()) });
     extensions.insert(Pace(Arc::new(FromSource { limits, metrics, source })));
     extensions.insert(source);
+    if let Some(operator) = operator {
+        extensions.insert(operator);
+    }
     next.run(request).await
 }
 

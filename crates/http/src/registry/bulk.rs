@@ -60,6 +60,11 @@ impl<R: DeviceStore, T> Registry<R, T> {
                 (None, Some(exported)) => registry.restore(exported, &call).await,
                 (None, None) => registry.import_entry(entry, again, &call).await,
             };
+            if let (Some(action), Ok(id), Ok(module)) =
+                (done.as_ref().ok().and_then(action), entry.id(), entry.module())
+            {
+                call.log_decision(action, &id, module.as_ref());
+            }
             answer.cvm.entries.push(done.as_ref().ok().copied());
             match done {
                 Ok(_) => answer.warnings.extend(entry.warning()),
@@ -115,6 +120,16 @@ impl<R: DeviceStore, T> Registry<R, T> {
             return Err(Failure::argument("cvm.attestation lacks tokenDigest, and keys are not made here"));
         }
         Ok(self.operations.restore(&device, &call.origin).await?)
+    }
+}
+
+/// What was decided, where something was.
+const fn action(imported: &Imported) -> Option<&'static str> {
+    match imported {
+        Imported::Created => Some("create"),
+        Imported::Deleted => Some("delete"),
+        Imported::Unchanged => None,
+        Imported::Updated => Some("change"),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use cvm_bulk::JobId;
-use cvm_provisioning::{DeviceId, ModuleId, Origin, Timestamp};
+use cvm_provisioning::{Actor, DeviceId, ModuleId, Origin, Timestamp};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -72,8 +72,30 @@ impl Call {
     pub(super) fn check_restore(&self, restores: bool) -> Result<(), Failure> {
         match self.may_restore || !restores {
             true => Ok(()),
-            false => Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices")),
+            false => {
+                let Origin { door, request_id, source, actor } = &self.origin;
+                let (door, actor) = (door.as_ref(), actor.as_ref().map(Actor::as_str));
+                tracing::warn!(target: "audit", outcome = "refused", door, reason = "role", actor, request_id, source);
+                Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices"))
+            }
         }
+    }
+
+    /// Logs what the operator decided about a device. The audit trail has it, too, as far as it changed anything.
+    pub(super) fn log_decision(&self, action: &str, device: &DeviceId, module: Option<&ModuleId>) {
+        let Origin { door, request_id, source, actor } = &self.origin;
+        let actor = actor.as_ref().map(Actor::as_str);
+        let module = module.map(tracing::field::display);
+        tracing::info!(
+            target: "audit", outcome = "decided", door = door.as_ref(), action, %device, module, actor, request_id, source
+        );
+    }
+
+    /// Logs what the operator decided about a job.
+    pub(super) fn log_job(&self, action: &str, job: JobId) {
+        let Origin { door, request_id, source, actor } = &self.origin;
+        let actor = actor.as_ref().map(Actor::as_str);
+        tracing::info!(target: "audit", outcome = "job", door = door.as_ref(), action, %job, actor, request_id, source);
     }
 
     /// The device that the address names.

@@ -65,6 +65,7 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         if body.device_id.is_some_and(|named| named != id.as_str()) {
             return Err(Failure::argument("the body and the address name two devices"));
         }
+        let action = if matches!(put, Put::Create) { "create" } else { "change" };
         let (device, keys) = match put {
             Put::Create => {
                 let (settings, keys) = body.entry.settings(None)?;
@@ -93,6 +94,7 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
                 (changed?, keys)
             }
         };
+        call.log_decision(action, &device.id, None);
         Ok(registry.written(&device, &keys).await)
     }
 
@@ -101,19 +103,23 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         let id = call.device()?;
         let precondition = conditions::delete(&call.headers)?;
         registry.operations.delete(&id, &precondition, &call.origin, call.now).await?;
+        call.log_decision("delete", &id, None);
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
     pub(super) async fn approve(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         let Approval { keep_certificate } = call.json()?;
-        let verdict = if keep_certificate { Verdict::KeepCertificate } else { Verdict::AdmitNextKey };
-        registry.decide(&call, |device| Ok(device.approve(verdict, call.now)?)).await
+        let (verdict, action) = match keep_certificate {
+            true => (Verdict::KeepCertificate, "approve-keep"),
+            false => (Verdict::AdmitNextKey, "approve"),
+        };
+        registry.decide(&call, action, |device| Ok(device.approve(verdict, call.now)?)).await
     }
 
     pub(super) async fn disable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         let reason = Why::of(&call)?;
         registry
-            .decide(&call, |device| {
+            .decide(&call, "disable", |device| {
                 device.disable(Some(reason.clone()), call.now);
                 Ok(())
             })
@@ -122,7 +128,7 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
 
     pub(super) async fn enable(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         registry
-            .decide(&call, |device| {
+            .decide(&call, "enable", |device| {
                 device.enable(None, call.now);
                 Ok(())
             })
@@ -130,22 +136,24 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
     }
 
     pub(super) async fn renew(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
-        registry.decide(&call, |device| Ok(device.renew(call.now)?)).await
+        registry.decide(&call, "renew", |device| Ok(device.renew(call.now)?)).await
     }
 
     pub(super) async fn revoke(State(registry): State<Arc<Self>>, call: Call) -> Result<Response, Failure> {
         let reason = Why::of(&call)?;
-        registry.decide(&call, |device| Ok(device.revoke(reason.clone(), call.now)?)).await
+        registry.decide(&call, "revoke", |device| Ok(device.revoke(reason.clone(), call.now)?)).await
     }
 
     async fn decide(
         &self,
         call: &Call,
+        action: &'static str,
         change: impl FnMut(&mut Device) -> Result<(), OperationError>,
     ) -> Result<Response, Failure> {
         call.takes(&[])?;
         let precondition = conditions::optional(&call.headers)?;
         let device = self.operations.change(&call.device()?, &precondition, &call.origin, change).await?;
+        call.log_decision(action, &device.id, None);
         Ok(self.written(&device, &Keys::default()).await)
     }
 

@@ -20,6 +20,10 @@ pub struct Operator(pub Actor);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NoRestore;
 
+/// Why there is no operator: an extension of the request, put there by whoever has looked for one.
+#[derive(Clone, Copy, Debug)]
+pub struct NoOperator(pub &'static str);
+
 /// A request that was let in.
 #[derive(Clone, Debug)]
 pub(super) struct Admitted {
@@ -51,6 +55,11 @@ pub(super) async fn admit(
             next.run(request).await
         }
         None => {
+            let why = request.extensions().get::<NoOperator>().map_or("unauthenticated", |NoOperator(why)| why);
+            let Origin { request_id, source, .. } = &origin;
+            // What somebody unknown writes is not logged.
+            let method = request.method();
+            tracing::warn!(target: "audit", outcome = "refused", door = DOOR, reason = why, %method, request_id, source);
             let text = "sign the request, or send a token, as the operator of this service says";
             Failure::new(Code::IotHubUnauthorizedAccess, text).answer(tracking, now)
         }

@@ -7,7 +7,7 @@ use axum::http::HeaderValue;
 use axum::http::header::ALLOW;
 use axum::response::{IntoResponse as _, Response};
 use cvm_interchange::IdentityLine;
-use cvm_provisioning::{DeviceStore, Presences};
+use cvm_provisioning::{Actor, DeviceStore, Origin, Presences};
 use serde::Deserialize;
 
 use super::Registry;
@@ -43,13 +43,19 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         let Export { exclude_digests } = call.json()?;
         let count = item_count(call.parameter("top"))?;
         let page = self.operations.registry.list(&filter(call)?, place(call)?.as_ref(), count).await?;
-        let mut list = List::default();
+        let (mut list, mut next) = (List::default(), page.next.as_ref());
         for device in &page.devices {
             list.add(&IdentityLine::of(device, !exclude_digests))?;
             if list.is_long_enough() {
-                return Ok(list.answer(Some(&device.id)));
+                next = Some(&device.id);
+                break;
             }
         }
-        Ok(list.answer(page.next.as_ref()))
+        let Origin { door, request_id, source, actor } = &call.origin;
+        let (actor, devices, digests) = (actor.as_ref().map(Actor::as_str), list.len(), !exclude_digests);
+        tracing::info!(
+            target: "audit", outcome = "exported", door = door.as_ref(), devices, digests, actor, request_id, source
+        );
+        Ok(list.answer(next))
     }
 }

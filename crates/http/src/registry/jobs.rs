@@ -170,7 +170,8 @@ impl<J: JobStore> Jobs<J> {
         let id = id.map_err(|_| Failure::new(Code::ServerError, "the system has no randomness to give"))?;
         let work = jobs.work(request, id)?;
         call.check_restore(matches!(&work, Work::Import { request, .. } if request.options.restore))?;
-        let actor = call.origin.actor.ok_or_else(|| Failure::new(Code::ServerError, "nobody asks for the job"))?;
+        let actor = call.origin.actor.clone();
+        let actor = actor.ok_or_else(|| Failure::new(Code::ServerError, "nobody asks for the job"))?;
         let open = jobs.store.list().await?.iter().filter(|job| !job.status.has_ended()).count();
         if open >= MAX_OPEN {
             let text = format!("{MAX_OPEN} jobs are not at their end; wait for one, or DELETE it");
@@ -178,6 +179,12 @@ impl<J: JobStore> Jobs<J> {
         }
         let job = Job::new(id, work, actor, call.now);
         jobs.store.create(&job).await?;
+        let action = match &job.work {
+            Work::Export { request, .. } if request.digests => "export-with-digests",
+            Work::Export { .. } => "export",
+            Work::Import { .. } => "import",
+        };
+        call.log_job(action, id);
         Ok(Json(JobDocument::of(&job)).into_response())
     }
 
@@ -206,6 +213,7 @@ impl<J: JobStore> Jobs<J> {
             job.version += 1;
             job.end(JobStatus::Cancelled, call.now);
             if jobs.store.replace(&job, version).await? {
+                call.log_job("cancel", id);
                 return Ok(StatusCode::NO_CONTENT.into_response());
             }
         }

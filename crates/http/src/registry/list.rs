@@ -92,8 +92,13 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
 
     /// Adds these devices to the list, and says where to go on if it is long enough before all are on it.
     async fn tell(&self, devices: &[Device], list: &mut List) -> Result<Option<DeviceId>, Failure> {
-        let ids: Vec<_> = devices.iter().map(|device| device.id.clone()).collect();
-        let presences: BTreeMap<_, _> = self.operations.registry.presences(&ids).await?;
+        let presences = match self.hears_of_connections {
+            true => {
+                let ids: Vec<_> = devices.iter().map(|device| device.id.clone()).collect();
+                self.operations.registry.presences(&ids).await?
+            }
+            false => BTreeMap::new(),
+        };
         for device in devices {
             let document = DeviceDocument::new(device, presences.get(&device.id), &Keys::default());
             list.add(&document)?;
@@ -122,6 +127,10 @@ impl List {
         self.json.push_str(&json);
         self.count += 1;
         Ok(())
+    }
+
+    pub(super) const fn len(&self) -> u16 {
+        self.count
     }
 
     pub(super) const fn is_long_enough(&self) -> bool {

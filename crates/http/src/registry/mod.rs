@@ -15,6 +15,7 @@ mod list;
 mod modules;
 mod statistics;
 mod tagged;
+mod unknown_devices;
 
 use std::sync::Arc;
 
@@ -27,9 +28,10 @@ use cvm_provisioning::{AuditTrail, DeviceStore, Operations, Presences};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::call::MAX_BODY;
-pub use self::door::{NoRestore, Operator};
+pub use self::door::{NoOperator, NoRestore, Operator};
 use self::failure::{Code, Failure};
 pub use self::jobs::{Jobs, jobs_elsewhere};
+pub use self::unknown_devices::{unknown_devices, unknown_devices_elsewhere};
 use crate::Clock;
 
 /// What operators' tools work on.
@@ -39,11 +41,14 @@ pub struct Registry<R, T> {
     pub operations: Operations<R>,
     /// Where everything that happened is kept.
     pub trail: T,
+    /// Whether the platform reports when a device connects. If not, the numbers that depend on it are not known.
+    pub hears_of_connections: bool,
 }
 
-/// The router of the registry, and of the jobs that work on it: [`Jobs::routes`], or [`jobs_elsewhere`]. Who asks is an
-/// [`Operator`] among the extensions of the request, put there by whoever has checked it; a request without one is refused.
-pub fn registry_router<R, T>(registry: Registry<R, T>, jobs: Router, clock: Clock) -> Router
+/// The router of the registry, and of what differs with the platform: the jobs that work on it ([`Jobs::routes`] or
+/// [`jobs_elsewhere`]) and the devices that are not in it ([`unknown_devices`] or [`unknown_devices_elsewhere`]). Who asks is
+/// an [`Operator`] among the extensions of the request; a request without one is refused.
+pub fn registry_router<R, T>(registry: Registry<R, T>, more: Router, clock: Clock) -> Router
 where
     R: DeviceStore + Presences + 'static,
     T: AuditTrail + 'static,
@@ -68,9 +73,10 @@ where
         .route("/devices/{device}/modules/{module}", module.delete(Registry::<R, T>::delete_module))
         .route("/statistics/devices", get(Registry::<R, T>::count_devices))
         .route("/statistics/service", get(Registry::<R, T>::count_connected))
+        .route("/statistics/fleet", get(Registry::<R, T>::summarize))
         .route("/audit", get(Registry::<R, T>::audit))
         .with_state(Arc::new(registry))
-        .merge(jobs)
+        .merge(more)
         .method_not_allowed_fallback(async || {
             Failure::new(Code::GenericMethodNotAllowed, "the header Allow says what can be done here")
         })

@@ -92,6 +92,7 @@ impl<R: DeviceStore, T> Registry<R, T> {
         {
             return Err(Failure::argument("the body and the address name two modules"));
         }
+        let action = if matches!(put, Put::Create) { "create" } else { "change" };
         let (module, keys) = match put {
             Put::Create => {
                 let (attestation, keys) = attestation(body.authentication.as_ref(), None)?;
@@ -101,6 +102,7 @@ impl<R: DeviceStore, T> Registry<R, T> {
             }
             Put::Update(precondition) => registry.change_module(&device, &id, &body, &precondition, &call).await?,
         };
+        call.log_decision(action, &device, Some(&id));
         Ok(tagged(&module.etag(), ModuleDocument::new(&device, &id, &module, &keys)))
     }
 
@@ -109,6 +111,7 @@ impl<R: DeviceStore, T> Registry<R, T> {
         let (device, id) = (call.device()?, call.module()?);
         let precondition = conditions::delete(&call.headers)?;
         registry.operations.delete_module(&device, &id, &precondition, &call.origin, call.now).await?;
+        call.log_decision("delete", &device, Some(&id));
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 

@@ -1,11 +1,13 @@
 //! The API over a registry in memory, as an operator has it.
 
+use std::sync::{Arc, Mutex};
+
 use axum::body::{Body, to_bytes};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, Request};
 use axum::{Extension, Router};
-use cvm_http::{Jobs, Operator, Registry, registry_router};
-use cvm_provisioning::{Actor, Device, DeviceStore as _, Operations};
+use cvm_http::{Jobs, Operator, Registry, registry_router, unknown_devices};
+use cvm_provisioning::{Actor, Device, DeviceStore as _, Operations, UnknownDevices};
 use cvm_testkit::fixture::{NOW, id};
 use cvm_testkit::{Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
 use serde_json::{Value, json};
@@ -21,6 +23,7 @@ pub(crate) struct Api {
     pub(crate) registry: MemoryRegistry,
     pub(crate) trail: MemoryTrail,
     pub(crate) jobs: MemoryJobs,
+    pub(crate) unknown: Arc<Mutex<UnknownDevices>>,
     pub(crate) router: Router,
 }
 
@@ -58,12 +61,16 @@ impl Api {
     pub(crate) fn with(script: &Script, desk: fn(MemoryJobs) -> Jobs<MemoryJobs>) -> Self {
         let (registry, trail) = (MemoryRegistry::default(), MemoryTrail::default());
         let faulty = Faulty { inner: registry.clone(), script: script.clone() };
-        let served = Registry { operations: Operations { registry: faulty }, trail: trail.clone() };
+        let operations = Operations { registry: faulty };
+        let served = Registry { operations, trail: trail.clone(), hears_of_connections: true };
         let operator = Operator(Actor::new("anna").unwrap());
         let jobs = MemoryJobs::default();
         let desk = desk(jobs.clone());
-        let router = registry_router(served, desk.routes(), || NOW).layer(Extension(operator));
-        Self { registry, trail, jobs, router }
+        let unknown = Arc::<Mutex<UnknownDevices>>::default();
+        let kept = Arc::clone(&unknown);
+        let more = desk.routes().merge(unknown_devices(move || std::future::ready(Ok(kept.lock().unwrap().clone()))));
+        let router = registry_router(served, more, || NOW).layer(Extension(operator));
+        Self { registry, trail, jobs, unknown, router }
     }
 
     pub(crate) async fn send(

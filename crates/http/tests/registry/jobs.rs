@@ -125,8 +125,11 @@ async fn a_job_of_a_server_reads_and_writes_its_folder_and_nothing_else() {
 
 #[tokio::test]
 async fn where_there_are_no_jobs_it_is_said_where_they_are() {
-    let served =
-        Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
+    let served = Registry {
+        operations: Operations { registry: MemoryRegistry::default() },
+        trail: MemoryTrail::default(),
+        hears_of_connections: true,
+    };
     let operator = Extension(Operator(Actor::new("anna").unwrap()));
     let router = registry_router(served, jobs_elsewhere("ask the stack"), || NOW).layer(operator);
     for (method, uri) in [("GET", "/jobs"), ("POST", "/jobs/create"), ("DELETE", "/jobs/0")] {

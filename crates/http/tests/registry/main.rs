@@ -7,3 +7,4 @@ mod audit;
 mod devices;
 mod jobs;
 mod refusals;
+mod statistics;

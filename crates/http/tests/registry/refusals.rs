@@ -44,8 +44,11 @@ async fn threat_26_what_is_not_asked_for_is_refused_and_not_repeated() {
 
 #[tokio::test]
 async fn nobody_but_an_operator_is_let_in() {
-    let served =
-        Registry { operations: Operations { registry: MemoryRegistry::default() }, trail: MemoryTrail::default() };
+    let served = Registry {
+        operations: Operations { registry: MemoryRegistry::default() },
+        trail: MemoryTrail::default(),
+        hears_of_connections: true,
+    };
     let request = Request::get("/devices").header("x-operator", "anna").body(Body::empty()).unwrap();
     let jobs = desk(MemoryJobs::default());
     let response = registry_router(served, jobs.routes(), || NOW).oneshot(request).await.unwrap();

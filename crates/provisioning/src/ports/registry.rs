@@ -6,8 +6,9 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attempt, Beside, CertificateId, Claim, Credential, Device, DeviceId, GenerationId, GroupName, Leftover, Origin,
-    Presence, Refusal, Remains, ReservationLost, State, TemplateName, Timestamp, Tombstone, TrustedUser,
+    Attempt, Beside, CertificateId, Claim, Credential, Device, DeviceId, FleetMoment, FleetSummary, GenerationId,
+    GroupName, Leftover, Origin, Presence, Refusal, Remains, ReservationLost, State, TemplateName, Timestamp,
+    Tombstone, TrustedUser,
 };
 
 /// The device registry as a device's own path uses it.
@@ -121,7 +122,26 @@ pub trait DeviceStore: Send + Sync {
 
     /// How many devices there are.
     fn count(&self) -> impl Future<Output = Result<DeviceCounts, RegistryError>> + Send;
+
+    /// Counts all devices by what [`FleetSummary`] has. A store that can count faster than by reading every device does.
+    fn summarize(&self, moment: FleetMoment) -> impl Future<Output = Result<FleetSummary, RegistryError>> + Send {
+        async move {
+            let mut summary = FleetSummary::default();
+            let mut after = None;
+            loop {
+                let page = self.list(&DeviceFilter::default(), after.as_ref(), READ_AT_ONCE).await?;
+                page.devices.iter().for_each(|device| summary.add(device, moment));
+                after = page.next;
+                if after.is_none() {
+                    return Ok(summary);
+                }
+            }
+        }
+    }
 }
+
+/// Devices that are read at once to be counted.
+const READ_AT_ONCE: u16 = 1_000;
 
 /// Why a device cannot be what an export says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

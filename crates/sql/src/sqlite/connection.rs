@@ -69,6 +69,10 @@ impl Connection for SqliteConnection<'_> {
         false
     }
 
+    fn json_value(&self) -> &'static str {
+        "json_extract"
+    }
+
     fn chain(&self) -> i64 {
         0
     }

@@ -1,10 +1,11 @@
 //! What operators do to devices and see of them, from the list to the tombstone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use cvm_provisioning::{
-    Attestation, CertificateId, Device, DeviceCounts, DeviceFilter, GenerationId, KeyFingerprint, Presence, State,
-    Timestamp, UnsettledDevice,
+    Attestation, CertificateId, Device, DeviceCounts, DeviceFilter, FleetMoment, FleetSummary, GenerationId,
+    KeyFingerprint, Presence, State, Timestamp, UnsettledDevice,
 };
 
 use super::cases::Cases;
@@ -101,6 +102,12 @@ pub(super) async fn a_filter_lets_through_what_it_says<R: Registry>(registry: &R
             let mut counts = DeviceCounts::default();
             found.iter().for_each(|device| counts.add(device.state, device.status.enabled));
             assert_eq!(counted, counts);
+            for now in [NOW, later(60), later(100_000_000), later(1_000_000_000)] {
+                let moment = FleetMoment { now, expiring_until: now.after(Duration::from_secs(500_000_000)) };
+                let mut expected = FleetSummary::default();
+                found.iter().for_each(|device| expected.add(device, moment));
+                assert_eq!(registry.summarize(moment).await.expect("the store answers"), expected, "{moment:?}");
+            }
         }
         let mut found: Vec<_> =
             found.into_iter().filter(|device| device.id.as_str().starts_with("filtered-")).collect();

@@ -1,7 +1,8 @@
 //! The contract of the audit trail.
 
 use cvm_provisioning::{
-    AuditEntry, AuditQuery, AuditTrail, CertificateId, GenerationId, KeyFingerprint, ThingName, Timestamp,
+    AuditEntry, AuditQuery, AuditTrail, CertificateId, GenerationId, KeyFingerprint, NoticeKind, RecentActivity,
+    ThingName, Timestamp,
 };
 
 use super::LEAF;
@@ -55,4 +56,28 @@ pub async fn audit_trail<T: AuditTrail>(trail: &T) {
         }
         assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{query:?}");
     }
+    let provisioned = |number, at| AuditEntry {
+        action: NoticeKind::Provisioned.name().to_owned(),
+        reason: None,
+        ..entry(number, "sn-1", at)
+    };
+    // One just now, one in this day, one before it, and a quarantine.
+    let now = later(200_000);
+    let before = |seconds| Timestamp::from_seconds(now.seconds() - seconds);
+    let quarantined = AuditEntry {
+        action: NoticeKind::Quarantined.name().to_owned(),
+        reason: Some("cloned".to_owned()),
+        ..entry(103, "sn-2", before(60))
+    };
+    let more = [provisioned(100, now), provisioned(101, before(4_000)), provisioned(102, before(90_000)), quarantined];
+    trail.append(&more).await.expect("the store answers");
+    let expected = RecentActivity {
+        provisioned_last_hour: 1,
+        provisioned_last_day: 2,
+        refused_last_day: [("cloned".to_owned(), 1)].into(),
+    };
+    assert_eq!(trail.recently(now).await.expect("the store answers"), expected);
+    let refused = [("wrong-proof".to_owned(), 60)].into();
+    let expected = RecentActivity { refused_last_day: refused, ..RecentActivity::default() };
+    assert_eq!(trail.recently(later(20_000)).await.expect("the store answers"), expected);
 }
