@@ -141,7 +141,7 @@ async fn admit_source(
         ("/livez", _) => (Ok(()), "source"),
         // Counted apart: a source that vends at its limit still learns whether the server is ready.
         ("/readyz", _) => (limits.sources.take(&("/readyz", &source)), "source"),
-        // What operators ask for is not to keep the devices behind the same address waiting, nor the other way around.
+        // Operators and the devices behind the same address do not keep each other waiting.
         (_, Some(TokenRecord { id, .. })) => (limits.operators.take(id), "operator"),
         (_, None) => (limits.sources.take(&source), "source"),
     };

@@ -140,6 +140,9 @@ pub trait DeviceStore: Send + Sync {
     }
 }
 
+/// Devices that are read at once to be counted.
+const READ_AT_ONCE: u16 = 1_000;
+
 /// Why a device cannot be what an export says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
