@@ -72,7 +72,12 @@ impl Call {
     pub(super) fn check_restore(&self, restores: bool) -> Result<(), Failure> {
         match self.may_restore || !restores {
             true => Ok(()),
-            false => Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices")),
+            false => {
+                let Origin { door, request_id, source, actor } = &self.origin;
+                let (door, actor) = (door.as_ref(), actor.as_ref().map(Actor::as_str));
+                tracing::warn!(target: "audit", outcome = "refused", door, reason = "role", actor, request_id, source);
+                Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices"))
+            }
         }
     }
 
