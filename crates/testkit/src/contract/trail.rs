@@ -61,7 +61,7 @@ pub async fn audit_trail<T: AuditTrail>(trail: &T) {
         reason: None,
         ..entry(number, "sn-1", at)
     };
-    // One just now, one in this day, one before it, and a quarantine.
+    // One just now, one in this day, one before it, and a quarantine, each as often as its count says.
     let now = later(200_000);
     let before = |seconds| Timestamp::from_seconds(now.seconds() - seconds);
     let quarantined = AuditEntry {
@@ -72,12 +72,12 @@ pub async fn audit_trail<T: AuditTrail>(trail: &T) {
     let more = [provisioned(100, now), provisioned(101, before(4_000)), provisioned(102, before(90_000)), quarantined];
     trail.append(&more).await.expect("the store answers");
     let expected = RecentActivity {
-        provisioned_last_hour: 1,
-        provisioned_last_day: 2,
-        refused_last_day: [("cloned".to_owned(), 1)].into(),
+        provisioned_last_hour: 101,
+        provisioned_last_day: 101 + 102,
+        refused_last_day: [("cloned".to_owned(), 104)].into(),
     };
     assert_eq!(trail.recently(now).await.expect("the store answers"), expected);
-    let refused = [("wrong-proof".to_owned(), 60)].into();
+    let refused = [("wrong-proof".to_owned(), all.iter().map(|entry| u64::from(entry.count)).sum())].into();
     let expected = RecentActivity { refused_last_day: refused, ..RecentActivity::default() };
     assert_eq!(trail.recently(later(20_000)).await.expect("the store answers"), expected);
 }
