@@ -71,7 +71,11 @@ async fn threat_08_a_key_that_a_device_had_before_keys_were_compared_is_that_dev
         }
         drop((platform, registry));
         let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
-        file.execute_batch("DROP TABLE device_keys; ALTER TABLE entries DROP COLUMN rule; UPDATE meta SET value = 8 WHERE name = 'schema'").unwrap();
+        file.execute_batch(
+            "DROP TABLE device_keys; ALTER TABLE entries DROP COLUMN rule; DROP TABLE unknown_devices; \
+             DROP TABLE unknown_hours; UPDATE meta SET value = 8 WHERE name = 'schema'",
+        )
+        .unwrap();
         drop(file);
         let registry = SqlRegistry::in_folder(folder.path()).unwrap();
         let second = registry.reserve(&attempt("sn-2", 2)).await.unwrap();
@@ -395,6 +399,7 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
          ALTER TABLE devices DROP COLUMN last_certificate; ALTER TABLE devices DROP COLUMN credential; \
          DROP INDEX devices_by_succession; ALTER TABLE devices DROP COLUMN succession_ends; \
          CREATE INDEX entries_by_chain ON entries (chain); DROP TABLE jobs; DROP TABLE device_keys; \
+         DROP TABLE unknown_devices; DROP TABLE unknown_hours; \
          DROP INDEX devices_in_rare_state; CREATE INDEX devices_by_state ON devices (state, enabled); \
          DROP TRIGGER device_added; DROP TRIGGER device_deleted; DROP TRIGGER device_changed; DROP TABLE device_counts; \
          DROP INDEX entries_by_device; CREATE INDEX entries_by_device ON entries (device, moment); \
