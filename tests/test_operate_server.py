@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -330,6 +331,14 @@ def test_what_was_exported_is_put_back_into_another_server_as_it_was(server: Ser
     table = desk.text("device", "export", "--format", "csv", "--group", "batch-3").splitlines()
     assert table[0].startswith("deviceId,status,") and len(table) == 1 + len(range(3, 1_200, 7))
 
+    # A certificate of another CA could not be revoked there.
+    with serving(tmp_path / "stranger") as stranger:
+        (stranger.folder / "devices.jsonl").write_text(exported)
+        refused = desk_of(stranger).run("device", "import", "devices.jsonl", "--restore")
+        assert refused.returncode == 1 and "no CA of this server has issued" in refused.stderr, refused.stderr
+    # A server that has lost its registry, and not its CA.
+    ca = tmp_path / "other" / "data" / "ca"
+    shutil.copytree(server.data / "ca", ca, ignore=shutil.ignore_patterns("crl.pem"))
     with serving(tmp_path / "other") as other:
         there = desk_of(other)
         (other.folder / "devices.jsonl").write_text(exported)

@@ -131,7 +131,7 @@ def test_threat_34_a_server_that_cannot_write_is_not_ready_and_logs_why(tmp_path
         limit("unlimited")
         until(lambda: ready().status == 200, "a server that is ready again")
         lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-        told = [line["error.sources"] for line in lines if line["message"] == "the server is not ready"]
+        told = [line["error.sources"] for line in lines if line.get("message") == "the server is not ready"]
         assert len(told) == 1 and "disk" in told[0][-1], told
     finally:
         server.end()
@@ -217,7 +217,7 @@ def test_threat_60_the_end_of_the_trail_is_logged_and_a_trail_that_was_written_a
     server.register("sn-2")
     assert server.end() == 0
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    ends = [line["end"] for line in lines if line["message"] == "end of the audit trail"]
+    ends = [line["end"] for line in lines if line.get("message") == "end of the audit trail"]
     assert len(ends) == 1 and ends[0].endswith("@1"), ends
 
     def verify(*expected: str) -> subprocess.CompletedProcess:

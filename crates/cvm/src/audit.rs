@@ -101,7 +101,6 @@ impl VerifyArguments {
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   cvm audit verify --data /var/lib/cvm
-  cvm audit verify --data /var/lib/cvm --expect HASH@1024
   cvm audit verify --database mysql://cvm@db.example.com/cvm \\
       --database-password-file database.password";
 

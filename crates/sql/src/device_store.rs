@@ -161,7 +161,8 @@ fn list(
     for (number, row) in rows.iter().take(portion.into()).enumerate() {
         let device = devices::device(row, "a device of a list")?;
         let id = device.id.clone();
-        page.devices.extend(Some(device).filter(|device| filter.admits(device)));
+        // Whatever a column tells, the database has looked at.
+        page.devices.extend(Some(device).filter(|device| !is_read || filter.admits(device)));
         let is_full = page.devices.len() == usize::from(limit) || number + 1 == usize::from(portion);
         if is_full && number + 1 < rows.len() {
             page.next = Some(id);
