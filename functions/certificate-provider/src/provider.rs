@@ -227,7 +227,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_does_not_sign_is_no_certificate() {
-        let Provider { authority, profile, refused_keys, client_ids, audit, device_id_from } = provider(ClientIds::Serial).await;
+        let Provider { authority, profile, refused_keys, client_ids, audit, device_id_from } =
+            provider(ClientIds::Serial).await;
         let key = authority.signer().to_pem(None).unwrap();
         let off = Off(LocalSigner::from_pem(&key, None).unwrap());
         let authority = Authority::new(authority.certificate().clone(), Vec::new(), off).unwrap();
