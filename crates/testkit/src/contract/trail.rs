@@ -59,7 +59,6 @@ pub async fn audit_trail<T: AuditTrail>(trail: &T) {
     let provisioned = |number, at| AuditEntry {
         action: NoticeKind::Provisioned.name().to_owned(),
         reason: None,
-        count: 1,
         ..entry(number, "sn-1", at)
     };
     // One just now, one in this day, one before it, and a quarantine, each as often as its count says.
@@ -68,7 +67,6 @@ pub async fn audit_trail<T: AuditTrail>(trail: &T) {
     let quarantined = AuditEntry {
         action: NoticeKind::Quarantined.name().to_owned(),
         reason: Some("cloned".to_owned()),
-        count: 1,
         ..entry(103, "sn-2", before(60))
     };
     let more = [provisioned(100, now), provisioned(101, before(4_000)), provisioned(102, before(90_000)), quarantined];
