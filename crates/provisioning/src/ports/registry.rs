@@ -158,9 +158,6 @@ pub enum NotRestored {
     Stranger(CertificateId),
 }
 
-/// Devices that are read at once to be counted.
-const READ_AT_ONCE: u16 = 1_000;
-
 /// Which devices a list has. What is `None` lets every device through.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
