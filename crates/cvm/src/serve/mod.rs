@@ -262,7 +262,9 @@ fn welcome(
     token: Option<&str>,
 ) -> Result<(), CommandError> {
     let name = arguments.names.first().map_or("localhost", String::as_str);
-    let url = format!("https://{name}:{}", address.port());
+    // An IPv6 address stands in brackets in a URL.
+    let host = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+    let url = format!("https://{host}:{}", address.port());
     // Others' certificates are checked with what the system trusts.
     let is_own = arguments.tls_certificate.is_none();
     let ca = CaFolder::of_data(&arguments.data).bundle_path();
