@@ -238,7 +238,10 @@ async fn schema(server: &MariaDb, database: usize) -> Vec<String> {
                    information_schema.columns";
     let indexes = "SELECT CONCAT_WS(' ', table_name, index_name, seq_in_index, column_name, non_unique) FROM \
                    information_schema.statistics";
-    let mut found = server.query(&format!("SELECT CONCAT_WS(' ', name, value) FROM {database}.meta ORDER BY 1")).await;
+    // The other rows change with the devices.
+    let progress = "SELECT CONCAT_WS(' ', name, value) FROM";
+    let progress = format!("{progress} {database}.meta WHERE name IN ('schema', 'statements') ORDER BY 1");
+    let mut found = server.query(&progress).await;
     for statement in [columns, indexes] {
         found.extend(server.query(&format!("{statement} WHERE table_schema = '{database}' ORDER BY 1")).await);
     }
