@@ -265,7 +265,7 @@ async fn a_device_disabled_in_the_middle_of_a_vend_at_once_gets_nothing() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_fresh_vend_at_once_is_three_steps_and_a_replay_is_one() {
     let world = World::new().await;
     world.register(KeyOrigin::Device).await;
