@@ -245,9 +245,9 @@ impl TestDatabase {
 async fn threat_43_a_registration_that_fails_anywhere_ends_with_one_certificate_in_power() {
     let database = TestDatabase::start();
     let registry = database.registry("registrations").await;
-    scenario::first_connect::fault_matrix(|| registry.clone()).await;
-    scenario::first_connect::a_clone_never_joins(|| registry.clone()).await;
-    scenario::first_connect::fifty_deliveries_at_once(registry).await;
+    Box::pin(scenario::first_connect::fault_matrix(|| registry.clone())).await;
+    Box::pin(scenario::first_connect::a_clone_never_joins(|| registry.clone())).await;
+    Box::pin(scenario::first_connect::fifty_deliveries_at_once(registry)).await;
 }
 
 #[tokio::test]
