@@ -2,7 +2,8 @@
 
     .venv-device/bin/python scripts/claim_device.py '{"endpoint": "localhost", "port": 8883, "clientId": "sn-1", ...}'
 
-It asks for a key and a certificate, registers with them as often as `times` says, and prints what it was told as JSON.
+It asks for a certificate, for a key of AWS IoT's or for the one of its own signing request (`csr`, in PEM), registers with it as
+often as `times` says, and prints the answers as JSON.
 """
 
 import json
@@ -28,6 +29,24 @@ def first(accepted: Future, rejected: Future) -> tuple[str, object]:
     if not done:
         raise SystemExit("no answer")
     return ("accepted", accepted.result()) if accepted in done else ("rejected", rejected.result())
+
+
+def with_key(client: iotidentity.IotIdentityClient) -> tuple[str, object]:
+    topics = iotidentity.CreateKeysAndCertificateSubscriptionRequest()
+    accepted = subscribed(client.subscribe_to_create_keys_and_certificate_accepted, topics)
+    rejected = subscribed(client.subscribe_to_create_keys_and_certificate_rejected, topics)
+    request = iotidentity.CreateKeysAndCertificateRequest()
+    client.publish_create_keys_and_certificate(request, QoS.AT_LEAST_ONCE).result(SECONDS)
+    return first(accepted, rejected)
+
+
+def of_csr(client: iotidentity.IotIdentityClient, csr: str) -> tuple[str, object]:
+    topics = iotidentity.CreateCertificateFromCsrSubscriptionRequest()
+    accepted = subscribed(client.subscribe_to_create_certificate_from_csr_accepted, topics)
+    rejected = subscribed(client.subscribe_to_create_certificate_from_csr_rejected, topics)
+    request = iotidentity.CreateCertificateFromCsrRequest(certificate_signing_request=csr)
+    client.publish_create_certificate_from_csr(request, QoS.AT_LEAST_ONCE).result(SECONDS)
+    return first(accepted, rejected)
 
 
 def register(client: iotidentity.IotIdentityClient, template: str, token: str, parameters: dict[str, str]) -> dict:
@@ -58,12 +77,7 @@ def main() -> None:
     )
     connection.connect().result(SECONDS)
     client = iotidentity.IotIdentityClient(connection)
-    topics = iotidentity.CreateKeysAndCertificateSubscriptionRequest()
-    accepted = subscribed(client.subscribe_to_create_keys_and_certificate_accepted, topics)
-    rejected = subscribed(client.subscribe_to_create_keys_and_certificate_rejected, topics)
-    request = iotidentity.CreateKeysAndCertificateRequest()
-    client.publish_create_keys_and_certificate(request, QoS.AT_LEAST_ONCE).result(SECONDS)
-    answer, made = first(accepted, rejected)
+    answer, made = of_csr(client, asked["csr"]) if "csr" in asked else with_key(client)
     if answer == "rejected":
         raise SystemExit(f"no certificate: {made.error_code}")
     token, parameters = made.certificate_ownership_token, asked["parameters"]
@@ -74,7 +88,7 @@ def main() -> None:
             {
                 "certificateId": made.certificate_id,
                 "certificatePem": made.certificate_pem,
-                "privateKey": made.private_key,
+                "privateKey": getattr(made, "private_key", None),
                 "answers": answers,
             }
         )

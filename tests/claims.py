@@ -76,9 +76,11 @@ def provision(
     client_id: str | None = None,
     times: int = 1,
     template: str | None = None,
+    device: Device | None = None,
+    csr: str | None = None,
     **parameters: str,
 ) -> Claimed:
-    """Has a device provision itself with AWS's own SDK."""
+    """Has a device provision itself with AWS's own SDK: with the key of `device` and its `csr`, or with one of AWS IoT's."""
     folder: Path = stack.folder / f"claim-{claim.id}"
     folder.mkdir(exist_ok=True)
     files = {
@@ -96,12 +98,13 @@ def provision(
         "parameters": {"SerialNumber": device_id, **parameters},
         "times": times,
         **{name: str(path) for name, (path, _) in files.items()},
-    }
+    } | ({"csr": csr} if csr else {})
     done = subprocess.run([PYTHON, CLIENT, json.dumps(asked)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    stack.secrets += secret_lines(told["privateKey"])
-    device = Device(device_id, key=load_pem_private_key(told["privateKey"].encode(), None))
+    if not csr:
+        stack.secrets += secret_lines(told["privateKey"])
+        device = Device(device_id, key=load_pem_private_key(told["privateKey"].encode(), None))
     return Claimed(device, told["certificateId"], told["certificatePem"], told["answers"])
 
 

@@ -43,6 +43,26 @@ def test_the_sdk_of_aws_provisions_and_the_device_publishes(stack: Stack, shared
     until(lambda: stack.audit("confirm", outcome="confirmed", device=device_id), "a record of the confirmation")
 
 
+@pytest.mark.parametrize("subject", ["its own", "Fleet Provisioning Demo"])
+def test_a_device_keeps_the_key_of_its_own_request(stack: Stack, shared: Claim, device_id, subject):
+    """AWS's demos have the same common name for all devices: the serial number comes with the registration."""
+    allowlist(stack, device_id)
+    device = Device(device_id)
+    csr = device.csr_pem if subject == "its own" else Device(subject, key=device.key).csr_pem
+    claimed = provision(stack, shared, device_id, device=device, csr=csr)
+    assert claimed.error is None and claimed.answer["thingName"] == device_id
+    connect(stack, claimed)
+    until(lambda: stack.used(device_id), "a confirmation by the first connect")
+
+
+def test_threat_15_a_request_with_another_device_s_name_is_refused(stack: Stack, shared: Claim, device_id):
+    allowlist(stack, device_id)
+    device = Device(device_id)
+    claimed = provision(stack, shared, device_id, device=device, csr=Device("sn-other", key=device.key).csr_pem)
+    assert claimed.error == "AccessDenied"
+    assert stack.item(device_id)["state"] == "registered"
+
+
 def test_a_claim_may_be_limited_to_its_devices(stack: Stack, shared: Claim, device_id):
     other = Claim.shared(stack)
     stack.cvm("device", "add", device_id, "--claim", other.id)

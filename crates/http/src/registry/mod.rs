@@ -46,7 +46,7 @@ pub struct Registry<R, T> {
 }
 
 /// The router of the registry, and of what differs with the platform: the jobs that work on it ([`Jobs::routes`] or
-/// [`jobs_elsewhere`]) and the devices that are not in it ([`unknown_devices`] or [`unknown_devices_elsewhere`]). Who asks is
+/// [`jobs_elsewhere`]) and the devices that are not in it ([`unknown_devices()`] or [`unknown_devices_elsewhere`]). Who asks is
 /// an [`Operator`] among the extensions of the request; a request without one is refused.
 pub fn registry_router<R, T>(registry: Registry<R, T>, more: Router, clock: Clock) -> Router
 where
