@@ -21,7 +21,7 @@ from pathlib import Path
 
 import local_aws
 from local_aws import LOCAL, ROOT
-from measure_cases import ENVIRONMENT, cases
+from measure_cases import ENVIRONMENT, NOT_MEASURED, cases
 from zip_functions import LARGEST_OF_OTHERS
 
 PEER = ROOT / "scripts" / "measure_peer.py"
@@ -117,9 +117,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cold", type=int, default=20, help="processes started per function")
     parser.add_argument("--warm", type=int, default=50, help="further calls per process")
+    parser.add_argument("--any-build", action="store_true", help="take debug builds, too: to try this script")
     arguments = parser.parse_args()
     zips = sorted((ROOT / "target" / "lambda").glob("*/bootstrap.zip"))
-    if not zips or any(packed.stat().st_size > LARGEST_OF_OTHERS for packed in zips):
+    if not zips or not arguments.any_build and any(packed.stat().st_size > LARGEST_OF_OTHERS for packed in zips):
         sys.exit("There are no release builds to measure; build first: make package ARCH=host")
 
     aws = local_aws.start(LOCAL / "measure")
@@ -136,6 +137,9 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|")
         for packed in zips:
             name = packed.parent.name
+            if name in NOT_MEASURED:
+                print(f"{name} is not measured: {NOT_MEASURED[name]}", file=sys.stderr)
+                continue
             case = asked[name]
             ask = (environment, case.questions, case.answer, arguments.cold, arguments.warm)
             with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from local_aws import ROOT, LocalAws
 
 TABLE = "measured"
+JOB_TABLE = "measured-jobs"
 FLEET_TEMPLATE = "cvm-fleet"  # As the sample events of the hook have it.
 TEMPLATE = {
     "Parameters": {"SerialNumber": {"Type": "String"}},
@@ -20,12 +21,19 @@ TEMPLATE = {
         "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "measured"}},
     },
 }
+# Functions without a case, and why.
+NOT_MEASURED = {"certificate-provider": "it signs with a CA in AWS KMS, whose answer is most of the time"}
 # What any of the functions reads; to the others it is nothing.
 ENVIRONMENT = {
+    "AUDIT_RETENTION_DAYS": "1",
+    "AUDIT_TABLE": "measured-audit",
     "CLAIMS_PER_USER_PER_DAY": "100",
     "DEVICE_TABLE": TABLE,
+    "EVENT_BUS": "default",
     "FLEET_TEMPLATE": FLEET_TEMPLATE,
     "IOT_ENDPOINT": "localhost:8883",
+    "JOB_BUCKET": "measured-jobs",
+    "JOB_TABLE": JOB_TABLE,
     "PROVISIONING_TEMPLATE": json.dumps(TEMPLATE),
     "RUST_LOG": "info",
 }
@@ -43,7 +51,7 @@ class Case:
 
 def cases(aws: LocalAws, most: int) -> dict[str, Case]:
     """The cases by the names of the functions; those that use something up can be asked `most` times."""
-    make_table(aws)
+    make_tables(aws)
     registered = sample("pre-provisioning-hook", "keys")
     register(aws, registered["claimCertificateId"], most)
     same = itertools.repeat
@@ -60,6 +68,9 @@ def cases(aws: LocalAws, most: int) -> dict[str, Case]:
         "claim": Case("GetItem", same(sample("claim", "unknown-device")), {"statusCode": 403}),
         "jitr": Case("DescribeCertificate", same(sample("jitr", "registered")), {"batchItemFailures": []}),
         "confirm": Case("Query, GetItem", same(sample("confirm", "connected")), {"batchItemFailures": []}),
+        "jobs": Case("GetItem", same(sample("jobs", "forgotten")), {"batchItemFailures": []}),
+        "lifecycle": Case("none", same(sample("lifecycle", "no-device")), {"batchItemFailures": []}),
+        "registry": Case("GetItem", same(sample("registry", "unknown-device")), {"statusCode": 404}),
         "reconcile": Case(
             "10, with nothing to settle", same(sample("reconcile", "schedule")), {"removed": 0, "released": 0}
         ),
@@ -76,8 +87,14 @@ def of_device(question: dict, number: int) -> dict:
     return question | {"clientId": device, "parameters": {"SerialNumber": device}}
 
 
-def make_table(aws: LocalAws) -> None:
-    """The device registry as template.yaml has it."""
+def make_tables(aws: LocalAws) -> None:
+    """The device registry and the table of jobs as template.yaml has them."""
+    aws.client("dynamodb").create_table(
+        TableName=JOB_TABLE,
+        KeySchema=[{"AttributeName": "jobId", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "jobId", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
     keys = {"deviceId": "S", "certificateId": "S", "unsettledSince": "N"}
     indexes = {"certificates": "certificateId", "unsettled": "unsettledSince"}
     aws.client("dynamodb").create_table(
