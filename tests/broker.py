@@ -29,11 +29,11 @@ class Broker:
         assert done.returncode == 0, done.stderr
         return done
 
-    def start(self) -> None:
-        """Runs it until `stop`, with a refresh every second."""
+    def start(self, interval: int = 1) -> None:
+        """Runs it until `stop`, with a refresh every `interval` seconds."""
         assert MOSQUITTO, "mosquitto is missing: install it (Debian: mosquitto)"
         with open(self.log_file, "ab") as log:
-            environment = os.environ | {"INTERVAL": "1"}
+            environment = os.environ | {"INTERVAL": str(interval)}
             self.process = subprocess.Popen([self.folder / "run"], stdout=log, stderr=log, env=environment)
         until(self.is_up, "a broker")
 

@@ -1,7 +1,11 @@
 """From an empty folder to messages over mosquitto, with nothing but what cvm writes: devices are themselves and nobody
 else, and out when they are revoked."""
 
+import functools
+import http.server
+import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,9 +93,7 @@ def test_refresh_makes_the_broker_read_a_new_list_without_ending_sessions(server
     """As a timer runs it, beside a mosquitto that something else supervises."""
     first, second = vend(server, "sn-0001"), vend(server, "sn-0002")
     broker.configure()
-    broker.start()
-    broker.process.terminate()
-    broker.process.wait(timeout=20)
+    subprocess.run([broker.folder / "refresh", "start"], check=True, timeout=60)
     log = open(broker.log_file, "wb")
     mosquitto = subprocess.Popen([MOSQUITTO, "-c", broker.folder / "mosquitto.conf"], stdout=log, stderr=log)
     try:
@@ -103,6 +105,51 @@ def test_refresh_makes_the_broker_read_a_new_list_without_ending_sessions(server
     finally:
         mosquitto.kill()
         mosquitto.wait()
+
+
+def test_a_second_run_of_one_folder_changes_nothing(server: Server, broker: Broker):
+    device = vend(server, "sn-0001")
+    broker.configure()
+    broker.start()
+    pid = (broker.folder / "run.pid").read_text()
+    for options in ([], ["-d"]):
+        second = subprocess.run([broker.folder / "run", *options], capture_output=True, text=True, timeout=30)
+        assert second.returncode == 1 and f"kill {pid.strip()}" in second.stderr, second
+    assert (broker.folder / "run.pid").read_text() == pid
+    with broker.connect(device, "sn-0001") as connection:
+        assert server.ask("POST", "/devices/sn-0001/revoke", {"reason": "leaked"}).status == 200
+        assert connection.ended(20), "the session goes on"
+
+
+@pytest.mark.parametrize("swallowed_by", ["refresh", "renewal"])
+def test_a_session_ends_whoever_fetched_the_list(server: Server, broker: Broker, swallowed_by: str):
+    device = vend(server, "sn-0001")
+    broker.configure()
+    broker.start(interval=4)
+    with broker.connect(device, "sn-0001") as connection:
+        assert server.ask("POST", "/devices/sn-0001/revoke", {"reason": "leaked"}).status == 200
+        broker.refresh() if swallowed_by == "refresh" else broker.configure("--renew-before", "366d")
+        assert connection.ended(20), "the session goes on"
+    until(lambda: is_refused(broker, device, "sn-0001"), "a broker that knows of it")
+
+
+def test_a_list_that_cannot_be_read_is_not_taken(server: Server, broker: Broker, tmp_path):
+    broker.configure()
+    good = (broker.folder / "crl.pem").read_text()
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "ca.pem").write_text((broker.folder / "ca.pem").read_text())
+    begin, end = "-----BEGIN X509 CRL-----", "-----END X509 CRL-----"
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        environment = os.environ | {"CVM_SERVER": f"http://127.0.0.1:{web.server_port}/"}
+        for bad in ["", "<html>", f"{begin}\nAAAA\n{end}\n", good[: len(good) * 3 // 4], (served / "ca.pem").read_text()]:
+            (served / "crl.pem").write_text(bad)
+            done = subprocess.run([broker.folder / "refresh"], env=environment, capture_output=True, text=True, timeout=60)
+            assert done.returncode != 0 and "crl.pem stays as it is" in done.stderr, (bad, done)
+            assert (broker.folder / "crl.pem").read_text() == good
+        web.shutdown()
 
 
 def test_a_server_s_certificate_is_no_device_s(server: Server, broker: Broker, tmp_path):
@@ -178,7 +225,7 @@ def test_what_was_changed_in_the_folder_of_a_broker_is_kept(server: Server, brok
     acl = broker.folder / "acl"
     acl.write_text("pattern read devices/%u/#\n")
     again = broker.configure()
-    assert acl.read_text() == "pattern read devices/%u/#\n" and "acl, which was changed" in again.stdout + again.stderr
+    assert acl.read_text() == "pattern read devices/%u/#\n" and "acl, which differs" in again.stdout + again.stderr
     acl.unlink()
     broker.configure()
     assert "readwrite" in acl.read_text()

@@ -12,6 +12,8 @@ pub(crate) enum BrokerError {
     Ca(#[from] OwnCaError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("{path} is the root of another CA", path = path.display())]
+    OtherCa { path: PathBuf },
     #[error("{path} has a character that cannot be in mosquitto.conf or a shell script", path = path.display())]
     Path { path: PathBuf },
     #[error("the output cannot be written")]
@@ -24,6 +26,7 @@ impl BrokerError {
         match self {
             Self::Ca(error) => error.code(),
             Self::File(_) => "file",
+            Self::OtherCa { .. } => "exists",
             Self::Path { .. } => "usage",
             Self::Output(_) => "output",
         }
@@ -34,6 +37,7 @@ impl BrokerError {
         match self {
             Self::Ca(error) => error.advice(),
             Self::File(error) => error.advice(),
+            Self::OtherCa { .. } => "give another --out, or move that folder away".to_owned(),
             Self::Path { .. } => "use a path without line breaks, quotes, backslashes and dollar signs".to_owned(),
             Self::Output(_) => "check where the output goes".to_owned(),
         }

@@ -152,7 +152,7 @@ fn lines(View { root, issuing }: &View) -> Vec<String> {
         }
         facts.add("  key", format_args!("{}, {}", ca.key_algorithm.as_deref().unwrap_or("-"), ca.key));
         facts.add("  not after", &ca.not_after);
-        facts.add("  published as", &ca.published_as);
+        facts.add("  published", &ca.published_as);
         match &ca.revocation_list {
             Some(list) => {
                 let end = list.next_update.as_deref().unwrap_or("-");

@@ -298,13 +298,14 @@ fn welcome(
         }
         PlatformName::Aws => "openssl x509 -in sn-0001/certificate.pem -noout -fingerprint -sha256 -enddate".to_owned(),
     };
+    let data = shell_word(&arguments.data.to_string_lossy());
     let broker = match arguments.platform {
         PlatformName::Own => first_message(arguments),
         PlatformName::Aws => String::new(),
     };
     output.say(format_args!(
         "
-This token lets you operate it; it is not shown again, and ends in a day. `cvm token create` makes others.
+This token lets you operate it; it is not shown again, and ends in a day. `cvm token create --data {data}` makes others.
 
     export CVM_SERVER={url} CVM_URL={url}{server_ca}
     export CVM_OPERATOR_TOKEN={token}{path}

@@ -73,13 +73,17 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     let MosquittoArguments { names, data, passphrase, out, listen, server, path, terms } = arguments;
     let ca = data.folder();
     let now: Timestamp = SystemTime::now().into();
-    let issued = ServerFiles::new(out).issue(&ca, passphrase, &terms.request(names), now).await?;
+    file::private_folder(out)?;
     copy_trust(&ca, out)?;
+    let server_files = ServerFiles::new(out);
+    let issued = server_files.issue(&ca, passphrase, &terms.request(names), now).await?;
     let absolute = std::path::absolute(path.as_ref().unwrap_or(out));
-    let path = absolute.map_err(|source| FileError::Read { path: out.clone(), source })?;
-    let path = quotable(&path)?;
+    let absolute = absolute.map_err(|source| FileError::Read { path: out.clone(), source })?;
+    let at = quotable(&absolute)?;
+    // Elsewhere, the service of mosquitto has a user of its own.
+    let as_root = path.is_none() && runs_as_root(out);
     let written = [
-        (CONFIGURATION, configuration(path, *listen, runs_as_root(out)), PLAIN),
+        (CONFIGURATION, configuration(at, *listen, as_root), PLAIN),
         (ACL, acl(), PLAIN),
         (REFRESH, refresh(quotable(Path::new(&server.to_string()))?), EXECUTABLE),
         (RUN, include_str!("run.sh").to_owned(), EXECUTABLE),
@@ -94,6 +98,8 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
             Err(error) => return Err(error.into()),
         }
     }
+    let files = [ROOT, CA, LISTS, CONFIGURATION, ACL, REFRESH, RUN].map(|name| out.join(name));
+    give_to_owner(out, &[&files[..], &[server_files.key(), server_files.certificate()]].concat())?;
 
     let not_after = Timestamp::from(issued.certificate.not_after());
     output.json(&json!({
@@ -109,22 +115,60 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     }
     for name in &kept {
         let file = out.join(name).display().to_string();
-        output.note(format_args!("kept {file}, which was changed; delete it to have it written again"))?;
+        output.note(format_args!(
+            "kept {file}, which differs from what this command writes; delete it to have it written again"
+        ))?;
     }
-    let start = shell_word(&out.join(RUN).display().to_string());
     output.done(format_args!("wrote {}", out.display()))?;
-    output.say(format_args!("\nNext:\n  {start}"))?;
+    match path {
+        None => output.say(format_args!("\nNext:\n  {}", shell_word(&out.join(RUN).display().to_string())))?,
+        Some(path) => output.say(format_args!(
+            "\nNext: copy {} to {} on the broker's machine, give it to the user of mosquitto (chown -R), and as that user:\n  {}",
+            out.display(),
+            path.display(),
+            shell_word(&path.join(RUN).display().to_string())
+        ))?,
+    }
     Ok(())
 }
 
-/// Copies what the broker trusts out of the CA's folder.
+/// Copies what the broker trusts out of the CA's folder. Files that exist are kept: `refresh` replaces them, and ends the
+/// sessions of devices that are revoked by what is new.
 fn copy_trust(ca: &CaFolder, out: &Path) -> Result<(), BrokerError> {
     for (from, to) in [(ca.root_certificate_path(), ROOT), (ca.bundle_path(), CA), (ca.lists_path(), LISTS)] {
         if !from.exists() {
             // The first start of the server makes the lists.
             return Err(OwnCaError::NoLists { path: from }.into());
         }
-        file::replace(&out.join(to), &file::read_text(&from, MAX_FILE)?)?;
+        let (text, path) = (file::read_text(&from, MAX_FILE)?, out.join(to));
+        match file::create(&path, &text) {
+            Err(FileError::Exists { .. }) if to == ROOT && file::read_text(&path, MAX_FILE)? != text => {
+                return Err(BrokerError::OtherCa { path });
+            }
+            Ok(()) | Err(FileError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Gives the files to the owner of the folder, such as the user of mosquitto: root renews them, too.
+fn give_to_owner(folder: &Path, files: &[PathBuf]) -> Result<(), FileError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FileError::Write { path, source }
+        };
+        let owner = fs::metadata(folder).map_err(failed(folder))?;
+        for path in files {
+            let found = fs::metadata(path).map_err(failed(path))?;
+            if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
+                chown(path, Some(owner.uid()), Some(owner.gid())).map_err(failed(path))?;
+            }
+        }
     }
     Ok(())
 }

@@ -1,67 +1,76 @@
 #!/bin/sh
 # Fetches the CAs and the revocation lists, and makes mosquitto read what is new: the broker's certificate, too. Run it
-# every minute: a list is valid for a day, and mosquitto refuses every device without a valid one.
+# every minute, as the owner of this folder: a list is valid for a day, and mosquitto refuses every device without a valid one.
 #
 # mosquitto looks at the lists when a device connects, so a session that is open stays open. RESTART, if set, is the command
-# that restarts mosquitto. It runs when a list has a new entry: every device connects again, except the revoked ones.
+# that restarts mosquitto. It runs when a list has entries that mosquitto was not started with: every device connects again,
+# except the revoked ones.
 #
-# Needs curl and openssl. Exits with 0 if the lists are up to date.
+# "refresh start" is for right before mosquitto starts: it fetches what it can, and notes with which entries mosquitto starts.
+#
+# Needs curl, flock and openssl. Exits with 0 if mosquitto has what is new.
 set -eu
 cd "$(dirname "$0")"
+[ -O . ] || { echo "refresh: run it as the owner of $(pwd)" >&2; exit 1; }
 server=${CVM_SERVER:-'@SERVER@'}
+# The root by which the server is verified, if that is not the private CA's.
+root=root.pem
+if [ -e server-ca.pem ]; then root=server-ca.pem; fi
 
-# One run at a time, where flock is installed.
+# One run at a time.
 exec 9> .lock
-if command -v flock > /dev/null; then flock 9; fi
+flock 9
 
-# Downloads a file to FILE.new, unless it is the same as FILE.
-fetch() {
-    curl -fsS --max-time 60 --cacert root.pem -o "$1.new" "$server/$1"
-    # mosquitto stops if it reads a file that is no PEM.
-    grep -q -e '^-----END ' "$1.new"
-    if cmp -s "$1" "$1.new"; then rm "$1.new"; fi
+# Runs a command over each PEM block of a file with this label, and fails if there is none, or the command fails for one.
+each() { # FILE LABEL COMMAND
+    awk -v begin="-----BEGIN $2-----" -v end="-----END $2-----" -v run="$3" '
+        $0 == begin { block = ""; inside = 1 }
+        inside { block = block $0 "\n" }
+        $0 == end { print block | run; if (close(run) != 0) failed = 1; inside = 0; blocks++ }
+        END { exit failed || inside || !blocks }' "$1"
 }
 
-# The serial numbers in a file of revocation lists; openssl reads one list at a time.
+# Downloads a file and puts it in its place, if each block of it can be read.
+fetch() { # FILE LABEL COMMAND
+    curl -fsS --max-time 60 --cacert "$root" -o "$1.new" "${server%/}/$1" || return 1
+    each "$1.new" "$2" "$3" || { echo "refresh: $server/$1 cannot be read; $1 stays as it is" >&2; return 1; }
+    cmp -s "$1" "$1.new" || mv "$1.new" "$1"
+    rm -f "$1.new"
+}
+
+# The serial numbers of revoked certificates.
 serials() {
-    awk '/BEGIN X509 CRL/ { list = "" }
-         { list = list $0 "\n" }
-         /END X509 CRL/ { print list | "openssl crl -noout -text"; close("openssl crl -noout -text") }' "$1" |
-        sed -n 's/^ *Serial Number: *//p' | sort
+    each crl.pem "X509 CRL" "openssl crl -noout -text" | sed -n 's/^ *Serial Number: *//p' | sort
 }
 
-# Puts FILE.new in the place of FILE, with the same mode and owner.
-replace() {
-    if [ -e "$1.new" ]; then
-        chmod --reference="$1" "$1.new" 2> /dev/null || true
-        chown --reference="$1" "$1.new" 2> /dev/null || true
-        mv "$1.new" "$1"
-    fi
-}
-
-# The process id of mosquitto; fails if it does not run. Process ids are used again, so its name is looked at.
+# The process id of mosquitto. Process ids are used again, so its name is looked at.
 mosquitto_pid() {
-    [ -s mosquitto.pid ] || return 1
-    pid=$(cat mosquitto.pid)
+    pid=$(cat mosquitto.pid 2> /dev/null) && [ -n "$pid" ] || return 1
     [ "$(cat "/proc/$pid/comm" 2> /dev/null || ps -o comm= -p "$pid")" = mosquitto ] && echo "$pid"
 }
 
-fetch ca.pem
-fetch crl.pem
-revoked=
-if [ -e crl.pem.new ]; then
-    serials crl.pem > .revoked.before
-    serials crl.pem.new > .revoked
-    revoked=$(comm -13 .revoked.before .revoked)
-fi
-replace ca.pem
-replace crl.pem
+fetch_all() {
+    fetch ca.pem CERTIFICATE "openssl x509 -noout" && fetch crl.pem "X509 CRL" "openssl crl -noout"
+}
 
-if [ -n "$revoked" ] && [ -n "${RESTART:-}" ]; then
-    echo "restarting mosquitto: $(echo "$revoked" | wc -l) more certificates are revoked"
+# .enforced has the serial numbers that mosquitto was started with.
+if [ "${1:-}" = start ]; then
+    fetch_all || echo "refresh: mosquitto starts with the files that are here" >&2
+    serials > .enforced
     touch .loaded
+    exit 0
+fi
+fetch_all
+serials > .revoked
+touch -a .enforced
+if [ -n "${RESTART:-}" ] && [ -n "$(comm -13 .enforced .revoked)" ]; then
+    echo "restarting mosquitto: $(comm -13 .enforced .revoked | wc -l) certificates were revoked"
     eval "$RESTART"
-elif [ ! -e .loaded ] || [ -n "$(find ca.pem crl.pem server.pem -newer .loaded)" ]; then
+    mv .revoked .enforced
     touch .loaded
-    if pid=$(mosquitto_pid); then kill -HUP "$pid"; fi
+elif [ ! -e .loaded ] || [ -n "$(find ca.pem crl.pem server.pem -newer .loaded)" ]; then
+    pid=$(mosquitto_pid) || { echo "refresh: mosquitto does not run, or has no mosquitto.pid here" >&2; exit 1; }
+    touch .loading
+    kill -HUP "$pid"
+    mv .loading .loaded
 fi
