@@ -121,6 +121,27 @@ def test_a_second_run_of_one_folder_changes_nothing(server: Server, broker: Brok
         assert connection.ended(20), "the session goes on"
 
 
+def test_a_run_that_is_killed_leaves_no_broker_without_refreshes(server: Server, broker: Broker):
+    device = vend(server, "sn-0001")
+    broker.configure()
+    broker.start()
+    broker.process.kill()
+    broker.process.wait(timeout=20)
+    until(lambda: is_refused(broker, device, "sn-0001"), "an end of the broker")
+    broker.log_file.unlink()
+
+    def starts_again() -> bool:
+        try:
+            broker.start()
+            return True
+        except AssertionError:
+            # The one before holds the lock for a moment longer.
+            return False
+
+    until(starts_again, "another run")
+    assert not is_refused(broker, device, "sn-0001")
+
+
 @pytest.mark.parametrize("swallowed_by", ["refresh", "renewal"])
 def test_a_session_ends_whoever_fetched_the_list(server: Server, broker: Broker, swallowed_by: str):
     device = vend(server, "sn-0001")
