@@ -42,7 +42,7 @@ pub(super) struct MosquittoArguments {
     /// The address on which mosquitto listens, as ADDRESS:PORT; 0.0.0.0:8883 for other machines
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8883")]
     listen: SocketAddr,
-    /// The server that `refresh` asks; its TLS certificate has to be one of its own CA
+    /// The server that `refresh` asks; verified by root.pem, or by server-ca.pem in the folder if that file exists
     #[arg(long, env = "CVM_SERVER", value_name = "URL", default_value = "https://localhost:8443")]
     server: Address,
     /// Where mosquitto will find the folder, if it is copied elsewhere; the default is the path of --out
