@@ -63,6 +63,21 @@ def test_threat_15_a_request_with_another_device_s_name_is_refused(stack: Stack,
     assert stack.item(device_id)["state"] == "registered"
 
 
+def test_threat_08_a_key_of_another_device_is_refused(stack: Stack, shared: Claim, device_id):
+    first = Device(f"{device_id}-1")
+    second = Device(f"{device_id}-2", key=first.key)
+    for device in (first, second):
+        allowlist(stack, device.id)
+    claimed = provision(stack, shared, first.id, device=first, csr=first.csr_pem)
+    assert claimed.error is None
+    refused = provision(stack, shared, second.id, device=second, csr=second.csr_pem)
+    assert refused.error == "AccessDenied"
+    item = stack.item(second.id)
+    assert (item["state"], item["refusedFor"]) == ("registered", "key-in-use")
+    connect(stack, claimed)
+    until(lambda: stack.used(first.id), "a confirmation by the first connect")
+
+
 def test_a_claim_may_be_limited_to_its_devices(stack: Stack, shared: Claim, device_id):
     other = Claim.shared(stack)
     stack.cvm("device", "add", device_id, "--claim", other.id)

@@ -1,20 +1,20 @@
 //! Claims in the table of the device registry, under keys that no device has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, TransactWriteItem, Update};
 use cvm_provisioning::{
-    CertificateId, Claim, ClaimStore, Device, DeviceId, Origin, RegistryError, Status, Timestamp, TrustedUser,
+    CertificateId, Claim, ClaimReserve, ClaimStore, Device, DeviceId, Origin, RegistryError, Status, Timestamp,
+    TrustedUser,
 };
 use cvm_records::{ClaimRecord, ENABLED};
 
 use crate::changed_by::{CHANGED_BY, changed_by};
 use crate::error::registry_error;
 use crate::item;
+use crate::keys::Transaction;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text};
 
 /// How long a trusted user's claim is kept after it has ended.
@@ -50,7 +50,7 @@ impl ClaimStore for DynamoDbRegistry {
         device: &Device,
         version: u64,
         by: &Origin,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<ClaimReserve, RegistryError> {
         let count = Update::builder()
             .table_name(&self.table)
             .key(TABLE_KEY, text(claim_key(&claim.certificate)))
@@ -66,7 +66,14 @@ impl ClaimStore for DynamoDbRegistry {
             .expression_attribute_values(":now", seconds(device.updated_at))
             .expression_attribute_values(":one", number(1));
         let count = count.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        self.write(TransactWriteItem::builder().update(count).build(), device, version, by).await
+        let count = TransactWriteItem::builder().update(count).build();
+        let writes = [count, self.replacement(device, version, by)?];
+        let keys = device.reservation.iter().map(|held| held.key).collect();
+        Ok(match self.write_with_keys(&writes, &device.id, &keys).await? {
+            Transaction::Written => ClaimReserve::Held,
+            Transaction::Refused => ClaimReserve::Changed,
+            Transaction::KeyInUse { owner, .. } => ClaimReserve::KeyInUse { owner },
+        })
     }
 
     async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
@@ -77,7 +84,9 @@ impl ClaimStore for DynamoDbRegistry {
         }
         let put = Put::builder().table_name(&self.table).set_item(Some(item));
         let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        self.write(TransactWriteItem::builder().put(put).build(), device, version, by).await
+        let writes = [TransactWriteItem::builder().put(put).build(), self.replacement(device, version, by)?];
+        let written = self.write_with_keys(&writes, &device.id, &BTreeSet::new()).await?;
+        Ok(matches!(written, Transaction::Written))
     }
 
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
@@ -184,14 +193,8 @@ impl ClaimStore for DynamoDbRegistry {
 }
 
 impl DynamoDbRegistry {
-    /// Makes `first` and puts `device` in the place of the item at `version`, both or neither.
-    async fn write(
-        &self,
-        first: TransactWriteItem,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> Result<bool, RegistryError> {
+    /// Puts `device` in the place of the item at `version`.
+    fn replacement(&self, device: &Device, version: u64, by: &Origin) -> Result<TransactWriteItem, RegistryError> {
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item::to_item(device)))
@@ -200,28 +203,8 @@ impl DynamoDbRegistry {
             .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
             .expression_attribute_values(":generation", text(device.generation));
         let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        let result = self
-            .client
-            .transact_write_items()
-            .transact_items(first)
-            .transact_items(TransactWriteItem::builder().put(put).build())
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(true),
-            Err(error) if is_refused(&error) => Ok(false),
-            Err(error) => Err(registry_error(error)),
-        }
+        Ok(TransactWriteItem::builder().put(put).build())
     }
-}
-
-/// Whether a transaction was not made because of what it found, or because another was under way.
-pub(crate) fn is_refused<R>(error: &SdkError<TransactWriteItemsError, R>) -> bool {
-    let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() else {
-        return false;
-    };
-    let codes = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
-    codes.clone().all(|code| matches!(code, "None" | "ConditionalCheckFailed" | "TransactionConflict"))
 }
 
 fn claim_key(certificate: &CertificateId) -> String {

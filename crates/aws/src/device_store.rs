@@ -1,20 +1,20 @@
 //! The device registry as operators use it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Origin, Page, RegistryError, State,
-    Tombstone, Tombstones,
+    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, NotRestored, Origin, Page, RegistryError,
+    State, Tombstone, Tombstones,
 };
 use cvm_records::ENABLED;
 use futures_util::future::try_join_all;
 
 use crate::changed_by::{CHANGED_BY, changed_by};
-use crate::claims::is_refused;
 use crate::error::registry_error;
 use crate::item;
+use crate::keys::Transaction;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text, written};
 
 /// The most reads of a list before it says where to go on, whatever it has found: a filter that lets little through
@@ -40,6 +40,26 @@ impl DeviceStore for DynamoDbRegistry {
             .send()
             .await;
         written(result)
+    }
+
+    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+        let keys = device.keys();
+        if keys.is_empty() {
+            return self.add(device, by).await.map(Ok);
+        }
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item::to_item(device)))
+            .item(CHANGED_BY, changed_by(by))
+            .condition_expression("attribute_not_exists(deviceId)");
+        let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
+        let put = TransactWriteItem::builder().put(put).build();
+        match self.write_with_keys(&[put], &device.id, &keys).await? {
+            Transaction::Written => Ok(Ok(true)),
+            Transaction::KeyInUse { key, owner } => Ok(Err(NotRestored::KeyInUse { key, owner })),
+            Transaction::Refused if self.find(&device.id).await?.is_some() => Ok(Ok(false)),
+            Transaction::Refused => Err(RegistryError::Throttled { source: "another write was under way".into() }),
+        }
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
@@ -125,18 +145,10 @@ impl DeviceStore for DynamoDbRegistry {
             .item("unsettledSince", seconds(device.updated_at))
             .build()
             .map_err(unbuilt)?;
-        let result = self
-            .client
-            .transact_write_items()
-            .transact_items(TransactWriteItem::builder().delete(delete).build())
-            .transact_items(TransactWriteItem::builder().put(put).build())
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(true),
-            Err(error) if is_refused(&error) => Ok(false),
-            Err(error) => Err(registry_error(error)),
-        }
+        let writes =
+            [TransactWriteItem::builder().delete(delete).build(), TransactWriteItem::builder().put(put).build()];
+        let written = self.write_with_keys(&writes, &device.id, &BTreeSet::new()).await?;
+        Ok(matches!(written, Transaction::Written))
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {

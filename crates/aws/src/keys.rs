@@ -3,12 +3,31 @@
 //! The item says which device had the key last. Whether that device still has it, its own item says, so that nothing has
 //! to be cleaned up when a device is deleted or has another key.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
 use cvm_provisioning::{DeviceId, DeviceStore as _, KeyFingerprint, RegistryError};
 
 use crate::error::registry_error;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, text};
+
+/// Makes a device the owner of a key that nobody, the device itself or `:stale` has.
+const TAKE: &str = "SET #owner = :device";
+const IS_FREE: &str = "attribute_not_exists(#owner) OR #owner IN (:device, :stale)";
+
+/// What became of writes together with the keys of a device.
+#[derive(Debug)]
+pub(crate) enum Transaction {
+    /// All was written.
+    Written,
+    /// Nothing was written: a write's condition did not hold, or another transaction was under way.
+    Refused,
+    /// Nothing was written: another device has one of the keys.
+    KeyInUse { key: KeyFingerprint, owner: DeviceId },
+}
 
 /// The attribute with the device.
 const OWNER: &str = "keyOwner";
@@ -16,6 +35,63 @@ const OWNER: &str = "keyOwner";
 const TRIES: usize = 3;
 
 impl DynamoDbRegistry {
+    /// Makes these writes, and the device the owner of the keys: all of it or nothing.
+    pub(crate) async fn write_with_keys(
+        &self,
+        writes: &[TransactWriteItem],
+        device: &DeviceId,
+        keys: &BTreeSet<KeyFingerprint>,
+    ) -> Result<Transaction, RegistryError> {
+        // Who had a key and has it no more.
+        let mut stale = BTreeMap::new();
+        for _ in 0..TRIES {
+            let mut items = writes.to_vec();
+            for key in keys {
+                let take = self.take(key, device, stale.get(key).unwrap_or(device))?;
+                items.push(TransactWriteItem::builder().update(take).build());
+            }
+            let Err(error) = self.client.transact_write_items().set_transact_items(Some(items)).send().await else {
+                return Ok(Transaction::Written);
+            };
+            let Some(codes) = refusals(&error) else { return Err(registry_error(error)) };
+            let (of_writes, of_keys) = codes.split_at(writes.len().min(codes.len()));
+            if of_writes.iter().any(|code| *code != NONE) || of_keys.iter().all(|code| *code != FAILED) {
+                return Ok(Transaction::Refused);
+            }
+            for (key, _) in keys.iter().zip(of_keys).filter(|(_, code)| **code == FAILED) {
+                let Some(owner) = self.owner(key).await? else { continue };
+                if owner != *device && self.has_key(&owner, key).await? {
+                    return Ok(Transaction::KeyInUse { key: *key, owner });
+                }
+                stale.insert(*key, owner);
+            }
+        }
+        Err(several())
+    }
+
+    fn take(&self, key: &KeyFingerprint, device: &DeviceId, stale: &DeviceId) -> Result<Update, RegistryError> {
+        let take = Update::builder()
+            .table_name(&self.table)
+            .key(TABLE_KEY, text(name(key)))
+            .update_expression(TAKE)
+            .condition_expression(IS_FREE)
+            .expression_attribute_names("#owner", OWNER)
+            .expression_attribute_values(":device", text(device))
+            .expression_attribute_values(":stale", text(stale));
+        take.build().map_err(|error| RegistryError::Unavailable { source: error.into() })
+    }
+
+    /// The device that had the key last.
+    async fn owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        let read = self.client.get_item().table_name(&self.table).key(TABLE_KEY, text(name(key))).consistent_read(true);
+        let item = read.send().await.map_err(registry_error)?.item;
+        item.map(|item| parse_owner(key, Some(&item))).transpose()
+    }
+
+    async fn has_key(&self, device: &DeviceId, key: &KeyFingerprint) -> Result<bool, RegistryError> {
+        Ok(self.find(device).await?.is_some_and(|device| device.keys().contains(key)))
+    }
+
     /// Makes the key the device's, and returns the other device that has it, if there is one. The device has to be
     /// reserved for the key already: of two devices that do this at once, the second sees that the first has the key.
     pub(crate) async fn claim_key(
@@ -27,12 +103,12 @@ impl DynamoDbRegistry {
         let mut stale = device.clone();
         for _ in 0..TRIES {
             let Some(owner) = self.write_owner(key, device, &stale).await? else { return Ok(None) };
-            if self.find(&owner).await?.is_some_and(|there| there.keys().contains(key)) {
+            if self.has_key(&owner, key).await? {
                 return Ok(Some(owner));
             }
             stale = owner;
         }
-        Err(RegistryError::Throttled { source: "several devices ask with one key".into() })
+        Err(several())
     }
 
     /// Writes the device as the owner in the place of none, itself or `stale`; else the owner as it was found.
@@ -42,14 +118,13 @@ impl DynamoDbRegistry {
         device: &DeviceId,
         stale: &DeviceId,
     ) -> Result<Option<DeviceId>, RegistryError> {
-        let name = format!("key/{key}");
         let claimed = self
             .client
             .update_item()
             .table_name(&self.table)
-            .key(TABLE_KEY, text(&name))
-            .update_expression("SET #owner = :device")
-            .condition_expression("attribute_not_exists(#owner) OR #owner IN (:device, :stale)")
+            .key(TABLE_KEY, text(name(key)))
+            .update_expression(TAKE)
+            .condition_expression(IS_FREE)
             .expression_attribute_names("#owner", OWNER)
             .expression_attribute_values(":device", text(device))
             .expression_attribute_values(":stale", text(stale))
@@ -60,9 +135,38 @@ impl DynamoDbRegistry {
         let Some(UpdateItemError::ConditionalCheckFailedException(refused)) = error.as_service_error() else {
             return Err(registry_error(error));
         };
-        let owner = refused.item.as_ref().and_then(|item| item.get(OWNER)?.as_s().ok());
-        let owner = owner.and_then(|owner| owner.parse().ok());
-        let unknown = || RegistryError::Corrupt { device: name, source: "the owner of a key is no device".into() };
-        owner.map(Some).ok_or_else(unknown)
+        parse_owner(key, refused.item.as_ref()).map(Some)
     }
+}
+
+/// The name of a key's item.
+fn name(key: &KeyFingerprint) -> String {
+    format!("key/{key}")
+}
+
+fn parse_owner(
+    key: &KeyFingerprint,
+    item: Option<&HashMap<String, AttributeValue>>,
+) -> Result<DeviceId, RegistryError> {
+    let owner = item.and_then(|item| item.get(OWNER)?.as_s().ok()?.parse().ok());
+    owner.ok_or_else(|| RegistryError::Corrupt { device: name(key), source: "the owner of a key is no device".into() })
+}
+
+fn several() -> RegistryError {
+    RegistryError::Throttled { source: "several devices ask with one key".into() }
+}
+
+/// The code of a write that was not refused.
+const NONE: &str = "None";
+/// The code of a write whose condition did not hold.
+const FAILED: &str = "ConditionalCheckFailed";
+
+/// Why each write of a transaction was not made; `None` where that is not because of what it found, or because another
+/// transaction was under way.
+fn refusals<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<&str>> {
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
+        return None;
+    };
+    let codes: Vec<_> = cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or(NONE)).collect();
+    codes.iter().all(|code| matches!(*code, NONE | FAILED | "TransactionConflict")).then_some(codes)
 }

@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::builders::ProjectionBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ScalarAttributeType, StreamSpecification, StreamViewType,
+    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType,
 };
 use axum::Extension;
 use axum::body::Body;
@@ -20,7 +20,7 @@ use cvm_aws::{
     UNSETTLED_INDEX,
 };
 use cvm_http::{Jobs, Operator, Registry, registry_router};
-use cvm_provisioning::{Actor, Operations};
+use cvm_provisioning::{Actor, DeviceStore as _, Operations, Reservations as _, Reserve};
 use cvm_testkit::{Effect, Fault, LocalDynamoDb, MemoryJobs, MemoryTrail, contract, fixture, scenario};
 use tower::ServiceExt as _;
 
@@ -63,6 +63,36 @@ async fn threat_06_a_renewal_that_fails_never_leaves_a_device_without_a_certific
 async fn threat_08_a_key_is_one_devices() {
     let database = TestDatabase::start();
     contract::a_key_is_one_devices(&database.registry("keys").await).await;
+}
+
+/// A crash between the two: the device is reserved, and nobody knows of its key.
+#[tokio::test]
+async fn threat_08_a_crash_between_the_reservation_and_the_key_gives_no_second_device_the_key() {
+    let database = TestDatabase::start();
+    let registry = database.registry("crashed").await;
+    for first_is_back_before in [true, false] {
+        let names = ["first", "second"].map(|name| format!("{name}-{first_is_back_before}"));
+        let key = fixture::csr(&names[0]);
+        for name in &names {
+            assert!(registry.add(&fixture::device(name), &fixture::origin()).await.unwrap());
+        }
+        let reserve = async |device: usize, seconds: u32| {
+            let attempt = fixture::attempt(&names[device], seconds.into(), &key, fixture::later(seconds.into()));
+            registry.reserve(&attempt).await.unwrap()
+        };
+        assert!(matches!(reserve(0, 1).await, Reserve::Held(_)));
+        let item = AttributeValue::S(format!("key/{}", key.key().fingerprint()));
+        let crash = database.client.delete_item().table_name("crashed").key(TABLE_KEY, item);
+        assert!(crash.send().await.is_ok());
+
+        let order = if first_is_back_before { [0, 1] } else { [1, 0] };
+        assert!(matches!(reserve(order[0], 200).await, Reserve::Held(_)), "{order:?}");
+        let in_use = reserve(order[1], 240).await;
+        assert!(
+            matches!(&in_use, Reserve::KeyInUse { owner, .. } if owner.as_str() == names[order[0]]),
+            "{order:?}: {in_use:?}"
+        );
+    }
 }
 
 #[tokio::test]

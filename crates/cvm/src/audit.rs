@@ -230,8 +230,8 @@ impl AuditError {
                 "do not trust it from there on; compare it with a copy, and find out who could write to it".to_owned()
             }
             Self::NotContinued { .. } => {
-                "check that the end is of this trail; if it is, do not trust the trail: compare it with a backup, and find out \
-                 who could write to the database"
+                "check that the end is of this trail, and not older than --audit-retention of `cvm serve`; if so, do not \
+                 trust the trail: compare it with a backup, and find out who could write to the database"
                     .to_owned()
             }
             Self::Database(_) => "give --database as `cvm serve` is told it".to_owned(),
@@ -304,10 +304,15 @@ pub(crate) async fn run(arguments: AuditArguments, output: &Output) -> Result<()
 
 async fn verify(trail: &SqlRegistry, expected: &[TrailEnd], output: &Output) -> Result<(), CommandError> {
     let place = match trail.verify_trail(expected).await.map_err(AuditError::from)? {
-        Verified::Whole { entries, by_first_rule, ends } => {
+        Verified::Whole { entries, removed, by_first_rule, ends } => {
             let ends: Vec<_> = ends.iter().map(ToString::to_string).collect();
-            output.json(&serde_json::json!({ "entries": entries, "byFirstRule": by_first_rule, "ends": ends }))?;
+            output.json(&serde_json::json!({
+                "entries": entries, "removed": removed, "byFirstRule": by_first_rule, "ends": ends,
+            }))?;
             output.done(format_args!("{entries} entries are as they were written"))?;
+            if removed > 0 {
+                output.note(format_args!("{removed} older entries were removed (--audit-retention of `cvm serve`)"))?;
+            }
             for end in ends {
                 output.say(end)?;
             }

@@ -105,8 +105,8 @@ pub use pem::BadPem;
 pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
     Audit, CertificateAuthority, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary,
-    Certificates, ClaimIssuer, ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore, Enrol,
-    Enrolments, Inventory, InventoryPage, LedgerEntry, NotRestored, Page, Platform, PlatformError, Presences,
+    Certificates, ClaimIssuer, ClaimReserve, ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore,
+    Enrol, Enrolments, Inventory, InventoryPage, LedgerEntry, NotRestored, Page, Platform, PlatformError, Presences,
     RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};

@@ -11,9 +11,9 @@ use std::error::Error;
 
 use crate::vend::decide;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, Certificate, CertificateId, ClaimStore, Decision, Denial, Device, DeviceId,
-    DeviceIdFrom, DeviceStore, GroupCredential, InvalidDeviceId, Origin, Outcome, ParametersError, Proof, Refusal,
-    RefusedKeys, RegistryError, Reservations, TemplateName, Templates, Timestamp,
+    Attempt, AttemptId, Audit, AuditRecord, Certificate, CertificateId, ClaimReserve, ClaimStore, Decision, Denial,
+    Device, DeviceId, DeviceIdFrom, DeviceStore, GroupCredential, InvalidDeviceId, Origin, Outcome, ParametersError,
+    Proof, Refusal, RefusedKeys, RegistryError, Reservations, TemplateName, Templates, Timestamp,
 };
 
 /// The pre-provisioning hook, with what it needs.
@@ -267,8 +267,14 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
             claim.has_quota()?;
             let version = device.version;
             device.reserve(attempt);
-            if self.registry.reserve_with_claim(&claim, &device, version, &attempt.origin).await? {
-                return Ok(overrides);
+            match self.registry.reserve_with_claim(&claim, &device, version, &attempt.origin).await? {
+                ClaimReserve::Held => return Ok(overrides),
+                ClaimReserve::KeyInUse { owner } => {
+                    let key = attempt.proof.key;
+                    tracing::warn!(device = %attempt.device, %owner, %key, "the key is another device's");
+                    return Err(Denial::KeyInUse.into());
+                }
+                ClaimReserve::Changed => {}
             }
         }
         Err(Reason::Wait)

@@ -1,11 +1,13 @@
 //! Claims, and how many each trusted user had made out.
 
-use cvm_provisioning::{CertificateId, Claim, ClaimStore, Device, DeviceId, Origin, RegistryError, TrustedUser};
+use cvm_provisioning::{
+    CertificateId, Claim, ClaimReserve, ClaimStore, Device, DeviceId, Origin, RegistryError, TrustedUser,
+};
 use cvm_records::ClaimRecord;
 
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, device_store};
+use crate::{SqlRegistry, device_store, devices, keys};
 
 impl ClaimStore for SqlRegistry {
     async fn look_up(
@@ -23,7 +25,7 @@ impl ClaimStore for SqlRegistry {
         device: &Device,
         version: u64,
         by: &Origin,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<ClaimReserve, RegistryError> {
         let (certificate, device, by) = (claim.certificate, device.clone(), by.clone());
         self.write(move |connection| {
             // The claim last: many devices share it, and none should wait for another for long.
@@ -32,13 +34,23 @@ impl ClaimStore for SqlRegistry {
                 let ended = claim.expires_at.is_some_and(|end| end <= device.updated_at);
                 claim.status.enabled && claim.has_quota().is_ok() && !ended
             };
-            if !there.as_ref().is_some_and(is_open) || !device_store::replace(connection, &device, version, &by)? {
-                return Ok(false);
+            if !there.as_ref().is_some_and(is_open) {
+                return Ok(ClaimReserve::Changed);
             }
+            let locked = devices::lock(connection, &device.id)?;
+            let Some(locked) = locked.filter(|there| there.is(device.generation, version)) else {
+                return Ok(ClaimReserve::Changed);
+            };
+            if let Some(held) = &device.reservation
+                && let Some(owner) = keys::owner(connection, &held.key, &device.id)?
+            {
+                return Ok(ClaimReserve::KeyInUse { owner });
+            }
+            devices::update(connection, locked, &device, &by)?;
             match lock(connection, &certificate)? {
                 Some(claim) if is_open(&claim) => {
                     put(connection, &Claim { used: claim.used + 1, ..claim })?;
-                    Ok(true)
+                    Ok(ClaimReserve::Held)
                 }
                 // It was used up or revoked in between: what was written of the device is taken back, and looked at anew.
                 _ => Err(SqlError::Contended("the claim was changed".into())),

@@ -30,6 +30,7 @@ mod schema;
 mod sqlite;
 mod tombstones;
 mod trail_hash;
+mod trim_trail;
 mod unknown_devices;
 mod verify_trail;
 

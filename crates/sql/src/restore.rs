@@ -7,7 +7,7 @@ use cvm_provisioning::{
 use crate::connection::Connection;
 use crate::error::SqlError;
 use crate::issuers::Issuers;
-use crate::{devices, index, ledger};
+use crate::{devices, index, keys, ledger};
 
 /// Puts the device back; `false` where the id is taken.
 pub(crate) fn restore(
@@ -24,6 +24,11 @@ pub(crate) fn restore(
     for (certificate, thing) in certificates.chain(superseded) {
         if let Err(refused) = check(connection, device, &certificate, thing)? {
             return Ok(Err(refused));
+        }
+    }
+    for key in device.keys() {
+        if let Some(owner) = keys::owner(connection, &key, &device.id)? {
+            return Ok(Err(NotRestored::KeyInUse { key, owner }));
         }
     }
     if issuers.are_own()

@@ -4,7 +4,7 @@ use crate::connection::{Connection, Value};
 use crate::error::{OpenError, SqlError};
 
 /// The statements of each version after the one before it.
-const VERSIONS: [&str; 11] = [
+const VERSIONS: [&str; 12] = [
     include_str!("../schema/0001.sql"),
     include_str!("../schema/0002.sql"),
     include_str!("../schema/0003.sql"),
@@ -16,6 +16,7 @@ const VERSIONS: [&str; 11] = [
     include_str!("../schema/0009.sql"),
     include_str!("../schema/0010.sql"),
     include_str!("../schema/0011.sql"),
+    include_str!("../schema/0012.sql"),
 ];
 
 /// Which database it is.

@@ -57,6 +57,8 @@ pub enum Verified {
     Whole {
         /// The number of entries.
         entries: u64,
+        /// How many older ones were removed ([`SqlRegistry::trim_trail`]).
+        removed: u64,
         /// How many of them have a hash that covers their document alone, as schemas up to 9 wrote it.
         by_first_rule: u64,
         /// The ends of the chains.
@@ -114,18 +116,23 @@ impl SqlRegistry {
     /// [`RegistryError`].
     pub async fn trail_ends(&self) -> Result<BTreeMap<i64, TrailEnd>, RegistryError> {
         self.read(|connection| {
-            let ends = ends(connection)?.into_iter();
-            let end = |(length, hash): (i64, String)| TrailEnd { hash, entries: Some(length.unsigned_abs()) };
-            Ok(ends.map(|(chain, found)| (chain, end(found))).collect())
+            let ends = chains(connection)?.into_iter();
+            Ok(ends.map(|(number, chain)| (number, chain.trail_end())).collect())
         })
         .await
     }
 }
 
-/// The chains, with their lengths and the hashes at their ends.
-fn ends(connection: &mut dyn Connection) -> Result<BTreeMap<i64, (i64, String)>, SqlError> {
-    let rows = connection.query("SELECT chain, length, hash FROM chains", &[])?;
-    rows.iter().map(|row| Ok((row.integer(0)?, (row.integer(1)?, row.text(2)?.to_owned())))).collect()
+/// The chains by their numbers, each at its beginning.
+fn chains(connection: &mut dyn Connection) -> Result<BTreeMap<i64, Chain>, SqlError> {
+    let rows = connection.query("SELECT chain, length, hash, removed, removed_hash FROM chains", &[])?;
+    let chain = |row: &Row| {
+        let removed = row.integer(3)?;
+        let last = row.optional_text(4)?.unwrap_or(BEGINNING).to_owned();
+        let (length, end) = (row.integer(1)?, row.text(2)?.to_owned());
+        Ok((row.integer(0)?, Chain { length, end, removed, seen: removed, last, rule: Rule::Document }))
+    };
+    rows.iter().map(chain).collect()
 }
 
 /// A check, all of which sees the database at one moment.
@@ -133,6 +140,8 @@ struct Check<'a> {
     expected: &'a [TrailEnd],
     is_found: Vec<bool>,
     chains: BTreeMap<i64, Chain>,
+    /// The number of the first entry that was not removed.
+    begins: i64,
     by_first_rule: u64,
     /// Linked entries that no later entry of their device leads to yet, with the hash of the device's id.
     unreached: HashMap<i64, u64>,
@@ -142,6 +151,8 @@ struct Check<'a> {
 struct Chain {
     length: i64,
     end: String,
+    removed: i64,
+    /// Entries up to the one that was checked last, with those that were removed.
     seen: i64,
     last: String,
     rule: Rule,
@@ -160,11 +171,14 @@ struct Claims<'a> {
 
 impl<'a> Check<'a> {
     fn new(connection: &mut dyn Connection, expected: &'a [TrailEnd]) -> Result<Self, SqlError> {
-        let chain = |(length, end)| Chain { length, end, seen: 0, last: BEGINNING.to_owned(), rule: Rule::Document };
+        let chains = chains(connection)?;
+        let is_beginning = |end: &TrailEnd| chains.values().any(|chain| chain.removed > 0 && chain.is_at(end));
+        let rows = connection.query("SELECT value FROM meta WHERE name = 'trail-begins'", &[])?;
         Ok(Self {
             expected,
-            is_found: vec![false; expected.len()],
-            chains: ends(connection)?.into_iter().map(|(number, found)| (number, chain(found))).collect(),
+            is_found: expected.iter().map(is_beginning).collect(),
+            begins: rows.first().map_or(Ok(0), |row| row.integer(0))?,
+            chains,
             by_first_rule: 0,
             unreached: HashMap::new(),
             keys: RandomState::new(),
@@ -186,12 +200,13 @@ impl<'a> Check<'a> {
         if let Some((missing, _)) = missing {
             return Ok(Verified::Unexpected(missing.clone()));
         }
-        let entries = self.chains.values().map(|chain| chain.seen.unsigned_abs()).sum();
-        let end = |chain: Chain| TrailEnd { hash: chain.end, entries: Some(chain.length.unsigned_abs()) };
+        let removed = self.chains.values().map(|chain| chain.removed.unsigned_abs()).sum();
+        let all: u64 = self.chains.values().map(|chain| chain.seen.unsigned_abs()).sum();
         Ok(Verified::Whole {
-            entries,
+            entries: all.saturating_sub(removed),
+            removed,
             by_first_rule: self.by_first_rule,
-            ends: self.chains.into_values().map(end).collect(),
+            ends: self.chains.values().map(Chain::trail_end).collect(),
         })
     }
 
@@ -215,6 +230,9 @@ impl<'a> Check<'a> {
     fn entry(&mut self, connection: &mut dyn Connection, row: &Row) -> Result<Option<BrokenChain>, SqlError> {
         let sequence = row.integer(0)?;
         let broken = Ok(Some(BrokenChain::Entry { sequence }));
+        if sequence < self.begins {
+            return broken;
+        }
         let columns = Columns {
             chain: row.integer(1)?,
             id: row.text(2)?,
@@ -234,14 +252,13 @@ impl<'a> Check<'a> {
             return broken;
         }
         (chain.seen, chain.rule) = (chain.seen + 1, rule);
-        let here = |end: &TrailEnd| end.hash == hash && end.entries.is_none_or(|at| at == chain.seen.unsigned_abs());
-        for (is_found, _) in self.is_found.iter_mut().zip(self.expected).filter(|(_, end)| here(end)) {
+        chain.last = hash;
+        for (is_found, _) in self.is_found.iter_mut().zip(self.expected).filter(|(_, end)| chain.is_at(end)) {
             *is_found = true;
         }
-        chain.last = hash;
         self.by_first_rule += u64::from(rule == Rule::Document);
         let device = self.keys.hash_one(columns.device);
-        if let Some(earlier) = columns.earlier
+        if let Some(earlier) = columns.earlier.filter(|earlier| *earlier >= self.begins)
             && (earlier >= sequence
                 || (self.unreached.remove(&earlier) != Some(device) && !is_apart(connection, earlier, columns.device)?))
         {
@@ -262,7 +279,8 @@ impl<'a> Check<'a> {
             let Some(last) = rows.last() else { break };
             after = last.text(0)?.to_owned();
             for row in &rows {
-                let Some(sequence) = row.optional_integer(1)? else { continue };
+                let last_entry = row.optional_integer(1)?;
+                let Some(sequence) = last_entry.filter(|last| *last >= self.begins) else { continue };
                 if self.unreached.remove(&sequence) != Some(self.keys.hash_one(row.text(0)?)) {
                     return Ok(Some(BrokenChain::History { sequence }));
                 }
@@ -273,6 +291,15 @@ impl<'a> Check<'a> {
 }
 
 impl Chain {
+    fn trail_end(&self) -> TrailEnd {
+        TrailEnd { hash: self.end.clone(), entries: Some(self.length.unsigned_abs()) }
+    }
+
+    /// Whether the entry that was checked last is this end of an earlier state.
+    fn is_at(&self, end: &TrailEnd) -> bool {
+        end.hash == self.last && end.entries.is_none_or(|entries| entries == self.seen.unsigned_abs())
+    }
+
     fn is_whole(&self) -> bool {
         self.seen == self.length && self.last == self.end
     }

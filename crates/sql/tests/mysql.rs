@@ -11,7 +11,7 @@ use cvm_provisioning::{
     CertificateId, CertificateLedger as _, DeviceStore as _, RefusedKeys, Reservations as _, VendAtOnce, Vending as _,
 };
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry};
-use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
+use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request, templates};
 use cvm_testkit::{Effect, Fault, MemoryAudit, contract, scenario};
 
 use self::mariadb::MariaDb;
@@ -134,6 +134,17 @@ async fn servers_that_start_at_once_make_one_schema_and_share_one_registry() {
     let servers: Vec<_> = opened.into_iter().map(|opened| opened.join().unwrap()).collect();
     contract::one_reservation_by_many_servers(&servers).await;
     assert!(matches!(servers[0].verify_trail(&[]).await.unwrap(), cvm_sql::Verified::Whole { .. }));
+
+    // Of servers that remove old entries at once, each entry is removed and counted by one.
+    let all = later(1_000_000);
+    let trims: Vec<_> = servers.iter().map(|server| server.trim_trail(all)).collect();
+    let removed: u64 = futures_util::future::try_join_all(trims).await.unwrap().into_iter().sum();
+    assert!(removed > 0);
+    let verified = servers[0].verify_trail(&[]).await.unwrap();
+    assert!(
+        matches!(verified, cvm_sql::Verified::Whole { entries: 0, removed: counted, .. } if counted == removed),
+        "{verified:?}"
+    );
 }
 
 /// Inside an executor, as the server opens it.
@@ -213,6 +224,7 @@ async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
          DROP COLUMN since, DROP COLUMN given, DROP COLUMN earlier, DROP COLUMN is_linked, DROP INDEX certificates_by_id",
         "devices DROP COLUMN last_certificate, DROP COLUMN credential",
         "entries DROP COLUMN rule",
+        "chains DROP COLUMN removed, DROP COLUMN removed_hash",
     ] {
         server.query(&format!("ALTER TABLE cvm_9.{statement}")).await;
         let record = "UPDATE cvm_9.certificates SET record = JSON_OBJECT('certificateId', id, 'issuer', issuer, \
@@ -225,7 +237,7 @@ async fn a_ledger_of_the_seventh_version_is_the_same_after_the_upgrade() {
     for table in ["device_keys", "unknown_devices", "unknown_hours"] {
         server.query(&format!("DROP TABLE cvm_9.{table}")).await;
     }
-    server.query("DELETE FROM cvm_9.meta WHERE name = 'unknown-devices'").await;
+    server.query("DELETE FROM cvm_9.meta WHERE name IN ('unknown-devices', 'trail-begins')").await;
     server.query("UPDATE cvm_9.meta SET value = 7 WHERE name = 'schema'").await;
     assert_eq!(all().await, before);
     assert_eq!(schema(&server, 9).await, whole);

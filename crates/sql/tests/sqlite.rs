@@ -73,7 +73,8 @@ async fn threat_08_a_key_that_a_device_had_before_keys_were_compared_is_that_dev
         let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
         file.execute_batch(
             "DROP TABLE device_keys; DROP TABLE unknown_devices; DROP TABLE unknown_hours; \
-             ALTER TABLE entries DROP COLUMN rule; UPDATE meta SET value = 8 WHERE name = 'schema'",
+             ALTER TABLE entries DROP COLUMN rule; ALTER TABLE chains DROP COLUMN removed; \
+             ALTER TABLE chains DROP COLUMN removed_hash; UPDATE meta SET value = 8 WHERE name = 'schema'",
         )
         .unwrap();
         drop(file);
@@ -405,7 +406,8 @@ async fn threat_65_a_database_of_the_first_version_has_its_certificates_found_by
          DROP INDEX entries_by_device; CREATE INDEX entries_by_device ON entries (device, moment); \
          ALTER TABLE devices DROP COLUMN last_entry; \
          ALTER TABLE entries DROP COLUMN earlier; ALTER TABLE entries DROP COLUMN is_linked; \
-         ALTER TABLE entries DROP COLUMN rule; \
+         ALTER TABLE entries DROP COLUMN rule; ALTER TABLE chains DROP COLUMN removed; \
+         ALTER TABLE chains DROP COLUMN removed_hash; \
          UPDATE meta SET value = 1 WHERE name = 'schema'",
     )
     .unwrap();

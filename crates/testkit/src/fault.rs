@@ -7,12 +7,12 @@ use std::time::Duration;
 use cvm_bulk::{Fetched, Job, JobId, JobStore, ObjectError, ObjectPath, Objects};
 use cvm_provisioning::{
     Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateLedger, CertificateOwner,
-    CertificateSummary, Certificates, Claim, ClaimIssuer, ClaimStore, Credential, Csr, Cursors, Departures, Device,
-    DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory, InventoryPage,
-    IssuedCertificate, IssuedClaim, KeyFingerprint, LedgerEntry, Leftover, Origin, Page, Platform, PlatformError,
-    PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains, ReservationLost,
-    Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType, Timestamp,
-    Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    CertificateSummary, Certificates, Claim, ClaimIssuer, ClaimReserve, ClaimStore, Credential, Csr, Cursors,
+    Departures, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory,
+    InventoryPage, IssuedCertificate, IssuedClaim, KeyFingerprint, LedgerEntry, Leftover, Origin, Page, Platform,
+    PlatformError, PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains,
+    ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
+    ThingPrincipalType, Timestamp, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 use tokio::sync::Notify;
 
@@ -377,7 +377,7 @@ impl<T: ClaimStore> ClaimStore for Faulty<T> {
         device: &Device,
         version: u64,
         by: &Origin,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<ClaimReserve, RegistryError> {
         self.registry_call(self.inner.reserve_with_claim(claim, device, version, by)).await
     }
 

@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvm_provisioning::{
-    Attempt, Beside, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential, Cursors,
-    Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Leftover, Origin, Page,
-    Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains, ReservationLost, Reservations, Reserve,
-    Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    Attempt, Beside, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimReserve, ClaimStore, Credential,
+    Cursors, Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint,
+    Leftover, NotRestored, Origin, Page, Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains,
+    ReservationLost, Reservations, Reserve, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 
 /// The registry that the domain's own rules make: each method under one lock.
@@ -54,6 +54,12 @@ impl MemoryRegistry {
     }
 }
 
+/// The other device that has the key.
+fn owner_of(devices: &BTreeMap<DeviceId, Device>, key: &KeyFingerprint, device: &DeviceId) -> Option<DeviceId> {
+    let mut others = devices.values().filter(|other| other.id != *device);
+    others.find(|other| other.keys().contains(key)).map(|owner| owner.id.clone())
+}
+
 /// Puts `device` in the place of the item at `version`.
 fn replace(devices: &mut BTreeMap<DeviceId, Device>, device: &Device, version: u64) -> bool {
     match devices.get_mut(&device.id) {
@@ -68,8 +74,7 @@ fn replace(devices: &mut BTreeMap<DeviceId, Device>, device: &Device, version: u
 impl Reservations for MemoryRegistry {
     async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
         let mut devices = self.devices();
-        let mut others = devices.values().filter(|other| other.id != attempt.device);
-        let owner = others.find(|other| other.keys().contains(&attempt.proof.key)).map(|owner| owner.id.clone());
+        let owner = owner_of(&devices, &attempt.proof.key, &attempt.device);
         let Some(device) = devices.get_mut(&attempt.device) else { return Ok(Reserve::Refused(None)) };
         Ok(match (device.decide(attempt), owner) {
             (Decision::Provision, Some(owner)) => Reserve::KeyInUse { owner, device: device.clone() },
@@ -128,6 +133,17 @@ impl DeviceStore for MemoryRegistry {
             devices.insert(device.id.clone(), device.clone());
         }
         Ok(free)
+    }
+
+    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+        let in_use = {
+            let devices = self.devices();
+            device.keys().into_iter().find_map(|key| Some((key, owner_of(&devices, &key, &device.id)?)))
+        };
+        match in_use {
+            Some((key, owner)) => Ok(Err(NotRestored::KeyInUse { key, owner })),
+            None => self.add(device, by).await.map(Ok),
+        }
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
@@ -229,20 +245,27 @@ impl ClaimStore for MemoryRegistry {
         device: &Device,
         version: u64,
         by: &Origin,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<ClaimReserve, RegistryError> {
         let mut devices = self.devices();
         let before = devices.get(&device.id).cloned();
+        let owner = device.reservation.as_ref().and_then(|held| owner_of(&devices, &held.key, &device.id));
         let mut rest = self.rest();
-        let Some(there) = rest.claims.get_mut(&claim.certificate) else { return Ok(false) };
+        let Some(there) = rest.claims.get_mut(&claim.certificate) else { return Ok(ClaimReserve::Changed) };
         let ended = there.expires_at.is_some_and(|end| end <= device.updated_at);
         let open = there.status.enabled && there.has_quota().is_ok() && !ended;
-        if !open || !replace(&mut devices, device, version) {
-            return Ok(false);
+        if !open || devices.get(&device.id).is_none_or(|found| found.version != version) {
+            return Ok(ClaimReserve::Changed);
+        }
+        if let Some(owner) = owner {
+            return Ok(ClaimReserve::KeyInUse { owner });
+        }
+        if !replace(&mut devices, device, version) {
+            return Ok(ClaimReserve::Changed);
         }
         there.used += 1;
         drop(rest);
         self.tell(before, Some(device.clone()), by);
-        Ok(true)
+        Ok(ClaimReserve::Held)
     }
 
     async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {

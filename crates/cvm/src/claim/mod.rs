@@ -83,7 +83,7 @@ async fn change(
 mod tests {
     use std::sync::Mutex;
 
-    use cvm_provisioning::{Device, DeviceId, Origin, RegistryError, Status, TrustedUser};
+    use cvm_provisioning::{ClaimReserve, Device, DeviceId, Origin, RegistryError, Status, TrustedUser};
     use cvm_testkit::MemoryRegistry;
     use cvm_testkit::fixture::NOW;
 
@@ -110,7 +110,7 @@ mod tests {
             device: &Device,
             version: u64,
             by: &Origin,
-        ) -> Result<bool, RegistryError> {
+        ) -> Result<ClaimReserve, RegistryError> {
             self.registry.reserve_with_claim(claim, device, version, by).await
         }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use cvm_authority::RevocationAddress;
@@ -139,6 +140,10 @@ pub(crate) struct ServeArguments {
     /// How often one device may ask
     #[arg(long, env = "CVM_RATE_PER_DEVICE", value_name = "RATE", default_value = "30/m")]
     pub(super) rate_per_device: Rate,
+    /// How long the audit trail keeps an entry, at least one day; without it, for ever. The table of a stack has
+    /// AuditRetentionDays
+    #[arg(long, env = "CVM_AUDIT_RETENTION", value_name = "TIME", value_parser = audit_retention)]
+    pub(super) audit_retention: Option<TimeToLive>,
     /// A network, or an address, of proxies whose X-Forwarded-For is believed; repeatable, or with commas between them
     #[arg(long, env = "CVM_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     pub(super) trusted_proxy: Vec<IpNet>,
@@ -159,6 +164,15 @@ pub(crate) struct ServeArguments {
 pub(super) enum RegistryCheck {
     Never,
     Start,
+}
+
+/// Parses how long the audit trail keeps an entry: `cvm status` shows the refusals of the last day.
+fn audit_retention(text: &str) -> Result<TimeToLive, String> {
+    let time: TimeToLive = text.parse().map_err(|error| format!("{error}"))?;
+    match time.duration() >= Duration::from_secs(24 * 60 * 60) {
+        true => Ok(time),
+        false => Err("the audit trail keeps an entry for one day at least: give 1d or more, such as 400d".to_owned()),
+    }
 }
 
 /// Parses an address to listen on. A name is resolved; its IPv4 address comes first, as clients of the default names use

@@ -24,6 +24,7 @@ use super::routes::Doors;
 use super::tls::{Origin, ServerCertificate, ServerTls};
 use super::to_the_end::ToTheEnd;
 use super::trail_ends::log_trail_ends;
+use super::trail_retention::trim_trail;
 use super::{Begun, ServeError, Told, now, owner, reconciler};
 use crate::aws::AwsError;
 use crate::ca_key::CaKey;
@@ -53,6 +54,9 @@ pub(super) async fn begin(mut told: Told<'_>, aws: Aws, place: Place<SqlRegistry
             }
             let decisions = Decisions::new(registry.clone(), platform.clone(), Arc::clone(&told.woken));
             work.spawn(enforce(decisions));
+            if let Some(retention) = told.arguments.audit_retention {
+                work.spawn(trim_trail(registry.clone(), retention.duration()));
+            }
             work.spawn(log_trail_ends(registry.clone()));
             work.spawn(reconciler::work(Reconcile {
                 registry: registry.clone(),

@@ -55,6 +55,7 @@ mod tls_files;
 mod to_the_end;
 mod token_routes;
 mod trail_ends;
+mod trail_retention;
 
 pub(crate) use self::arguments::ServeArguments;
 pub(crate) use self::error::ServeError;

@@ -22,6 +22,7 @@ use super::revocation_routes::{Strays, revocation_routes};
 use super::routes::Doors;
 use super::tls::ServerTls;
 use super::trail_ends::log_trail_ends;
+use super::trail_retention::trim_trail;
 use super::{Begun, ServeError, Told, now, ocsp, owner, published, readiness};
 use crate::ca_key::CaKey;
 use crate::own_ca::{CaFolder, OwnAuthority};
@@ -115,6 +116,9 @@ pub(super) async fn begin(
     };
     let mut work = JoinSet::new();
     work.spawn(enforcement.work());
+    if let Some(retention) = arguments.audit_retention {
+        work.spawn(trim_trail(trail.clone(), retention.duration()));
+    }
     work.spawn(log_trail_ends(trail));
     Ok(Begun { doors, tls, authorities: Some(authorities), work })
 }

@@ -115,6 +115,10 @@ impl Platform<Database> {
                     let text = "with tls-certificate and AWS IoT there is no CA of the server's: leave it away";
                     tell("ca-passphrase-file", text.to_owned());
                 }
+                if table.is_some() && is_given("audit-retention") {
+                    let text = "the trail is the stack's, which has AuditRetentionDays: leave it away";
+                    tell("audit-retention", text.to_owned());
+                }
                 let broker = is_given("broker").then(|| arguments.broker.clone());
                 let root_ca = root_ca(arguments.broker_ca.as_deref(), tell);
                 let templates = templates(&arguments.templates, tell);
@@ -294,7 +298,7 @@ mod tests {
     fn what_makes_no_sense_with_a_platform_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let template = template_in(&folder, "t.json", TEMPLATE);
-        let nonsense: [(&[&str], &[&str]); 10] = [
+        let nonsense: [(&[&str], &[&str]); 11] = [
             (&[&template], &["template"]),
             (&["--broker-ca=/ca.pem"], &["broker-ca"]),
             (&["--database=dynamodb:devices"], &["database"]),
@@ -304,6 +308,10 @@ mod tests {
             (&["--platform=aws", &template, "--validity=1d"], &["validity"]),
             (&["--platform=aws", &template, "--revocation-listen=127.0.0.1:0"], &["revocation-listen"]),
             (&["--platform=aws", &template, "--database=dynamodb:d"], &["database", "audit-table"]),
+            (
+                &["--platform=aws", &template, "--database=dynamodb:d", "--audit-table=a", "--audit-retention=90d"],
+                &["audit-retention"],
+            ),
             (
                 &["--platform=aws", &template, "--database=dynamodb:devices", "--database-password-file=/p"],
                 &["database-password-file", "audit-table"],

@@ -1,7 +1,7 @@
 use cvm_aws::DynamoDbRegistry;
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, Certificate, CertificateId, Claim, ClaimStore, Credential, Csr, Device,
-    DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Proof,
+    Attempt, AttemptId, Attestation, Certificate, CertificateId, Claim, ClaimReserve, ClaimStore, Credential, Csr,
+    Device, DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Proof,
 };
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin};
@@ -41,7 +41,8 @@ async fn reserve(registry: &DynamoDbRegistry, claim: &CertificateId, device: &De
         prepared: None,
     });
     let claim = registry.find_claim(claim).await.unwrap().unwrap();
-    assert!(registry.reserve_with_claim(&claim, &reserved, device.version, &origin()).await.unwrap());
+    let held = registry.reserve_with_claim(&claim, &reserved, device.version, &origin()).await.unwrap();
+    assert_eq!(held, ClaimReserve::Held);
     reserved
 }
 

@@ -10,8 +10,8 @@ pub use self::platform::{
     CertificateSummary, Certificates, ClaimIssuer, Departures, Inventory, InventoryPage, Platform, PlatformError,
 };
 pub use self::registry::{
-    CertificateIndex, CertificateOwner, ClaimStore, Cursors, DeviceCounts, DeviceFilter, DeviceStore, NotRestored,
-    Page, Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
+    CertificateIndex, CertificateOwner, ClaimReserve, ClaimStore, Cursors, DeviceCounts, DeviceFilter, DeviceStore,
+    NotRestored, Page, Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
 };
 
 /// Where audit records go.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Attempt, Beside, CertificateId, Claim, Credential, Device, DeviceId, FleetMoment, FleetSummary, GenerationId,
-    GroupName, Leftover, Origin, Presence, Refusal, Remains, ReservationLost, State, TemplateName, Timestamp,
-    Tombstone, TrustedUser,
+    GroupName, KeyFingerprint, Leftover, Origin, Presence, Refusal, Remains, ReservationLost, State, TemplateName,
+    Timestamp, Tombstone, TrustedUser,
 };
 
 /// The device registry as a device's own path uses it.
@@ -74,6 +74,20 @@ pub enum Reserve {
     },
     /// The device as it was found, unchanged; `None` where there is no such device.
     Refused(Option<Device>),
+}
+
+/// What became of a reservation with a claim.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ClaimReserve {
+    /// The device is reserved.
+    Held,
+    /// Another device has the key. Nothing was changed.
+    KeyInUse {
+        /// The device that has it.
+        owner: DeviceId,
+    },
+    /// The device is no longer at the version, or the claim is revoked or used up by now. Nothing was changed.
+    Changed,
 }
 
 /// The device registry as operators use it. `by` is who made a change: it is kept beside the change, for the audit.
@@ -144,7 +158,7 @@ pub trait DeviceStore: Send + Sync {
 const READ_AT_ONCE: u16 = 1_000;
 
 /// Why a device cannot be what an export says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotRestored {
     /// The certificate belongs to another device.
@@ -153,6 +167,14 @@ pub enum NotRestored {
     /// The certificate is revoked, and the device is not.
     #[error("the certificate {0} is revoked: register the device again without it")]
     Revoked(CertificateId),
+    /// Another device has one of the keys.
+    #[error("the key {key} is that of the device {owner}")]
+    KeyInUse {
+        /// The key.
+        key: KeyFingerprint,
+        /// The device that has it.
+        owner: DeviceId,
+    },
     /// No CA of this server has issued the certificate.
     #[error("no CA of this server has issued the certificate {0}")]
     Stranger(CertificateId),
@@ -264,15 +286,15 @@ pub trait ClaimStore: Send + Sync {
         device: &DeviceId,
     ) -> impl Future<Output = Result<(Option<Claim>, Option<Device>), RegistryError>> + Send;
 
-    /// Puts `device`, reserved, in the place of the item at `version`, and counts it on its claim, both or neither;
-    /// `false` where the item is no longer at `version`, or the claim is revoked or used up by now.
+    /// Puts `device`, reserved, in the place of the item at `version`, makes the key of the reservation the device's, and
+    /// counts the device on its claim: all of it or nothing.
     fn reserve_with_claim(
         &self,
         claim: &Claim,
         device: &Device,
         version: u64,
         by: &Origin,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    ) -> impl Future<Output = Result<ClaimReserve, RegistryError>> + Send;
 
     /// Registers a claim that was made out for `device`, and puts `device` in the place of the item at `version`, both
     /// or neither; `false` where the item is no longer at `version`.

@@ -1,9 +1,9 @@
 //! A change of the audit trail is detected, whichever column it is in.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use cvm_provisioning::{Device, DeviceStore as _};
+use cvm_provisioning::{AuditQuery, AuditTrail as _, Device, DeviceStore as _};
 use cvm_sql::{BrokenChain, SqlRegistry, TrailEnd, Verified};
-use cvm_testkit::fixture::{device, later, origin};
+use cvm_testkit::fixture::{NOW, device, id, later, origin};
 use data_encoding::HEXLOWER;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -77,7 +77,7 @@ async fn threat_60_an_entry_that_is_no_longer_shown_is_detected() {
         let (folder, registry) = trail().await;
         let whole = verify(&registry).await;
         assert!(
-            matches!(&whole, Verified::Whole { entries: 10, by_first_rule: 0, ends } if ends.len() == 1),
+            matches!(&whole, Verified::Whole { entries: 10, removed: 0, by_first_rule: 0, ends } if ends.len() == 1),
             "{whole:?}"
         );
         drop(registry);
@@ -93,6 +93,53 @@ async fn threat_60_an_entry_that_is_no_longer_shown_is_detected() {
         };
         assert!(is_expected, "{change}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_trail_without_its_oldest_entries_is_whole() {
+    let (folder, registry) = trail().await;
+    let end = |file: &Connection, sequence: u32| {
+        let hash = file.query_row("SELECT hash FROM entries WHERE sequence = ?1", [sequence], |row| row.get(0));
+        TrailEnd { hash: hash.unwrap(), entries: Some(sequence.into()) }
+    };
+    let file = open(&folder);
+    let [removed, last_removed, first] = [5, 6, 7].map(|sequence| end(&file, sequence));
+    assert_eq!(registry.trim_trail(NOW).await.unwrap(), 0, "nothing is older");
+    assert_eq!(registry.trim_trail(later(1)).await.unwrap(), 1, "the first later one, and all behind it, stay");
+    assert_eq!(registry.trim_trail(later(3)).await.unwrap(), 5);
+    let whole = registry.verify_trail(&[last_removed, first]).await.unwrap();
+    assert!(matches!(whole, Verified::Whole { entries: 4, removed: 6, .. }), "{whole:?}");
+    let unknown = registry.verify_trail(std::slice::from_ref(&removed)).await.unwrap();
+    assert_eq!(unknown, Verified::Unexpected(removed));
+
+    // sn-1, of which no entry is left, goes on; sn-3 has all of its entries.
+    let mut there = registry.find(&id("sn-1")).await.unwrap().unwrap();
+    let version = there.version;
+    there.disable(None, later(4));
+    assert!(registry.replace(&there, version, &origin()).await.unwrap());
+    for (device, entries) in [("sn-1", 1), ("sn-2", 1), ("sn-3", 3)] {
+        let query = AuditQuery { device: Some(id(device)), since: NOW, until: later(100) };
+        assert_eq!(registry.entries(&query, None, 10).await.unwrap().entries.len(), entries, "{device}");
+    }
+    for change in [
+        "DELETE FROM entries WHERE sequence = 7",
+        "DELETE FROM entries WHERE sequence = 8",
+        "DELETE FROM entries WHERE sequence = 11",
+        "UPDATE chains SET removed = 7",
+        "UPDATE chains SET removed_hash = NULL",
+        "UPDATE devices SET last_entry = 1 WHERE id = 'sn-3'",
+        "UPDATE meta SET value = 8 WHERE name = 'trail-begins'",
+    ] {
+        let (other_folder, other) = (tempfile::tempdir().unwrap(), open(&folder));
+        other.execute("VACUUM INTO ?1", [other_folder.path().join("registry.sqlite").to_str().unwrap()]).unwrap();
+        assert!(open(&other_folder).execute(change, []).unwrap() > 0, "{change}");
+        let found = verify(&SqlRegistry::in_folder(other_folder.path()).unwrap()).await;
+        assert!(matches!(found, Verified::Broken(_)), "{change}: {found:?}");
+    }
+
+    assert_eq!(registry.trim_trail(later(100)).await.unwrap(), 5);
+    assert!(registry.add(&device("sn-4"), &origin()).await.unwrap());
+    assert!(matches!(verify(&registry).await, Verified::Whole { entries: 1, removed: 11, .. }));
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What attempts do to a device: they reserve it, commit, release it and are refused.
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Beside, CertificateId, Credential, Csr, Decision, Denial, Leftover, Proof, Refusal, Remains,
-    Reserve, State, Superseded,
+    Attempt, AttemptId, Beside, CertificateId, Claim, ClaimReserve, Credential, Csr, Decision, Denial, Device,
+    GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Refusal, Remains, Reserve, State, Superseded,
 };
 
 use super::cases::{Cases, credential};
@@ -137,7 +137,7 @@ pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cas
 }
 
 /// No two devices have one key: neither one after the other nor at once, neither with the key that a device has nor with one
-/// that it has had until its newer certificate is seen. The key of a deleted device is free.
+/// that it has had until its newer certificate is seen, by vend, claim and restore. The key of a deleted device is free.
 pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     let key = csr("first");
     let attempt = |name: &str, number, csr: &Csr| crate::fixture::attempt(name, number, csr, NOW);
@@ -188,6 +188,44 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     put(registry, &device("third")).await;
     let third = attempt("third", 3, &key);
     assert!(matches!(reserve(&third).await, Reserve::Held(_)), "a deleted device has no key");
+
+    let group = GroupCredential::Claim(CertificateId::of(b"a claim"));
+    let claim = Claim::new(CertificateId::of(b"a claim"), NOW);
+    assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
+    let claimed = |name: &str, leaf: &[u8], key: KeyFingerprint| {
+        let proof = Proof::of_certificate(CertificateId::of(leaf), key, group);
+        let mut claimed = device(name);
+        claimed.reserve(&Attempt {
+            id: AttemptId::of(&CertificateId::of(leaf)),
+            proof,
+            ..attempt(name, 9, &csr(name))
+        });
+        claimed
+    };
+    let reserve_with_claim = async |device: &Device| {
+        registry.reserve_with_claim(&claim, device, 1, &origin()).await.expect("the store answers")
+    };
+    let key = *csr("third").key().fingerprint();
+    put(registry, &device("claimed")).await;
+    assert_eq!(reserve_with_claim(&claimed("claimed", b"1", key)).await, ClaimReserve::Held);
+    put(registry, &device("claimed-too")).await;
+    let in_use = ClaimReserve::KeyInUse { owner: id("claimed") };
+    assert_eq!(reserve_with_claim(&claimed("claimed-too", b"2", key)).await, in_use);
+    assert_eq!(stored(registry, &device("claimed-too")).await, device("claimed-too"), "it is as it was");
+    let found = registry.find_claim(&claim.certificate).await.expect("the store answers").expect("it is there");
+    assert_eq!(found.used, 1, "a refusal is not counted on the claim");
+    let in_use = ClaimReserve::KeyInUse { owner: third.device.clone() };
+    assert_eq!(reserve_with_claim(&claimed("claimed-too", b"2", third.proof.key)).await, in_use);
+
+    let restore = async |device: &Device| registry.restore(device, &origin()).await.expect("the store answers");
+    let not_restored = NotRestored::KeyInUse { key, owner: id("claimed") };
+    assert_eq!(restore(&claimed("restored", b"3", key)).await, Err(not_restored));
+    assert_eq!(registry.find(&id("restored")).await.expect("the store answers"), None);
+    let restored_key = *csr("restored").key().fingerprint();
+    assert_eq!(restore(&claimed("restored", b"3", restored_key)).await, Ok(true));
+    assert_eq!(restore(&claimed("restored", b"3", restored_key)).await, Ok(false), "the id is taken");
+    let in_use = ClaimReserve::KeyInUse { owner: id("restored") };
+    assert_eq!(reserve_with_claim(&claimed("claimed-too", b"4", restored_key)).await, in_use);
 
     let shared = csr("many");
     let attempts: Vec<_> = (1..=20).map(|number| attempt(&format!("many-{number}"), number, &shared)).collect();
