@@ -54,7 +54,9 @@ gate: tools
 	cargo test --locked --workspace
 	cargo test --locked --manifest-path fuzz/Cargo.toml
 	$(MAKE) --no-print-directory lint
-	@# As the tests above have built them: "make package" builds what is deployed, and looks at its size.
+	@# What devices wait for, as it is deployed: this checks its size.
+	$(MAKE) --no-print-directory package-host PROFILE=release FUNCTIONS="vend pre-provisioning-hook"
+	@# All of them, as the tests above have built them.
 	$(MAKE) --no-print-directory package-host PROFILE=dev TARGETS="--bins --tests"
 	$(PYTHON) -m pytest
 

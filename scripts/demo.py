@@ -73,7 +73,8 @@ def main() -> None:
     first_connect(aws, environment)
     claim(aws, environment, outputs)
     trusted_user(aws, environment, outputs)
-    print(BY_HAND.format(device=f"hand-{secrets.token_hex(3)}", folder=folder.relative_to(ROOT), port=aws.mqtt_port))
+    local, files = (os.path.relpath(path, ROOT) for path in (LOCAL, folder))
+    print(BY_HAND.format(device=f"hand-{secrets.token_hex(3)}", local=local, folder=files, port=aws.mqtt_port))
 
 
 def vend(environment: dict[str, str], url: str) -> Path:
@@ -226,24 +227,24 @@ def certificate_id(pem: Path) -> str:
 BY_HAND = """
 The first of these by hand, with nothing but openssl and curl; paste it into a shell in this folder:
 
-    . .local/env
+    . {local}/env
     DEVICE={device}
     TOKEN=$(cvm device add $DEVICE --output json | sed -n 's/.*"token": *"\\([^"]*\\)".*/\\1/p')
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$DEVICE \\
-        -keyout .local/$DEVICE.key -outform DER -out .local/$DEVICE.csr
-    curl -sS "$CVM_URL" --data-binary @.local/$DEVICE.csr -H "Authorization: Bearer $TOKEN" \\
-        -H "Content-Type: application/pkcs10" -H "Accept: application/x-pem-file" -o .local/$DEVICE.pem
-    openssl x509 -in .local/$DEVICE.pem -noout -subject -dates
+        -keyout {local}/$DEVICE.key -outform DER -out {local}/$DEVICE.csr
+    curl -sS "$CVM_URL" --data-binary @{local}/$DEVICE.csr -H "Authorization: Bearer $TOKEN" \\
+        -H "Content-Type: application/pkcs10" -H "Accept: application/x-pem-file" -o {local}/$DEVICE.pem
+    openssl x509 -in {local}/$DEVICE.pem -noout -subject -dates
 
 And with the mosquitto clients, where you have them:
 
-    mosquitto_pub -h localhost -p {port} -i $DEVICE --cafile .local/ca.pem --cert .local/$DEVICE.pem \\
-        --key .local/$DEVICE.key -t devices/$DEVICE/telemetry -m hello -q 1 -d
+    mosquitto_pub -h localhost -p {port} -i $DEVICE --cafile {local}/ca.pem --cert {local}/$DEVICE.pem \\
+        --key {local}/$DEVICE.key -t devices/$DEVICE/telemetry -m hello -q 1 -d
 
 What happened to a device    cvm device show DEVICE
 Files of the first device    {folder}/
-Log of the local AWS         .local/ministack.log, with the functions' own logs in it
-Log of the deployment        .local/deploy.log
+Log of the local AWS         {local}/ministack.log, with the functions' own logs in it
+Log of the deployment        {local}/deploy.log
 To end it                    make local-down
 """
 

@@ -4,7 +4,7 @@ A schema of the database that was never released is kept by its number, too.
     cargo build --locked --package cvm
     .venv/bin/python scripts/keep_serve_data.py 0.1-schema-8
 
-In it are devices in the states that there are, operators' tokens, and a CA. Its keys are for these tests alone.
+A folder behind the version is used in the place of tests/fixtures. In it are devices in the states that there are, operators' tokens, and a CA. Its keys are for these tests alone.
 """
 
 import json
@@ -24,7 +24,8 @@ LONG = "3000d"
 
 
 def main() -> None:
-    kept = ROOT / "tests" / "fixtures" / f"serve-{sys.argv[1]}"
+    version, fixtures = sys.argv[1], Path(*sys.argv[2:]) if sys.argv[2:] else ROOT / "tests" / "fixtures"
+    kept = fixtures / f"serve-{version}"
     if kept.exists():
         sys.exit(f"{kept} is there already: what was kept once is never made anew")
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +41,7 @@ def main() -> None:
         expected["operator"] = json.loads(made.stdout)["token"]
         shutil.copytree(server.data, kept / "data")
     (kept / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
-    print(f"{kept.relative_to(ROOT)} is kept")
+    print(f"{kept} is kept")
 
 
 def fill(server: Server, folder: Path) -> dict:

@@ -22,7 +22,8 @@ import boto3
 import deploy
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCAL = ROOT / ".local"
+# The state of `make local`. The tests have one of their own.
+LOCAL = Path(os.environ.get("CVM_LOCAL", ROOT / ".local"))
 STACK = "cvm"
 REGION = "eu-central-1"
 USUAL_PORT = 4566

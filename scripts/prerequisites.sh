@@ -25,6 +25,7 @@ if [ "$target" != run ]; then
     fi
 fi
 if [ "$target" = test ]; then
+    has cfssl || lacks "cfssl, which the server is measured beside" golang-cfssl
     has curl || lacks curl curl
     has mariadbd || lacks "MariaDB's server: mariadbd" mariadb-server
     has mosquitto || lacks mosquitto mosquitto
@@ -32,6 +33,7 @@ if [ "$target" = test ]; then
     has openssl || lacks openssl openssl
     has pki || lacks "strongSwan's pki" "strongswan-pki libstrongswan-standard-plugins"
     has ps || lacks ps procps
+    has wrk || lacks "wrk, which measures the server" wrk
     [ -n "$(find /usr/lib /usr/local/lib -name 'libfaketimeMT.so*' -print -quit 2> /dev/null)" ] ||
         lacks "libfaketime (libfaketimeMT.so.1)" libfaketime
 fi

@@ -8,10 +8,12 @@ from pathlib import Path
 
 TARGET = Path(__file__).resolve().parent.parent / "target"
 EXECUTABLE = 0o755 << 16
-# Bytes of a release: a cold start loads and relocates all of it. AWS IoT does not wait long for the hook, so its zip is
-# packed with more patience, too.
-LARGEST = {"pre-provisioning-hook": 3_000_000}
+# The most bytes of a release's zip, about a tenth above what it has. A cold start loads and relocates all of it, and AWS
+# IoT does not wait long for the hook. `jobs` has the SDK of S3 beside the others, and nobody waits for its start.
+LARGEST = {"pre-provisioning-hook": 3_200_000, "jobs": 4_700_000}
 LARGEST_OF_OTHERS = 4_000_000
+# Those that are packed with more patience.
+REPACKED = {"pre-provisioning-hook"}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # The earliest time a zip can hold: the same binary gives the same zip.
 
 
@@ -63,13 +65,13 @@ def main() -> None:
             sys.exit(f"{binary} is missing; build it first")
         target = TARGET / "lambda" / function / "bootstrap.zip"
         zip_function(binary, target, zipfile.ZIP_STORED if is_debug else zipfile.ZIP_DEFLATED)
-        if function in LARGEST and not is_debug:
+        if function in REPACKED and not is_debug:
             repack(target)
         size = target.stat().st_size
         print(f"{target.relative_to(TARGET.parent)}: {size / 1e6:.1f} MB")
         largest = LARGEST.get(function, LARGEST_OF_OTHERS)
         if size > largest and not is_debug:
-            sys.exit(f"{function} is larger than {largest / 1e6:.0f} MB; look for what came in with `cargo bloat`")
+            sys.exit(f"{function} is larger than {largest / 1e6:.1f} MB; look for what came in with `cargo bloat`")
 
 
 if __name__ == "__main__":

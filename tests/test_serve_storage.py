@@ -236,3 +236,26 @@ def test_threat_60_the_end_of_the_trail_is_logged_and_a_trail_that_was_written_a
         registry.execute("UPDATE devices SET last_entry = NULL WHERE id = 'sn-1'")
     hidden = verify()
     assert hidden.returncode == 1 and "does not show entry 1" in hidden.stderr, hidden.stderr
+
+
+def test_entries_of_the_trail_that_are_older_than_the_retention_are_removed_and_what_is_left_is_verified(tmp_path):
+    clock, data = Clock(tmp_path, "+0"), tmp_path / "data"
+    server = start(data, tmp_path, "--audit-retention", "30d", **clock.variables)
+    server.register("sn-1")
+    assert server.end() == 0
+    history = [CVM, "audit", "sn-1", "--data", data]
+    assert "created" in subprocess.run(history, capture_output=True, text=True).stdout
+    clock.set("+31d")
+    server = start(data, tmp_path, "--audit-retention", "30d", **clock.variables)
+    until(lambda: "old entries of the audit trail were removed" in server.log.read_text(), "a trail without old entries")
+    assert server.end() == 0
+    assert "created" not in subprocess.run(history, capture_output=True, text=True).stdout
+    command = [CVM, "audit", "verify", "--data", data]
+    verified = subprocess.run(command, capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stderr
+    assert "removed by --audit-retention of `cvm serve`: 1" in verified.stderr
+    with sqlite3.connect(data / "registry" / "registry.sqlite") as registry:
+        registry.execute("UPDATE chains SET removed = removed + 1")
+    assert subprocess.run(command, capture_output=True).returncode == 1
+    with pytest.raises(AssertionError, match="give 1d or more"):
+        start(tmp_path / "other", tmp_path, "--audit-retention", "23h")

@@ -311,7 +311,7 @@ async fn verify(trail: &SqlRegistry, expected: &[TrailEnd], output: &Output) -> 
             }))?;
             output.done(format_args!("{entries} entries are as they were written"))?;
             if removed > 0 {
-                output.note(format_args!("{removed} older entries were removed (--audit-retention of `cvm serve`)"))?;
+                output.note(format_args!("older entries, removed by --audit-retention of `cvm serve`: {removed}"))?;
             }
             for end in ends {
                 output.say(end)?;
