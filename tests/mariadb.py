@@ -22,7 +22,8 @@ def empty_database(folder: Path) -> Iterator[list[object]]:
     data, init, port = folder / "mariadb", folder / "init.sql", free_port()
     user = ["--user=root"] if os.geteuid() == 0 else []
     common = ["--no-defaults", f"--datadir={data}", *user]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # A server removes the temporary files of others when it starts.
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"TMPDIR": str(folder)}}
     subprocess.run([install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, **quiet)
     init.write_text(
         f"CREATE DATABASE cvm;\nCREATE USER 'cvm'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON cvm.* TO 'cvm'@'%';\n"

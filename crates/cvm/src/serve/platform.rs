@@ -309,7 +309,13 @@ mod tests {
             (&["--platform=aws", &template, "--revocation-listen=127.0.0.1:0"], &["revocation-listen"]),
             (&["--platform=aws", &template, "--database=dynamodb:d"], &["database", "audit-table"]),
             (
-                &["--platform=aws", &template, "--database=dynamodb:d", "--audit-table=a", "--audit-retention=90d"],
+                &[
+                    "--platform=aws",
+                    &template,
+                    "--database=dynamodb:devices",
+                    "--audit-table=audit",
+                    "--audit-retention=90d",
+                ],
                 &["audit-retention"],
             ),
             (

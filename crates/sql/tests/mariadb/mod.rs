@@ -222,6 +222,8 @@ fn quiet(mut command: Command, folder: &Path) -> Command {
     if fs::metadata(folder).unwrap().uid() == 0 {
         command.arg("--user=root");
     }
+    // A server removes the temporary files of others when it starts.
+    command.env("TMPDIR", folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
