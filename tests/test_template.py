@@ -28,7 +28,7 @@ ACTIONS = {
     | {"iot:ListThingPrincipals"}
     | THINGS
     | QUEUE,
-    "Hook": {"dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
+    "Hook": READ_AND_WRITE | {"dynamodb:BatchGetItem"},
     "CertificateProvider": {"kms:Sign"},
     "Claim": READ_AND_WRITE | {"iot:CreateProvisioningClaim"},
     "Confirm": READ_AND_WRITE
@@ -37,7 +37,8 @@ ACTIONS = {
     | RETIRE
     | QUEUE,
     "Jobs": STREAM
-    | {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "sqs:SendMessage"}
+    | READ_AND_WRITE
+    | {"dynamodb:DeleteItem", "dynamodb:Scan", "sqs:SendMessage"}
     | {"s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"},
     "Lifecycle": STREAM
     | {"dynamodb:BatchWriteItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "events:PutEvents", "sqs:SendMessage"}
@@ -47,8 +48,7 @@ ACTIONS = {
     | {"iot:DeleteConnection", "iot:DeleteThing", "iot:ListThingPrincipals"}
     | RETIRE
     | LISTS,
-    "Registry": {"dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}
-    | {"dynamodb:Scan"},
+    "Registry": READ_AND_WRITE | {"dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:Scan"},
 }
 # What takes no resource, or not always; and what the local AWS checks on "*" (see local_aws.py).
 ON_EVERYTHING = {ISSUE, *LISTS, "dynamodb:ListStreams", "iot:AttachPolicy"}
@@ -121,6 +121,24 @@ def test_a_message_is_not_delivered_again_while_it_is_worked_on(stack: Stack, fu
     mappings = stack.aws.client("lambda").list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
     assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]]
     assert [mapping["ScalingConfig"] for mapping in mappings] == [{"MaximumConcurrency": 2}]
+
+
+def resources(kind: str) -> dict[str, str]:
+    """The text of each resource of this type in the template, by its name."""
+    found = re.findall(r"^  (\w+):\n    Type: AWS::(\S+)\n((?:    .*\n|\n)*)", (ROOT / "template.yaml").read_text(), re.M)
+    return {name: text for name, type_, text in found if type_ == kind}
+
+
+@pytest.mark.parametrize("function", ACTIONS)
+def test_each_function_has_alarms_for_errors_and_throttles(function):
+    alarms = resources("CloudWatch::Alarm")
+    for name in (f"{function}ErrorAlarm", f"{function}ThrottleAlarm"):
+        assert f"!Ref {function}Function" in alarms[name]
+
+
+@pytest.mark.parametrize("function", ["Vend", "Jitr", "Hook", "Confirm"])
+def test_threat_04_a_quarantine_raises_the_alarm_in_each_function_that_quarantines(function):
+    assert f"!Ref {function}LogGroup" in resources("Logs::MetricFilter")[f"{function}QuarantinedMetric"]
 
 
 def test_the_table_forgets_counters_of_a_day():
