@@ -35,6 +35,17 @@ impl DynamoDbRegistry {
         Err(RegistryError::Throttled { source: "several devices ask with one key".into() })
     }
 
+    /// The device that has the key.
+    pub(crate) async fn key_owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        let name = format!("key/{key}");
+        let item = self.client.get_item().table_name(&self.table).key(TABLE_KEY, text(name)).consistent_read(true);
+        let item = item.send().await.map_err(registry_error)?.item;
+        let owner = item.as_ref().and_then(|item| item.get(OWNER)?.as_s().ok()?.parse::<DeviceId>().ok());
+        let Some(owner) = owner else { return Ok(None) };
+        let has_it = self.find(&owner).await?.is_some_and(|there| there.keys().contains(key));
+        Ok(Some(owner).filter(|_| has_it))
+    }
+
     /// Writes the device as the owner in the place of none, itself or `stale`; else the owner as it was found.
     async fn write_owner(
         &self,

@@ -11,19 +11,25 @@ pub(crate) fn claim(
     key: &KeyFingerprint,
     device: &DeviceId,
 ) -> Result<Option<DeviceId>, SqlError> {
-    let fingerprint = key.to_string();
-    let rows = connection.query("SELECT device FROM device_keys WHERE fingerprint = ?", &[(&fingerprint).into()])?;
-    let Some(row) = rows.first() else {
+    let Some(owner) = owner(connection, key)? else {
         // Of two transactions that do this at once one fails, and is done again.
+        let fingerprint = key.to_string();
         let values = [(&fingerprint).into(), device.as_str().into()];
         connection.execute("INSERT INTO device_keys (fingerprint, device) VALUES (?, ?)", &values)?;
         return Ok(None);
     };
-    let owner: DeviceId = row.text(0)?.parse().map_err(|error| SqlError::Corrupt {
+    Ok(Some(owner).filter(|owner| owner != device))
+}
+
+/// The device that has the key.
+pub(crate) fn owner(connection: &mut dyn Connection, key: &KeyFingerprint) -> Result<Option<DeviceId>, SqlError> {
+    let fingerprint = key.to_string();
+    let rows = connection.query("SELECT device FROM device_keys WHERE fingerprint = ?", &[(&fingerprint).into()])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    row.text(0)?.parse().map(Some).map_err(|error| SqlError::Corrupt {
         key: fingerprint,
         source: Box::<dyn std::error::Error + Send + Sync>::from(error),
-    })?;
-    Ok(Some(owner).filter(|owner| owner != device))
+    })
 }
 
 /// Writes down which keys a device has from now on. A key that another device has stays that one's.

@@ -3,9 +3,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvm_provisioning::{
     Attempt, Beside, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimStore, Credential, Cursors,
-    Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, Leftover, Origin, Page,
-    Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains, ReservationLost, Reservations, Reserve,
-    Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint, Leftover,
+    Origin, Page, Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains, ReservationLost, Reservations,
+    Reserve, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 
 /// The registry that the domain's own rules make: each method under one lock.
@@ -132,6 +132,10 @@ impl DeviceStore for MemoryRegistry {
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
         Ok(self.devices().get(id).cloned())
+    }
+
+    async fn owner_of(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        Ok(self.devices().values().find(|device| device.keys().contains(key)).map(|device| device.id.clone()))
     }
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Attempt, Beside, CertificateId, Claim, Credential, Device, DeviceId, FleetMoment, FleetSummary, GenerationId,
-    GroupName, Leftover, Origin, Presence, Refusal, Remains, ReservationLost, State, TemplateName, Timestamp,
-    Tombstone, TrustedUser,
+    GroupName, KeyFingerprint, Leftover, Origin, Presence, Refusal, Remains, ReservationLost, State, TemplateName,
+    Timestamp, Tombstone, TrustedUser,
 };
 
 /// The device registry as a device's own path uses it.
@@ -93,6 +93,9 @@ pub trait DeviceStore: Send + Sync {
 
     /// The device as it is at this moment.
     fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
+
+    /// The device that [has](Device::keys) this key.
+    fn owner_of(&self, key: &KeyFingerprint) -> impl Future<Output = Result<Option<DeviceId>, RegistryError>> + Send;
 
     /// At most `limit` of the devices that `filter` lets through, in no order, and where to go on.
     fn list(
