@@ -226,8 +226,8 @@ def test_a_server_s_certificate_is_kept_until_it_has_to_be_renewed(server: Serve
         assert "OK" in openssl("verify", *chain, "-purpose", "sslserver", *check, out / "server.pem")
     assert issue(*names) == first, "it is valid for long enough"
     renewed = issue(*names, "--renew-before", "366d")
-    other_names = issue("localhost")
-    assert len({first, renewed, other_names}) == 3 and (out / "server.key").read_text() == key
+    more_names = issue(*names, "localhost")
+    assert len({first, renewed, more_names}) == 3 and (out / "server.key").read_text() == key
     # Each is on record, so that it can be revoked.
     assert len(list((server.data / "ca" / "servers").iterdir())) == 3
     leaf = tmp_path / "leaf.pem"
@@ -246,7 +246,21 @@ def test_what_was_changed_in_the_folder_of_a_broker_is_kept(server: Server, brok
     acl = broker.folder / "acl"
     acl.write_text("pattern read devices/%u/#\n")
     again = broker.configure()
-    assert acl.read_text() == "pattern read devices/%u/#\n" and "acl, which differs" in again.stdout + again.stderr
+    assert acl.read_text() == "pattern read devices/%u/#\n" and "acl, which was edited" in again.stdout + again.stderr
     acl.unlink()
     broker.configure()
     assert "readwrite" in acl.read_text()
+
+
+def test_other_options_of_a_broker_rewrite_what_nobody_edited(server: Server, broker: Broker):
+    broker.configure()
+    run = broker.folder / "run"
+    run.write_text(run.read_text().replace("INTERVAL:-60", "INTERVAL:-30"))
+    options = ["--data", server.data, "--listen", "127.0.0.1:18884", "--server", "https://cvm.example.com"]
+    command = [CVM, "broker", "mosquitto", "--out", broker.folder, *options]
+    again = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "listener 18884 127.0.0.1" in (broker.folder / "mosquitto.conf").read_text()
+    refresh = broker.folder / "refresh"
+    assert "'https://cvm.example.com'" in refresh.read_text() and os.access(refresh, os.X_OK)
+    assert "rewrote mosquitto.conf, refresh" in again.stdout and "run, which was edited" in again.stderr
+    assert "INTERVAL:-30" in run.read_text()

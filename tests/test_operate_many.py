@@ -34,6 +34,7 @@ def vend(server: Server, desk: Desk, device: str) -> None:
     kept = [json.loads(line) for line in (desk.folder / "tokens.jsonl").read_text().splitlines()]
     [token] = [line["token"] for line in kept if line["deviceId"] == device]
     file = desk.folder / f"{device}.token"
+    file.touch(mode=0o600)
     file.write_text(token)
     server.vend(device, file)
 
@@ -159,6 +160,7 @@ def test_a_list_is_filtered_and_sorted(server: Server, desk: Desk):
     assert ids("--sort", "changed", "--limit", "1") == ["sn-02"]
     assert ids("--refused") == []
     wrong = desk.folder / "wrong"
+    wrong.touch(mode=0o600)
     wrong.write_text("a" * 43)
     refused = desk.run("vend", "--url", server.url, "--root-ca", server.ca, "--device", "sn-07", "--token-file", wrong)
     assert refused.returncode == 1, refused

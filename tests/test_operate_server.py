@@ -19,7 +19,7 @@ import pytest
 from cryptography import x509
 
 from local_aws import free_port
-from mqtt_device import CERTIFICATE
+from mqtt_device import CERTIFICATE, PRIVATE_KEY
 from server import Server, openssl, start
 from stack import CVM, Device, until
 
@@ -198,6 +198,7 @@ def test_an_import_that_is_killed_goes_on_and_does_nothing_twice(server: Server,
     assert actions == {"created": ROWS}
     for device in ["SN-000000", "SN-001100", "SN-002000", f"SN-{ROWS - 1:06}"]:
         private = server.folder / f"{device}.token"
+        private.touch(mode=0o600)
         private.write_text(kept[device])
         server.vend(device, private)
 
@@ -350,6 +351,7 @@ def test_what_was_exported_is_put_back_into_another_server_as_it_was(server: Ser
             assert there.json("device", "show", name) == desk.json("device", "show", name)
         assert sorted(there.text("device", "export").splitlines()) == sorted(exported.splitlines())
         private = other.folder / "SN-000007.token"
+        private.touch(mode=0o600)
         private.write_text(tokens(server.folder / "tokens")["SN-000007"])
         other.vend("SN-000007", private)
     assert device.exists()
@@ -435,16 +437,86 @@ def test_a_token_is_private_and_one_registry_is_named(server: Server, desk: Desk
     assert "CVM_OPERATOR_TOKEN" in desk.error("device", "list", code=2)["advice"]
     desk.environment["CVM_OPERATOR_TOKEN_FILE"] = str(file)
     assert desk.lines("device", "list") == []
+    explicit = ["--server", server.url]
     for command in [["device", "list"], ["status"]]:
-        two = desk.error(*command, "--table", "cvm-devices", code=2)
+        two = desk.error(*command, *explicit, "--table", "cvm-devices", code=2)
         assert "CVM_TABLE" in two["advice"] and "CVM_SERVER" in two["advice"]
-    assert desk.error("audit", "--audit-table", "cvm-audit", code=2)["code"] == "usage"
-    assert "entries are as they were" in desk.text("audit", "verify", "--data", server.data)
+        desk.environment["CVM_TABLE"] = "cvm-devices"
+        assert desk.error(*command, code=2)["code"] == "usage", "both are variables"
+        del desk.environment["CVM_TABLE"]
+    assert desk.error("audit", *explicit, "--audit-table", "cvm-audit", code=2)["code"] == "usage"
+    assert desk.error("audit", *explicit, "--data", server.data, code=2)["code"] == "usage"
+    assert "as it was written" in desk.text("audit", "verify", "--data", server.data)
     desk.environment["CVM_SERVER"] = ""
     none = desk.error("device", "list", code=2)
     assert "--table" in none["advice"] and "--server" in none["advice"]
     # A table alone can be asked for claims.
     assert "--server" not in desk.error("claim", "list", code=2)["advice"]
+
+
+def test_an_option_that_names_a_registry_overrides_variables_that_name_others(server: Server, desk: Desk):
+    desk.text("device", "add", "sn-1")
+    token = {"CVM_OPERATOR_TOKEN": server.token, "CVM_SERVER_CA": str(server.ca)}
+    desk.environment |= {"CVM_SERVER": "https://localhost:1", "CVM_TABLE": "none", "CVM_AUDIT_TABLE": "none"}
+    desk.environment |= token | {"CVM_DATA": str(server.folder / "none")}
+    at_server = ["--server", server.url]
+    assert [entry["action"] for entry in desk.lines("audit", "sn-1", "--data", server.data)] == ["created"]
+    assert [entry["action"] for entry in desk.lines("audit", "sn-1", *at_server)] == ["created"]
+    for command in [["device", "list", *at_server], ["device", *at_server, "list"]]:
+        assert [device["deviceId"] for device in desk.lines(*command)] == ["sn-1"]
+    assert desk.json("status", *at_server)["devices"] == 1
+    desk.environment |= {"AWS_ENDPOINT_URL": "http://localhost:1", "AWS_REGION": "eu-central-1"}
+    desk.environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_MAX_ATTEMPTS": "1"}
+    for command in [["device", "list", "--table", "x"], ["status", "--table", "x"], ["audit", "--audit-table", "x"]]:
+        assert desk.error(*command)["code"] == "registry", "the table is asked"
+
+
+def test_the_file_of_a_token_is_removed_when_the_server_refuses_the_device(server: Server, desk: Desk, tmp_path):
+    made = tmp_path / "sn-1.token"
+    viewer = desk.json("token", "create", "--data", server.data, "--name", "vera", "--role", "viewer")["token"]
+    add = ["device", "add", "sn-1", "--token-out", made]
+    assert desk_of(server, viewer).error(*add)["code"] == "not-allowed" and not made.exists()
+    assert desk_of(server, "cvm_0123456789abcdef_none").error(*add)["code"] == "unauthenticated" and not made.exists()
+    nobody = Desk(tmp_path, f"https://localhost:{free_port()}", server.ca, server.token)
+    assert nobody.error(*add)["code"] == "no-answer" and not made.exists(), "it was never asked"
+
+    class Breaks(BaseHTTPRequestHandler):
+        """Fails, or fails as soon as the device is registered."""
+
+        registers = False
+
+        def do_POST(self) -> None:
+            done = {"isSuccessful": True, "errors": [], "warnings": [], "cvm": {"entries": ["created"]}}
+            self.send_response(200 if self.registers else 500)
+            self.end_headers()
+            self.wfile.write(json.dumps(done if self.registers else {}).encode())
+
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaks) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        broken_desk = Desk(tmp_path, f"http://127.0.0.1:{broken.server_port}", None, server.token)
+        failed = broken_desk.run(*add)
+        assert failed.returncode == 1 and f"stays in {made}" in failed.stderr, failed
+        assert "cvm device show sn-1" in failed.stderr and made.exists()
+        desk.text("device", "add", "sn-1", "--token-file", made)
+        Breaks.registers, later = True, tmp_path / "sn-2.token"
+        unread = broken_desk.run("device", "add", "sn-2", "--token-out", later)
+        assert "sn-2 is registered, and cannot be read" in unread.stderr and later.exists(), unread
+        broken.shutdown()
+
+
+def test_threat_08_a_key_of_another_device_is_not_registered(server: Server, desk: Desk, tmp_path):
+    folder = server.vend("sn-1", server.register("sn-1"))
+    request = tmp_path / "sn-2.csr"
+    openssl("req", "-new", "-key", folder / PRIVATE_KEY, "-subj", "/CN=sn-2", "-out", request)
+    refused = desk.error("device", "add", "sn-2", "--csr", request)
+    assert refused["code"] == "key-in-use" and "sn-1 has this key" in refused["message"], refused
+    assert desk.error("device", "show", "sn-2")["code"] == "not-found"
+    desk.text("device", "delete", "sn-1", "--yes")
+    desk.text("device", "add", "sn-2", "--csr", request)
 
 
 def test_status_counts_what_there_is(server: Server, desk: Desk):

@@ -1,5 +1,6 @@
 """The server's certificate, and what it makes of those that clients show."""
 
+import os
 import signal
 import socket
 import ssl
@@ -51,6 +52,28 @@ def foreign(tmp_path):
     yield server
     server.process.kill()
     server.process.wait()
+
+
+@pytest.mark.parametrize("is_foreign", [True, False])
+def test_the_lines_of_a_first_start_work_in_a_shell_of_another_server(tmp_path, is_foreign: bool):
+    certificate, key = make(tmp_path, "tls")
+    options = ["--tls-certificate", certificate, "--tls-key", key] if is_foreign else []
+    command = [CVM, "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", *options]
+    with open(tmp_path / "log", "w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:
+        try:
+            lines = []
+            while "A first device" not in (line := server.stdout.readline()):
+                assert line, (tmp_path / "log").read_text()
+                lines.append(line)
+        finally:
+            server.kill()
+    pasted = "".join(line for line in lines if line.startswith("    "))
+    shell = f"{pasted}\nprintf '%s' \"$CVM_SERVER,${{CVM_SERVER_CA-unset}}\""
+    environment = os.environ | {"CVM_SERVER": "https://other", "CVM_SERVER_CA": "other.pem"}
+    set_to = subprocess.run(["sh", "-ec", shell], env=environment, check=True, capture_output=True, text=True).stdout
+    address, trusted = set_to.split(",")
+    assert address.startswith("https://localhost:"), set_to
+    assert trusted == ("unset" if is_foreign else str(tmp_path / "data" / "ca" / "ca.pem"))
 
 
 def test_a_certificate_that_is_renewed_is_used_without_a_new_start(foreign: Server, tmp_path):

@@ -44,6 +44,7 @@ def test_the_cvm_command_plays_a_device(stack: Stack, device_id):
     device = stack.device(device_id)
     folder = stack.folder / f"{device_id}-files"
     folder.mkdir()
+    (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(device.token)
     token = str(folder / "token")
     vend = ["vend", "--url", stack.url, "--device", device_id, "--token-file", token, "--out", str(folder)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, PersistError};
 use zeroize::Zeroizing;
 
-use crate::{KeyError, LocalSigner, Passphrase};
+use crate::{KeyError, LocalSigner, Passphrase, temporary_file};
 
 /// A file with a CA's key: PKCS #8 in PEM.
 ///
@@ -90,8 +90,7 @@ impl KeyFile {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
         let write = || {
-            // It has mode 0600 from the start, which is how `tempfile` makes files.
-            let mut file = NamedTempFile::new_in(folder)?;
+            let mut file = temporary_file(&self.path)?;
             file.write_all(pem.as_bytes())?;
             file.as_file().sync_all()?;
             persist(file)?;

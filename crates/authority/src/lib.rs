@@ -39,6 +39,7 @@ mod shared_authorities;
 mod sign;
 mod signer;
 mod subject_text;
+mod temporary_file;
 mod unfit;
 mod uri;
 
@@ -64,6 +65,7 @@ pub use shared_authorities::SharedAuthorities;
 pub use sign::SigningError;
 pub use signer::{SignatureAlgorithm, Signer, SignerError};
 pub use subject_text::{InvalidSubjectText, SubjectText};
+pub use temporary_file::temporary_file;
 pub use unfit::Unfit;
 pub use uri::{InvalidUri, Uri};
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, NotRestored, Origin, Page, RegistryError,
-    State, Tombstone, Tombstones,
+    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint, NotRestored, Origin, Page,
+    RegistryError, State, Tombstone, Tombstones,
 };
 use cvm_records::ENABLED;
 use futures_util::future::try_join_all;
@@ -73,6 +73,10 @@ impl DeviceStore for DynamoDbRegistry {
             .await
             .map_err(registry_error)?;
         output.item.map(item::from_item).transpose()
+    }
+
+    async fn owner_of(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        self.key_owner(key).await
     }
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {

@@ -59,7 +59,7 @@ impl DynamoDbRegistry {
                 return Ok(Transaction::Refused);
             }
             for (key, _) in keys.iter().zip(of_keys).filter(|(_, code)| **code == FAILED) {
-                let Some(owner) = self.owner(key).await? else { continue };
+                let Some(owner) = self.last_owner(key).await? else { continue };
                 if owner != *device && self.has_key(&owner, key).await? {
                     return Ok(Transaction::KeyInUse { key: *key, owner });
                 }
@@ -82,7 +82,7 @@ impl DynamoDbRegistry {
     }
 
     /// The device that had the key last.
-    async fn owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+    async fn last_owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
         let read = self.client.get_item().table_name(&self.table).key(TABLE_KEY, text(name(key))).consistent_read(true);
         let item = read.send().await.map_err(registry_error)?.item;
         item.map(|item| parse_owner(key, Some(&item))).transpose()
@@ -109,6 +109,12 @@ impl DynamoDbRegistry {
             stale = owner;
         }
         Err(several())
+    }
+
+    /// The device that has the key.
+    pub(crate) async fn key_owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        let Some(owner) = self.last_owner(key).await? else { return Ok(None) };
+        Ok(self.has_key(&owner, key).await?.then_some(owner))
     }
 
     /// Writes the device as the owner in the place of none, itself or `stale`; else the owner as it was found.

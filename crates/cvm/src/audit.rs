@@ -6,13 +6,15 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbAuditTrail};
 use cvm_interchange::{AuditDocument, UnknownDevicesDocument};
-use cvm_provisioning::{AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, RegistryError, Timestamp};
+use cvm_provisioning::{
+    AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, NoticeKind, Refusal, RegistryError, Timestamp,
+};
 use cvm_sql::{BrokenChain, OpenError, SqlRegistry, TrailEnd, Verified};
 
 use crate::arguments::{PointInTime, TimeToLive};
 use crate::database::{self, Database, InvalidDatabase, PasswordError};
 use crate::error::CommandError;
-use crate::output::{Output, printable};
+use crate::output::{Output, count, printable};
 use crate::registry::{self, now};
 use crate::registry_api::{ApiError, RegistryApi, ServerArguments};
 use crate::table::Table;
@@ -309,17 +311,19 @@ async fn verify(trail: &SqlRegistry, expected: &[TrailEnd], output: &Output) -> 
             output.json(&serde_json::json!({
                 "entries": entries, "removed": removed, "byFirstRule": by_first_rule, "ends": ends,
             }))?;
-            output.done(format_args!("{entries} entries are as they were written"))?;
+            output.done(format_args!("{} verified: the trail is as it was written", count(entries, "entry")))?;
             if removed > 0 {
-                output.note(format_args!("older entries, removed by --audit-retention of `cvm serve`: {removed}"))?;
+                let removed = count(removed, "older entry");
+                output.note(format_args!("--audit-retention of `cvm serve` removed {removed}"))?;
             }
             for end in ends {
                 output.say(end)?;
             }
             if by_first_rule > 0 {
-                let text =
-                    "the hashes of the first {} entries, which an earlier version wrote, cover their documents alone";
-                output.note(text.replace("{}", &by_first_rule.to_string()))?;
+                output.note(format_args!(
+                    "the trail begins with {} of an earlier version, whose hashes cover their documents alone",
+                    count(by_first_rule, "entry")
+                ))?;
             }
             return Ok(());
         }
@@ -362,7 +366,7 @@ async fn show(arguments: AuditArguments, trail: &(impl Trail + Unknown), output:
     let query = AuditQuery { device: arguments.device.clone(), since, until };
     let page_size = if arguments.reason.is_some() || arguments.door.is_some() { SEARCHED } else { PAGE };
     let mut table = Table::new(["TIME", "DEVICE", "WHAT", "DOOR", "WHO", "WHY"], output.width()).keyed_by(1);
-    let mut listed = 0;
+    let (mut listed, mut is_counting) = (0, false);
     let mut after: Option<String> = None;
     while listed < arguments.limit {
         let page = trail.page(&query, after.as_deref(), page_size).await?;
@@ -376,12 +380,19 @@ async fn show(arguments: AuditArguments, trail: &(impl Trail + Unknown), output:
         for (entry, row) in entries.iter().zip(&rows) {
             output.json_line(&AuditDocument::from(*entry))?;
             output.say(table.line(row))?;
+            is_counting |= entry.action == NoticeKind::Refused.name() && now < entry.at.after(Refusal::INTERVAL);
         }
         listed += entries.len();
         after = page.next;
         if after.is_none() {
             break;
         }
+    }
+    if is_counting {
+        output.note(
+            "refusals of a device for one reason within an hour are one entry, and a later entry counts them; `cvm device \
+             show ID` has the count of wrong proofs now",
+        )?;
     }
     if listed == 0 {
         output.note("no entry matches; a change is in the trail moments after it was made")?;
@@ -414,6 +425,7 @@ impl AuditArguments {
             && self.door.as_ref().is_none_or(|door| entry.door.as_ref() == Some(door))
     }
 }
+
 /// The most devices that are listed with --unknown.
 const MAX_UNKNOWN: u16 = 1_000;
 
@@ -426,7 +438,9 @@ fn row(entry: &AuditEntry) -> [String; 6] {
     let or_dash = |text: Option<&str>| printable(text.unwrap_or("-")).replace('\n', " ");
     let device = entry.module.as_ref().map(|module| format!("{}/{module}", entry.device));
     let why = entry.reason.clone().or_else(|| (!entry.changed.is_empty()).then(|| entry.changed.join(", ")));
-    let why = why.map(|why| if entry.count > 1 { format!("{why}, {} times", entry.count) } else { why });
+    let times = (entry.count > 1).then(|| count(entry.count.into(), "time"));
+    let why = [why, times].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let why = Some(why).filter(|why| !why.is_empty());
     [
         entry.at.to_string(),
         device.unwrap_or_else(|| entry.device.to_string()),
@@ -442,5 +456,33 @@ fn name(actor: &str) -> &str {
     match actor.split_once(':') {
         Some((id, name)) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
         _ => actor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_provisioning::{Denial, RegistryWrite};
+    use cvm_testkit::fixture::{attempt, csr, device, later, origin};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_stands_for_several_refusals_says_how_many() {
+        let mut before = device("sn-1");
+        for second in 0..6 {
+            let attempt = attempt("sn-1", second.into(), &csr("sn-1"), later(second));
+            before.refuse(&Refusal::new(Denial::WrongProof, Some(&before), &attempt));
+        }
+        let mut after = before.clone();
+        let attempt = attempt("sn-1", 9, &csr("sn-1"), later(3_600));
+        after.refuse(&Refusal::new(Denial::WrongProof, Some(&before), &attempt));
+        let write = RegistryWrite::new(Some(before), Some(after), origin()).unwrap();
+        let entries = AuditEntry::of(&write);
+        assert_eq!(entries.len(), 1);
+        assert_eq!(row(&entries[0])[5], "wrong-proof, 6 times");
+        let unexplained = AuditEntry { reason: None, ..entries[0].clone() };
+        assert_eq!(row(&unexplained)[5], "6 times");
+        assert_eq!(row(&AuditEntry { count: 1, ..entries[0].clone() })[5], "wrong-proof");
+        assert_eq!(row(&AuditEntry { count: 1, ..unexplained })[5], "-");
     }
 }

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory as _, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::audit::{self, AuditArguments};
 use crate::backup::{self, BackupArguments};
@@ -59,7 +61,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.";
 
 /// Runs the command that the process was started as.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -73,6 +75,39 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Options that name different registries, by command; those of one registry are in one group.
+const REGISTRIES: [(&str, &[&[&str]]); 3] = [
+    ("audit", &[&["audit_table"], &["data"], &["server"]]),
+    ("device", &[&["table"], &["server"]]),
+    ("status", &[&["table", "audit_table"], &["server"]]),
+];
+
+/// Parses the command line. An option that names a registry overrides the environment variables that name another one.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    if let Some((verb, overridden)) = overridden(&matches) {
+        command = Cli::command().mut_subcommand(verb, |verb| {
+            overridden.iter().fold(verb, |verb, name| verb.mut_arg(name, |argument| argument.env(Resettable::Reset)))
+        });
+        matches = command.try_get_matches_from_mut(arguments)?;
+    }
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command, and its options whose environment variables are overridden.
+fn overridden(matches: &ArgMatches) -> Option<(&'static str, Vec<&'static str>)> {
+    let (verb, matches) = matches.subcommand()?;
+    let (verb, registries) = REGISTRIES.into_iter().find(|(name, _)| *name == verb)?;
+    let given =
+        |options: &[&str]| options.iter().any(|option| matches.value_source(option) == Some(ValueSource::CommandLine));
+    let overridden: Vec<_> = match registries.iter().any(|options| given(options)) {
+        true => registries.iter().filter(|options| !given(options)).copied().flatten().copied().collect(),
+        false => Vec::new(),
+    };
+    (!overridden.is_empty()).then_some((verb, overridden))
 }
 
 /// What the command line of this process says to `cvm serve`, with more words at its end.

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use cvm_provisioning::{DeviceId, InvalidDeviceId};
 
-use crate::file::FileError;
+use crate::file::{BYTE_ORDER_MARK, FileError};
 
-/// Device ids, one a line; empty lines and lines that begin with `#` do not count. However long the list is, one line
-/// of it is in memory.
+/// Device ids, one a line; empty lines, lines that begin with `#`, and a byte order mark before them do not count. However
+/// long the list is, one line of it is in memory.
 pub(crate) struct Devices {
     lines: Box<dyn BufRead>,
     number: u64,
@@ -68,7 +68,8 @@ impl Devices {
             }
             let line = self.number;
             let bad = |source| BadLine::DeviceId { line, source };
-            let text = str::from_utf8(&bytes).map_err(|_| bad(InvalidDeviceId::Character))?.trim_ascii();
+            let text = str::from_utf8(&bytes).map_err(|_| bad(InvalidDeviceId::Character))?;
+            let text = if line == 1 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text) } else { text }.trim_ascii();
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
@@ -109,10 +110,12 @@ mod tests {
 
     #[test]
     fn a_list_has_one_device_a_line_and_comments() {
-        let mut list = devices("# first pallet\nsn-1\r\n\n  sn-2  \nsn-3");
+        let mut list = devices("\u{feff}# first pallet\nsn-1\r\n\n  sn-2  \nsn-3");
         let listed = list.by_ref().map(|listed| listed.map(|listed| (listed.line, listed.id.to_string())).unwrap());
         assert_eq!(listed.collect::<Vec<_>>(), [(2, "sn-1".into()), (4, "sn-2".into()), (5, "sn-3".into())]);
         assert_eq!(list.part(), Some(1.0));
+        let first = devices("\u{feff}sn-1\n").next().unwrap().unwrap();
+        assert_eq!((first.id.as_str(), first.line), ("sn-1", 1));
     }
 
     #[test]
@@ -120,7 +123,7 @@ mod tests {
         for (text, expected) in [
             ("sn-1\n../sn-2\n".into(), "line 2 is no device id"),
             (b"sn-1\n\n\xff\n".to_vec(), "line 3 is no device id"),
-            ("\u{feff}sn-1\n".into(), "line 1 is no device id"),
+            ("sn-1\n\u{feff}sn-2\n".into(), "line 2 is no device id"),
         ] {
             let error = devices(text).find_map(Result::err).unwrap().to_string();
             assert!(error.starts_with(expected) && !error.contains(".."), "{error}");

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use cvm_authority::temporary_file;
 use tempfile::NamedTempFile;
 
 use crate::output::shell_word;
@@ -105,12 +106,12 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, FileError> {
     Ok(text)
 }
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What editors may write before a text.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// A file with this content that is on the disk and waits to be renamed. It has mode 0600 from the start, which is how
-/// `tempfile` makes files.
+/// A file with this content that is on the disk and waits to be renamed, with mode 0600 from the start.
 fn written_beside(path: &Path, content: &str) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(folder_of(path))?;
+    let mut file = temporary_file(path)?;
     file.write_all(content.as_bytes())?;
     file.as_file().sync_all()?;
     Ok(file)

@@ -13,6 +13,9 @@ pub(crate) fn advice(id: &DeviceId, error: &OperationError) -> String {
         OperationError::Exists => {
             format!("`cvm device show {id}` has it; `cvm device delete {id}` removes it")
         }
+        OperationError::KeyInUse { owner } => {
+            format!("have {id} make a key of its own; if it is the same device, first `cvm device delete {owner}`")
+        }
         OperationError::NotFound => {
             format!("`cvm device add {id}` registers it, `cvm device list` has those there are")
         }

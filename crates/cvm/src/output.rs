@@ -164,6 +164,15 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// A number with its noun, which is given in the singular: `1 device`, `2 entries`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {noun}s"),
+    }
+}
+
 /// A word that a shell takes as it is, quoted where it has to be.
 pub(crate) fn shell_word(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
@@ -181,6 +190,37 @@ mod tests {
     #[test]
     fn nothing_from_elsewhere_commands_the_terminal() {
         assert_eq!(printable("a\x1b]0;owned\x07\nb\u{9b}c"), "a\u{fffd}]0;owned\u{fffd}\nb\u{fffd}c");
+    }
+
+    #[test]
+    fn a_count_agrees_with_its_noun() {
+        assert_eq!([0, 1, 2].map(|number| count(number, "device")), ["0 devices", "1 device", "2 devices"]);
+        assert_eq!([1, 2].map(|number| count(number, "entry")), ["1 entry", "2 entries"]);
+    }
+
+    /// Counts are written by [`count`]: in the source of this crate, no number stands right before a plural.
+    #[test]
+    fn no_text_has_a_number_before_a_plural() {
+        let plural = |rest: &str| {
+            let word: String = rest.chars().take_while(char::is_ascii_alphabetic).collect();
+            ["devices", "lines", "times", "entries", "certificates", "requests", "reservations", "attempts"]
+                .contains(&word.as_str())
+        };
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let source = std::fs::read_to_string(&path).unwrap();
+                for (number, line) in source.lines().enumerate() {
+                    let found = line.match_indices("} ").any(|(at, _)| plural(&line[at + 2..]));
+                    assert!(!found, "{}:{}: {line}", path.display(), number + 1);
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::output::Output;
+use crate::output::{Output, count};
 
 /// Tells how far a run over many things has come.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Standing { done, part } = self.standing;
         let elapsed = self.elapsed.as_secs_f64();
-        write!(f, "{done} devices, {:.0} a second", done as f64 / elapsed.max(0.001))?;
+        write!(f, "{}, {:.0} a second", count(done, "device"), done as f64 / elapsed.max(0.001))?;
         match part {
             Some(part) if part > 0.0 => {
                 let left = Duration::from_secs_f64((elapsed / part - elapsed).clamp(0.0, 1e9));
@@ -108,6 +108,7 @@ mod tests {
         assert_eq!(line(500, Some(0.25)).to_string(), "500 devices, 50 a second, 25 %, 30 s left");
         assert_eq!(line(500, Some(0.01)).to_string(), "500 devices, 50 a second, 1 %, 16 min 30 s left");
         assert_eq!(line(500, None).to_string(), "500 devices, 50 a second");
+        assert_eq!(line(1, None).to_string(), "1 device, 0 a second");
         assert_eq!(line(0, Some(0.0)).to_string(), "0 devices, 0 a second");
         assert_eq!(Spell(Duration::from_secs(7_500)).to_string(), "2 h 5 min");
     }

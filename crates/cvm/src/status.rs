@@ -14,7 +14,7 @@ use crate::audit::{AuditError, TrailArguments};
 use crate::device::DeviceError;
 use crate::error::CommandError;
 use crate::facts::Facts;
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::registry::{RegistryArguments, Where, now};
 use crate::unknown::{self, Unknown as _};
 
@@ -126,9 +126,11 @@ impl Status {
         facts.add("  expiring", fleet.certificates_expiring);
         facts.add("  expired", fleet.certificates_expired);
         facts.add("  never used", or_unknown(fleet.certificates_never_used));
-        facts.add("stale", format_args!("{} reservations that nobody came back for", fleet.stale_reservations));
-        let more = if fleet.unsettled == u64::from(UNSETTLED) { "+" } else { "" };
-        facts.add("unsettled", format_args!("{}{more} devices that the reconciler will look at", fleet.unsettled));
+        facts
+            .add("stale", format_args!("{} that nobody came back for", count(fleet.stale_reservations, "reservation")));
+        let more = if fleet.unsettled == u64::from(UNSETTLED) { " or more" } else { "" };
+        let devices = count(fleet.unsettled, "device");
+        facts.add("unsettled", format_args!("{devices}{more} that the reconciler will look at"));
         if let Some(recently) = &fleet.recently {
             facts.add("last hour", format_args!("{} provisioned", recently.provisioned_last_hour));
             facts.add("last day", format_args!("{} provisioned", recently.provisioned_last_day));
@@ -137,11 +139,12 @@ impl Status {
             }
         }
         if let Some(unknown) = unknown_devices {
-            let attempts = unknown.attempts_last_day;
-            facts.add("unregistered", format_args!("{attempts} requests in the last day; {} devices", unknown.count));
+            let requests = count(unknown.attempts_last_day, "request");
+            let devices = count(unknown.count, "device");
+            facts.add("unregistered", format_args!("{requests} in the last day; {devices}"));
             for UnknownDeviceTold { device_id, attempts, last_at, source, .. } in &unknown.devices {
                 let source = source.as_deref().map(|source| format!(", {source}")).unwrap_or_default();
-                facts.add("  asked", format_args!("{device_id}: {attempts} times, last {last_at}{source}"));
+                facts.add("  asked", format_args!("{device_id}: {}, last {last_at}{source}", count(*attempts, "time")));
             }
         }
         facts.0

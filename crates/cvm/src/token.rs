@@ -6,9 +6,10 @@ use cvm_provisioning::{EnrolmentToken, InvalidToken};
 
 use crate::file::{self, FileError};
 
-/// Reads the token in this file, or on stdin for `-`; blanks and newlines around it do not count.
+/// Reads the token in this file, which others than its owner may not read, or on stdin for `-`; blanks and newlines around
+/// it do not count.
 pub(crate) fn read(path: &Path) -> Result<EnrolmentToken, TokenError> {
-    parse(&file::read_text(path, 2 * EnrolmentToken::MAX_LENGTH)?, path)
+    parse(&file::read_private_text(path, 2 * EnrolmentToken::MAX_LENGTH)?, path)
 }
 
 /// Reads a token that came from `path`, or from a variable of that name.

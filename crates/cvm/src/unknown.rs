@@ -7,7 +7,7 @@ use cvm_sql::SqlRegistry;
 
 use crate::audit::AuditError;
 use crate::error::CommandError;
-use crate::output::{Output, printable};
+use crate::output::{Output, count, printable};
 use crate::registry::now;
 use crate::registry_api::RegistryApi;
 use crate::table::Table;
@@ -68,7 +68,7 @@ pub(crate) async fn list(place: &impl Unknown, limit: u16, output: &Output) -> R
     let shown = unknown.devices.len() as u64;
     match unknown.count {
         0 => output.note("no device that is not registered asked in the last 30 days")?,
-        count if shown < count => output.note(format_args!("{shown} of {count} devices; --limit shows more"))?,
+        all if shown < all => output.note(format_args!("{shown} of {}; --limit shows more", count(all, "device")))?,
         _ => {}
     }
     if let Some(sweep) = sweep(&unknown) {
@@ -83,7 +83,7 @@ pub(crate) fn sentence(device: &UnknownDeviceTold) -> String {
     let source = source.as_deref().map(|source| format!(" from {source}")).unwrap_or_default();
     let asked = match attempts {
         1 => format!("asked once, at {last_at}"),
-        _ => format!("asked {attempts} times, from {first_at} to {last_at}"),
+        _ => format!("asked {}, from {first_at} to {last_at}", count(*attempts, "time")),
     };
     format!("{device_id} is not registered, and {asked}{source} (door {door})")
 }
@@ -94,12 +94,13 @@ pub(crate) fn sweep(unknown: &UnknownDevicesDocument) -> Option<String> {
     let first = sources.first().filter(|SourceTold { devices, .. }| *devices >= SWEEP);
     let dropped = match evicted_last_day {
         0 => String::new(),
-        more => format!("; {more} more devices did not fit into the list in the last day"),
+        more => format!("; {} did not fit into the list in the last day", count(*more, "more device")),
     };
     match first {
         Some(SourceTold { source, devices, .. }) => Some(format!(
-            "this looks like a sweep: {} asked in the name of {devices} devices that are not registered{dropped}",
-            if source.is_empty() { "an unknown source" } else { source }
+            "this looks like a sweep: {} asked in the name of {} that are not registered{dropped}",
+            if source.is_empty() { "an unknown source" } else { source },
+            count(*devices, "device"),
         )),
         None if *evicted_last_day > 0 => Some(format!("this looks like a sweep from many sources{dropped}")),
         None => None,

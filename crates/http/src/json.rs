@@ -1,15 +1,12 @@
 //! JSON bodies that are objects.
 
-use serde::de::{DeserializeOwned, Error as _};
+use cvm_interchange::Object;
+use serde::de::DeserializeOwned;
 
-/// Reads an object. serde takes an array of the fields' values for a struct as well, whose meaning changes with the order
-/// of fields in the code. A byte order mark before it is ignored (RFC 8259 section 8.1).
+/// Reads an object. A byte order mark before it is ignored (RFC 8259 section 8.1).
 pub(crate) fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, InvalidJson> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    match body.trim_ascii_start().first() {
-        Some(b'[') => Err(InvalidJson(serde_json::Error::custom("it is an array"))),
-        _ => serde_json::from_slice(body).map_err(InvalidJson),
-    }
+    serde_json::from_slice(body).map(|Object(object)| object).map_err(InvalidJson)
 }
 
 /// A body is not the object that an address takes.

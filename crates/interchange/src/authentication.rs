@@ -3,14 +3,18 @@
 use cvm_provisioning::{Attestation, CertificateId, EnrolmentToken, InvalidToken};
 use serde::{Deserialize, Serialize};
 
+use crate::optional_object;
+
 /// The object as it is written. A key or a thumbprint is `null` where there is none, or where it is not told: of a
 /// symmetric key only the digest is kept, so it is shown once, in the answer to the request that set it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Authentication {
     /// The keys of a device that proves itself with one of two; to cvm they are enrolment tokens.
+    #[serde(deserialize_with = "optional_object")]
     pub symmetric_key: Option<SymmetricKey>,
     /// The certificates of a device that proves itself with one of two, as SHA-256.
+    #[serde(deserialize_with = "optional_object")]
     pub x509_thumbprint: Option<Thumbprints>,
     /// `sas`, `selfSigned`, `certificateAuthority` or `none`.
     #[serde(rename = "type")]

@@ -8,7 +8,7 @@ use cvm_provisioning::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Restore, present};
+use crate::{Restore, optional_object, present};
 
 /// The object as it is written. What only the service sets is told and never taken.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -18,7 +18,7 @@ pub struct Extension {
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
     /// How it proves itself, in full; takes the place of `authentication`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub attestation: Option<AttestationDocument>,
     /// Its enrolment group, or batch; `null` takes it away.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct Extension {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settable_parameters: Option<BTreeSet<String>>,
     /// What an export says beside it, so that the device can be put back as it was. No change to a device takes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub restore: Option<Box<Restore>>,
 }
 

@@ -16,7 +16,7 @@ pub enum Format {
     Csv,
     /// The table of certificates that Espressif's RainMaker tools write: `node_id`, `certs`.
     Espressif,
-    /// The identity registry: an object a line.
+    /// The identity registry: an object a line, or an array of objects.
     Json,
     /// A manifest of secure elements by Microchip: an array of objects.
     Microchip,
@@ -40,11 +40,14 @@ impl Format {
     /// The format of a file of this name that begins like this.
     pub fn detect(name: &str, beginning: &[u8]) -> Self {
         let text = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning).trim_ascii_start();
-        let line = text.split(|byte| *byte == b'\n').next().unwrap_or(text);
+        let is_array = is_array(beginning);
+        let line = text.split(|byte| *byte == b'\n' && !is_array).next().unwrap_or(text);
         let has = |word: &str| line.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
         match text.first() {
+            Some(b'[') if has("\"uniqueId\"") || has("\"payload\"") => Self::Microchip,
+            Some(b'[' | b'{') if has("\"id\"") || has("\"deviceId\"") => Self::Json,
+            Some(b'[' | b'{') if has("\"ThingName\"") || has("\"SerialNumber\"") => Self::Aws,
             Some(b'[') => Self::Microchip,
-            Some(b'{') if !has("\"id\"") && (has("\"ThingName\"") || has("\"SerialNumber\"")) => Self::Aws,
             Some(b'{') => Self::Json,
             Some(_) if has("node_id") && has("certs") => Self::Espressif,
             Some(_) => Self::Csv,
@@ -73,6 +76,11 @@ pub(crate) fn refuse_unreadable(beginning: &[u8]) -> Result<(), UnreadableFile> 
     }
 }
 
+/// Whether a file is an array.
+pub(crate) fn is_array(beginning: &[u8]) -> bool {
+    beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning).trim_ascii_start().starts_with(b"[")
+}
+
 /// Whether a file of objects, one a line, has a lone bracket on its first line.
 pub(crate) fn is_one_document(beginning: &[u8]) -> bool {
     let text = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning).trim_ascii_start();
@@ -90,6 +98,12 @@ mod tests {
             ("\u{feff}{\"id\":\"a\"}", Format::Json),
             ("{\"ThingName\":\"a\"}\n{\"id\"", Format::Aws),
             (" \n[{", Format::Microchip),
+            ("[\n{\"version\":1,\"uniqueId\":\"0123\"", Format::Microchip),
+            ("[{\"payload\":\"eyJ\",\"header\":{}}", Format::Microchip),
+            ("[\n  {\n    \"deviceId\": \"a\"", Format::Json),
+            ("\u{feff}[{\"id\":\"a\",\"cvm\":{\"parameters\":{\"SerialNumber\":\"a\"}}}]", Format::Json),
+            ("{\"deviceId\":\"a\",\"cvm\":{\"parameters\":{\"ThingName\":\"a\"}}}", Format::Json),
+            ("[{\"ThingName\":\"a\"}]", Format::Aws),
             ("node_id,certs\n", Format::Espressif),
             ("serial\n", Format::Csv),
         ] {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::excerpt::excerpt;
 use crate::{
     AttestationDocument, Authentication, Extension, InvalidAuthentication, InvalidExtension, InvalidRestore, Keys,
-    Restore,
+    Restore, optional_object,
 };
 
 /// The object as it is written. Fields that are not known are left alone: other tools add some.
@@ -38,10 +38,10 @@ pub struct IdentityLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_reason: Option<String>,
     /// How it proves itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Authentication>,
     /// What it can do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
     /// Its scope.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub struct IdentityLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_by: Option<String>,
     /// What the registry has no word for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub cvm: Option<Extension>,
     #[serde(rename = "twinETag", skip_serializing)]
     twin_etag: Option<IgnoredAny>,
@@ -306,10 +306,14 @@ pub enum InvalidIdentityLine {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::{Attestation, Denial, LastRefusal, Module, State, Unsettled};
-    use cvm_testkit::fixture::{TOKEN, csr, device, later, token};
+    use cvm_provisioning::{
+        Attestation, CertificateId, Credential, Denial, LastRefusal, Module, State, Superseded, ThingName, Unsettled,
+    };
+    use cvm_testkit::fixture::{NOW, TOKEN, csr, device, later, token};
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::Object;
 
     fn line(json: &str) -> IdentityLine {
         serde_json::from_str(json).unwrap()
@@ -449,6 +453,66 @@ mod tests {
         assert_eq!(line(&json).device().unwrap().0, device, "{json}");
         let imported = line(&json).entry(ImportMode::Create).unwrap().0.settings;
         assert_eq!(imported.attestation, Some(device.attestation), "without restore it is an import like any other");
+    }
+
+    /// The places of the objects in a document.
+    fn objects(value: &Value, place: &str, found: &mut Vec<String>) {
+        let inner: Vec<(String, &Value)> = match value {
+            Value::Object(fields) => {
+                found.push(place.to_owned());
+                fields.iter().map(|(name, field)| (name.clone(), field)).collect()
+            }
+            Value::Array(elements) => elements.iter().enumerate().map(|(at, it)| (at.to_string(), it)).collect(),
+            _ => Vec::new(),
+        };
+        inner.into_iter().for_each(|(name, value)| objects(value, &format!("{place}/{name}"), found));
+    }
+
+    #[test]
+    fn an_array_in_the_place_of_an_object_is_refused() {
+        let mut device = device("sn-1");
+        let key = *csr("sn-1").key().fingerprint();
+        let module = Module::new(GenerationId::new(3), device.attestation.clone(), NOW);
+        device.put_module("camera".parse().unwrap(), module, NOW);
+        device.last_refusal = Some(LastRefusal::new(Denial::Cloned, key, NOW));
+        device.unsettled = Some(Unsettled { since: NOW, keys: [key].into() });
+        let thing: ThingName = "sn-1".to_owned().try_into().unwrap();
+        let (certificate, certificate_name) = (CertificateId::of(b"certificate"), "arn".to_owned());
+        let superseded = Superseded {
+            certificate,
+            certificate_name: certificate_name.clone(),
+            key,
+            thing: thing.clone(),
+            since: NOW,
+        };
+        device.superseded.push(superseded);
+        device.credential = Some(Credential {
+            certificate,
+            certificate_name,
+            pem: String::new(),
+            key,
+            key_made_here: false,
+            not_after: later(9),
+            issued_at: NOW,
+            used_at: None,
+            group: None,
+            thing,
+            configuration: [("a".to_owned(), "b".to_owned())].into(),
+        });
+        let mut line = serde_json::to_value(IdentityLine::of(&device, true)).unwrap();
+        line["authentication"]["x509Thumbprint"] = json!({ "primaryThumbprint": null });
+        line["authentication"]["symmetricKey"] = json!({ "primaryKey": null });
+        let read = |line: Value| serde_json::from_value::<Object<IdentityLine>>(line);
+        read(line.clone()).unwrap();
+        let mut places = Vec::new();
+        objects(&line, "", &mut places);
+        assert!(places.len() >= 14, "{places:?}");
+        for place in places {
+            let mut line = line.clone();
+            let object = line.pointer_mut(&place).unwrap();
+            *object = object.as_object().unwrap().values().cloned().collect();
+            assert!(read(line).is_err(), "{place}");
+        }
     }
 
     #[test]

@@ -13,14 +13,14 @@ use serde::Deserialize;
 use crate::columns::columns as column_names;
 use crate::counted::Counted;
 use crate::elements::Elements;
-use crate::format::{is_one_document, refuse_unreadable};
+use crate::format::{is_array, is_one_document, refuse_unreadable};
 use crate::lines::{Lines, Record};
 use crate::records::Records;
 use crate::secure_element::ManifestElement;
 use crate::thing_line::ThingLine;
 use crate::{
     Column, Format, Guess, IdentityLine, InvalidColumns, InvalidIdentityLine, InvalidRow, InvalidSecureElement,
-    InvalidThingLine, Keys, MAX_RECORD, Options, table,
+    InvalidThingLine, Keys, MAX_RECORD, Object, Options, table,
 };
 
 /// A line of an import.
@@ -58,9 +58,10 @@ pub struct ImportReader<R> {
 
 #[derive(Debug)]
 enum Source<R> {
-    Json(Lines<Counted<R>>),
-    Aws(Lines<Counted<R>>),
-    Microchip(Elements<Counted<R>>),
+    /// An array of objects.
+    Array(Elements<Counted<R>>, Format),
+    /// An object a line.
+    Lines(Lines<Counted<R>>, Format),
     Table(Box<Table<R>>),
 }
 
@@ -106,9 +107,9 @@ impl<R: BufRead> ImportReader<R> {
         }
         let mut guess = None;
         let source = match format {
-            Format::Json => Source::Json(Lines::new(source)),
-            Format::Aws => Source::Aws(Lines::new(source)),
-            Format::Microchip => Source::Microchip(Elements::new(source)),
+            Format::Microchip => Source::Array(Elements::new(source), format),
+            Format::Aws | Format::Json if is_array(source.fill_buf()?) => Source::Array(Elements::new(source), format),
+            Format::Aws | Format::Json => Source::Lines(Lines::new(source), format),
             Format::Csv | Format::Espressif => {
                 let mut records = Records::new(source)?;
                 let (line, header) = match records.next_record()? {
@@ -141,31 +142,19 @@ impl<R: BufRead> ImportReader<R> {
         let mode = self.mode;
         let unreadable = |error: io::Error| LineError { line: 0, device: None, problem: LineProblem::File(error) };
         let (line, read) = match &mut self.source {
-            Source::Json(lines) => match lines.next_line().map_err(unreadable)? {
+            Source::Lines(lines, format) => match lines.next_line().map_err(unreadable)? {
                 None => return Ok(None),
                 Some(Record::TooLong(line)) => (line, Err(LineProblem::TooLong)),
-                Some(Record::Whole(line, text)) => (line, identity(&text, line, mode, self.options.restore)),
+                Some(Record::Whole(line, text)) => (line, object(&text, line, *format, mode, self.options.restore)),
             },
-            Source::Aws(lines) => match lines.next_line().map_err(unreadable)? {
-                None => return Ok(None),
-                Some(Record::TooLong(line)) => (line, Err(LineProblem::TooLong)),
-                Some(Record::Whole(line, text)) => {
-                    let entry = json::<ThingLine>(&text).and_then(|thing| Ok(thing.entry(mode)?));
-                    (line, entry.map(|entry| ImportLine::of(line, entry)))
-                }
-            },
-            Source::Microchip(elements) => match elements.next_element().map_err(unreadable)? {
+            Source::Array(elements, format) => match elements.next_element().map_err(unreadable)? {
                 None if !elements.is_whole() => {
-                    let cut_off =
-                        io::Error::new(io::ErrorKind::UnexpectedEof, "the manifest ends before its array does");
+                    let cut_off = io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before its array does");
                     return Err(unreadable(cut_off));
                 }
                 None => return Ok(None),
                 Some(Record::TooLong(line)) => (line, Err(LineProblem::TooLong)),
-                Some(Record::Whole(line, text)) => {
-                    let entry = json::<ManifestElement>(&text).and_then(|element| Ok(element.entry(mode)?));
-                    (line, entry.map(|entry| ImportLine::of(line, entry)))
-                }
+                Some(Record::Whole(line, text)) => (line, object(&text, line, *format, mode, self.options.restore)),
             },
             Source::Table(table) => match table.next_row().map_err(unreadable)? {
                 None => return Ok(None),
@@ -231,6 +220,16 @@ impl ImportLine {
     }
 }
 
+/// What an object in this format asks for.
+fn object(text: &[u8], line: u64, format: Format, mode: ImportMode, restore: bool) -> Result<ImportLine, LineProblem> {
+    let entry = match format {
+        Format::Aws => json::<ThingLine>(text)?.entry(mode)?,
+        Format::Microchip => json::<ManifestElement>(text)?.entry(mode)?,
+        Format::Csv | Format::Espressif | Format::Json => return identity(text, line, mode, restore),
+    };
+    Ok(ImportLine::of(line, entry))
+}
+
 fn identity(text: &[u8], line: u64, mode: ImportMode, restore: bool) -> Result<ImportLine, LineProblem> {
     let identity: IdentityLine = json(text)?;
     let twin = identity.has_twin();
@@ -246,7 +245,8 @@ fn identity(text: &[u8], line: u64, mode: ImportMode, restore: bool) -> Result<I
 
 fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, LineProblem> {
     // The words of serde_json may have a part of the line in them, and that may be a key.
-    serde_json::from_slice(text).map_err(|error| LineProblem::Json { column: error.column() })
+    let object = serde_json::from_slice(text).map(|Object(object)| object);
+    object.map_err(|error| LineProblem::Json { column: error.column() })
 }
 
 /// A line that cannot be used.
@@ -495,6 +495,28 @@ mod tests {
     fn a_manifest_that_was_cut_off_is_not_taken_for_a_shorter_one() {
         let rows = read(b"[", Format::Microchip, Options::default());
         assert!(matches!(&rows[..], [Err(error)] if error.problem.is_of_the_file()), "{rows:?}");
+    }
+
+    #[test]
+    fn an_array_of_devices_is_read_like_a_device_a_line() {
+        let objects = [r#"{"id":"sn-1"}"#, r#"{"deviceId":"sn-2","status":"disabled"}"#];
+        for text in [format!("[{}]", objects.join(",")), format!("\u{feff}[\n  {}\n]\n", objects.join(",\n  "))] {
+            let format = Format::detect("-", text.as_bytes());
+            assert_eq!(format, Format::Json, "{text}");
+            let lines = read(text.as_bytes(), format, with_proof(DefaultProof::Claim));
+            let ids: Vec<_> = lines.into_iter().map(|line| line.unwrap().entry.id.to_string()).collect();
+            assert_eq!(ids, ["sn-1", "sn-2"], "{text}");
+        }
+        let cut_off = read(br#"[{"id":"sn-1"}"#, Format::Json, with_proof(DefaultProof::Claim));
+        assert!(cut_off.last().unwrap().as_ref().is_err_and(|error| error.problem.is_of_the_file()), "{cut_off:?}");
+    }
+
+    #[test]
+    fn a_line_that_is_an_array_is_no_device() {
+        for text in [r#"["sn-1"]"#, r#"{"id":"sn-1","authentication":[null,null,"sas"]}"#] {
+            let lines = read(text.as_bytes(), Format::Json, with_proof(DefaultProof::Claim));
+            assert!(lines.iter().any(Result::is_err) && lines.iter().all(Result::is_err), "{lines:?}");
+        }
     }
 
     #[test]

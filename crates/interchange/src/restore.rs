@@ -8,7 +8,8 @@ use cvm_provisioning::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestationDocument, InvalidExtension};
+use crate::object::{object, object_list, object_map};
+use crate::{AttestationDocument, InvalidExtension, optional_object};
 
 /// The object as it is written. Moments are in seconds since 1970-01-01.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -27,19 +28,19 @@ pub struct Restore {
     /// When an operator last said whether it is let in.
     pub status_since: Timestamp,
     /// Its certificate, and what else it was given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialDocument>,
     /// Its earlier certificates that are still in power, the oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "object_list", skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<SupersededDocument>,
     /// The identities on it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "object_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub modules: BTreeMap<ModuleId, ModuleDocument>,
     /// The last attempt that was not let in.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub last_refusal: Option<RefusalDocument>,
     /// What attempts may have left on the platform.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<UnsettledDocument>,
 }
 
@@ -83,6 +84,7 @@ pub struct SupersededDocument {
 pub struct ModuleDocument {
     pub generation: String,
     pub version: u64,
+    #[serde(deserialize_with = "object")]
     pub attestation: AttestationDocument,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_by: Option<ModuleManager>,

@@ -10,7 +10,9 @@ use cvm_provisioning::{
 };
 use serde::Deserialize;
 
+use crate::Object;
 use crate::excerpt::excerpt;
+use crate::object::{object, object_list};
 
 /// One secure element, signed or not.
 #[derive(Deserialize)]
@@ -24,13 +26,13 @@ pub(crate) enum ManifestElement {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SecureElement {
     unique_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     public_key_set: PublicKeySet,
 }
 
 #[derive(Default, Deserialize)]
 struct PublicKeySet {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_list")]
     keys: Vec<PublicJwk>,
 }
 
@@ -65,7 +67,8 @@ impl ManifestElement {
             Self::Plain(element) => element,
             Self::Signed { payload } => {
                 let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| InvalidSecureElement::Base64)?;
-                serde_json::from_slice(&payload).map_err(|_| InvalidSecureElement::Payload)?
+                let Object(element) = serde_json::from_slice(&payload).map_err(|_| InvalidSecureElement::Payload)?;
+                element
             }
         };
         let keys = &element.public_key_set.keys;

@@ -106,6 +106,12 @@ pub trait AuditTrail: Send + Sync {
         limit: u16,
     ) -> impl Future<Output = Result<AuditPage, RegistryError>> + Send;
 
+    /// Whether a text has the form of where a page of this trail ends: a number and `#`, and what the trail adds.
+    fn is_place(&self, text: &str) -> bool {
+        let number = text.split_once('#').map(|(number, _)| number);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
     /// What happened in the last day, of which at most the latest [`MAX_COUNTED`](Self::MAX_COUNTED) entries are counted. A
     /// trail that can count faster than by reading every entry does.
     fn recently(&self, now: Timestamp) -> impl Future<Output = Result<RecentActivity, RegistryError>> + Send {

@@ -41,6 +41,12 @@ pub enum OperationError {
     /// The id is taken.
     #[error("the device is in the registry already")]
     Exists,
+    /// Another device has the key with which it is to prove itself.
+    #[error("device {owner} has this key")]
+    KeyInUse {
+        /// The other device.
+        owner: DeviceId,
+    },
     /// The module's id is taken.
     #[error("the module is on the device already")]
     ModuleExists,
@@ -85,6 +91,7 @@ impl OperationError {
         match self {
             Self::Contended => "contended",
             Self::Exists => "exists",
+            Self::KeyInUse { .. } => "key-in-use",
             Self::ModuleExists => "module-exists",
             Self::ModuleNotFound => "module-not-found",
             Self::NotFound => "not-found",
@@ -119,6 +126,7 @@ impl<R: DeviceStore> Operations<R> {
     ) -> Result<Device, OperationError> {
         let generation = GenerationId::random().map_err(|_| OperationError::Randomness)?;
         let device = settings.new_device(id, generation, now)?;
+        self.check_key(&device).await?;
         if self.registry.add(&device, by).await? { Ok(device) } else { Err(OperationError::Exists) }
     }
 
@@ -156,12 +164,24 @@ impl<R: DeviceStore> Operations<R> {
             }
             let mut device = found.clone();
             change(&mut device)?;
+            if device.attestation != found.attestation {
+                self.check_key(&device).await?;
+            }
             if device == found || self.registry.replace(&device, found.version, by).await? {
                 return Ok(device);
             }
             written = Some(device);
         }
         Err(OperationError::Contended)
+    }
+
+    /// Refuses a key that another device has: the device would be refused when it asks for a certificate.
+    async fn check_key(&self, device: &Device) -> Result<(), OperationError> {
+        let Attestation::PublicKey { key } = &device.attestation else { return Ok(()) };
+        match self.registry.owner_of(key).await? {
+            Some(owner) if owner != device.id => Err(OperationError::KeyInUse { owner }),
+            _ => Ok(()),
+        }
     }
 
     /// Deletes a device. Its id is free at once; what it was on the platform goes in the moments that follow.

@@ -31,10 +31,12 @@ impl AuditTrail for SqlRegistry {
 
     async fn entries(&self, query: &AuditQuery, after: Option<&str>, limit: u16) -> Result<AuditPage, RegistryError> {
         let query = query.clone();
-        let after = after.and_then(|place| {
-            let (first, second) = place.split_once('#')?;
-            Some((first.parse::<i64>().ok()?, second.parse::<i64>().ok()?))
-        });
+        let after = match after.map(place) {
+            // After a place that is none, there is nothing.
+            Some(None) => return Ok(AuditPage::default()),
+            Some(place) => place,
+            None => None,
+        };
         self.read(move |connection| match &query.device {
             Some(device) => entries_of(connection, device, &query, after, limit.into()),
             None => entries(connection, &query, after, limit),
@@ -42,9 +44,21 @@ impl AuditTrail for SqlRegistry {
         .await
     }
 
+    fn is_place(&self, text: &str) -> bool {
+        place(text).is_some()
+    }
+
     async fn recently(&self, now: Timestamp) -> Result<RecentActivity, RegistryError> {
         self.read(move |connection| fleet::recently(connection, now, Self::MAX_COUNTED)).await
     }
+}
+
+/// Where a page ends: two numbers, whose meaning is that of the query.
+fn place(text: &str) -> Option<(i64, i64)> {
+    // `parse` would take a sign.
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let (first, second) = text.split_once('#')?;
+    Some((number(first)?, number(second)?))
 }
 
 /// Entries about whatever, the latest first. A page ends at a moment and a number.

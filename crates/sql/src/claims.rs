@@ -42,7 +42,7 @@ impl ClaimStore for SqlRegistry {
                 return Ok(ClaimReserve::Changed);
             };
             if let Some(held) = &device.reservation
-                && let Some(owner) = keys::owner(connection, &held.key, &device.id)?
+                && let Some(owner) = keys::other_owner(connection, &held.key, &device.id)?
             {
                 return Ok(ClaimReserve::KeyInUse { owner });
             }

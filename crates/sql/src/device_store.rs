@@ -1,13 +1,13 @@
 //! The registry as operators use it.
 
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, FleetMoment, FleetSummary, NotRestored, Origin, Page,
-    RegistryError, State, Tombstone,
+    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, FleetMoment, FleetSummary, KeyFingerprint, NotRestored,
+    Origin, Page, RegistryError, State, Tombstone,
 };
 
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, decoy, devices, fleet, restore, tombstones};
+use crate::{SqlRegistry, decoy, devices, fleet, keys, restore, tombstones};
 
 impl DeviceStore for SqlRegistry {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
@@ -30,6 +30,11 @@ impl DeviceStore for SqlRegistry {
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
         let id = id.clone();
         self.look(move |connection| find(connection, &id)).await
+    }
+
+    async fn owner_of(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        let key = *key;
+        self.look(move |connection| keys::owner(connection, &key)).await
     }
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {

@@ -11,34 +11,34 @@ pub(crate) fn claim(
     key: &KeyFingerprint,
     device: &DeviceId,
 ) -> Result<Option<DeviceId>, SqlError> {
-    let owner = find(connection, key)?;
-    if owner.is_none() {
+    let Some(owner) = owner(connection, key)? else {
         // Of two transactions that do this at once one fails, and is done again.
         let fingerprint = key.to_string();
         let values = [(&fingerprint).into(), device.as_str().into()];
         connection.execute("INSERT INTO device_keys (fingerprint, device) VALUES (?, ?)", &values)?;
-    }
-    Ok(owner.filter(|owner| owner != device))
+        return Ok(None);
+    };
+    Ok(Some(owner).filter(|owner| owner != device))
 }
 
-/// The other device that has the key, if there is one.
-pub(crate) fn owner(
+/// The device that has the key.
+pub(crate) fn owner(connection: &mut dyn Connection, key: &KeyFingerprint) -> Result<Option<DeviceId>, SqlError> {
+    let fingerprint = key.to_string();
+    let rows = connection.query("SELECT device FROM device_keys WHERE fingerprint = ?", &[(&fingerprint).into()])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    row.text(0)?.parse().map(Some).map_err(|error| SqlError::Corrupt {
+        key: fingerprint,
+        source: Box::<dyn std::error::Error + Send + Sync>::from(error),
+    })
+}
+
+/// The other device that has the key.
+pub(crate) fn other_owner(
     connection: &mut dyn Connection,
     key: &KeyFingerprint,
     device: &DeviceId,
 ) -> Result<Option<DeviceId>, SqlError> {
-    Ok(find(connection, key)?.filter(|owner| owner != device))
-}
-
-fn find(connection: &mut dyn Connection, key: &KeyFingerprint) -> Result<Option<DeviceId>, SqlError> {
-    let fingerprint = key.to_string();
-    let rows = connection.query("SELECT device FROM device_keys WHERE fingerprint = ?", &[(&fingerprint).into()])?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let owner = row.text(0)?.parse().map_err(|error| SqlError::Corrupt {
-        key: fingerprint,
-        source: Box::<dyn std::error::Error + Send + Sync>::from(error),
-    })?;
-    Ok(Some(owner))
+    Ok(owner(connection, key)?.filter(|owner| owner != device))
 }
 
 /// Writes down which keys a device has from now on. A key that another device has stays that one's.

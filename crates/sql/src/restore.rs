@@ -27,7 +27,7 @@ pub(crate) fn restore(
         }
     }
     for key in device.keys() {
-        if let Some(owner) = keys::owner(connection, &key, &device.id)? {
+        if let Some(owner) = keys::other_owner(connection, &key, &device.id)? {
             return Ok(Err(NotRestored::KeyInUse { key, owner }));
         }
     }

@@ -307,6 +307,10 @@ impl<T: DeviceStore> DeviceStore for Faulty<T> {
         self.registry_call(self.inner.find(id)).await
     }
 
+    async fn owner_of(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        self.registry_call(self.inner.owner_of(key)).await
+    }
+
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         self.registry_call(self.inner.list(filter, after, limit)).await
     }

@@ -150,6 +150,10 @@ impl DeviceStore for MemoryRegistry {
         Ok(self.devices().get(id).cloned())
     }
 
+    async fn owner_of(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        Ok(self.devices().values().find(|device| device.keys().contains(key)).map(|device| device.id.clone()))
+    }
+
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         let devices = self.devices();
         let mut rest = devices

@@ -15,7 +15,8 @@ use crate::own_ca::{PassphraseArguments, ServerFiles, ServerRequest};
 ///
 /// Writes DIR/server.key and DIR/server.pem, the certificate with its issuing CA behind it. Devices verify it by the root
 /// that they got with their own certificate. Run the command again to renew: it keeps the key, and keeps a certificate
-/// that is valid for longer than --renew-before. The server of this CA may run meanwhile.
+/// that is valid for longer than --renew-before. Names can be added, but not left out: clients may use them. The server of
+/// this CA may run meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct IssueServerArguments {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::ClaimError;
 use super::name::ClaimName;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::table::{Table, minute};
 
 /// List the devices that were reserved with a claim
@@ -122,8 +122,7 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noun = if self.devices == 1 { "device" } else { "devices" };
-        write!(f, "{} {noun} enrolled with this claim", self.devices)?;
+        write!(f, "{} enrolled with this claim", count(self.devices as u64, "device"))?;
         for (count, state) in self.states.iter().zip(State::ALL).filter(|(count, _)| **count > 0) {
             write!(f, ", {count} {}", state.name())?;
         }

@@ -4,6 +4,8 @@
 use cvm_provisioning::{Claim, Timestamp};
 use serde::Serialize;
 
+use crate::output::count;
+
 /// A claim in JSON.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,7 +61,7 @@ pub(super) fn used(claim: &Claim) -> String {
 pub(super) fn terms(claim: &Claim) -> String {
     let until = claim.expires_at.map_or_else(|| "without an end".to_owned(), |end| format!("until {end}"));
     match claim.quota {
-        Some(quota) => format!("for {quota} reservations, of which {} are used, {until}", claim.used),
+        Some(quota) => format!("for {}, {} used, {until}", count(quota, "reservation"), claim.used),
         None => format!("for any number of reservations, {until}"),
     }
 }

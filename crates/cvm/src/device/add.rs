@@ -95,9 +95,17 @@ pub(super) async fn run(
         file::create(path, &format!("{}\n", token.reveal())).map_err(|error| DeviceError::Add(error.into()))?;
     }
     let added = registry.add(&wanted.id, &settings).await;
-    if let (Err(DeviceError::Add(AddError::Exists { .. })), Some(path)) = (&added, &token_out) {
-        // Best effort: a token that no device has is worth nothing.
-        let _ = std::fs::remove_file(path);
+    match (&added, &token_out) {
+        (Err(error), Some(path)) if error.is_refusal() => {
+            // Best effort: a token that no device has is worth nothing.
+            let _ = std::fs::remove_file(path);
+        }
+        (Err(_), Some(path)) => output.note(format_args!(
+            "{id} may be registered: `cvm device show {id}` shows it; its enrolment token stays in {path}",
+            id = wanted.id,
+            path = path.display()
+        ))?,
+        _ => {}
     }
     let device = added?;
 
@@ -194,6 +202,8 @@ pub(crate) enum AddError {
     Exists { id: DeviceId },
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("the device is not registered: {message}")]
+    KeyInUse { message: String },
     #[error(transparent)]
     Proof(#[from] ProofError),
     #[error(transparent)]
@@ -206,6 +216,7 @@ impl AddError {
             Self::Argument(_) | Self::Settings(_) => "usage",
             Self::Exists { .. } => "exists",
             Self::File(_) => "file",
+            Self::KeyInUse { .. } => "key-in-use",
             Self::Proof(error) => error.code(),
         }
     }
@@ -217,6 +228,9 @@ impl AddError {
                 format!("`cvm device show {id}` shows it, `cvm device delete {id}` makes room for another")
             }
             Self::File(error) => error.advice(),
+            Self::KeyInUse { .. } => {
+                "have the device make a key of its own; if it is the other device, delete that one first".to_owned()
+            }
             Self::Proof(error) => error.advice(),
             Self::Settings(InvalidSettings::ServiceKey) => {
                 "leave out either --key-origin service or the other proof".to_owned()

@@ -15,7 +15,7 @@ use super::registry::{Change, DeviceRegistry, PAGE};
 use super::{DeviceError, view};
 use crate::device_list::{BadLine, Devices};
 use crate::error::{CommandError, with_causes};
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::progress::{Progress, Standing};
 use crate::table::Table;
 
@@ -142,7 +142,7 @@ impl Targets {
 fn question(chosen: &[Target], action: &Action) -> String {
     let names: Vec<&str> = chosen.iter().take(NAMED).map(|target| target.id.as_str()).collect();
     let more = if chosen.len() > NAMED { ", …" } else { "" };
-    format!("{} {} devices ({}{more})?", action.verb(), chosen.len(), names.join(", "))
+    format!("{} {} ({}{more})?", action.verb(), count(chosen.len() as u64, "device"), names.join(", "))
 }
 
 /// Shows the devices as they are.
@@ -186,7 +186,8 @@ async fn preview(
         lines += 1;
         output.say(table.line(&cells))?;
     }
-    output.note(format_args!("nothing was changed; without --dry-run: {} {all} devices", action.verb()))?;
+    let devices = count(all as u64, "device");
+    output.note(format_args!("nothing was changed; without --dry-run: {} {devices}", action.verb()))?;
     match failed {
         0 => Ok(()),
         failed => Err(DeviceError::from(BulkError::Failed { failed, all }).into()),
@@ -231,7 +232,7 @@ async fn apply(
         }
     }
     drop(progress);
-    output.say(format_args!("{done} devices {}, {failed} failed", action.outcome()))?;
+    output.say(format_args!("{} {}, {failed} failed", count(done as u64, "device"), action.outcome()))?;
     match failed {
         0 => Ok(()),
         failed => Err(DeviceError::from(BulkError::Failed { failed, all }).into()),
@@ -299,7 +300,7 @@ impl Action {
 pub(crate) enum BulkError {
     #[error("not confirmed; nothing was done")]
     Declined,
-    #[error("{failed} of {all} devices failed")]
+    #[error("{failed} of {} failed", count(*all as u64, "device"))]
     Failed { failed: usize, all: usize },
     #[error("the list of devices cannot be used, and nothing was done")]
     Line(#[source] BadLine),
@@ -307,7 +308,7 @@ pub(crate) enum BulkError {
     NoTargets,
     #[error("{question} This needs a confirmation, and there is no terminal to ask on")]
     NotConfirmed { question: String },
-    #[error("stopped after {done} of {all} devices")]
+    #[error("stopped after {done} of {}", count(*all as u64, "device"))]
     Stopped { done: usize, all: usize, source: Box<DeviceError> },
     #[error("devices are named, and filters are given")]
     TwoTargets,

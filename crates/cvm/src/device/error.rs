@@ -36,6 +36,8 @@ pub(crate) enum DeviceError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Server(ApiError),
+    #[error("device {id} is registered, and cannot be read")]
+    Unread { id: DeviceId, source: Box<Self> },
     #[error(transparent)]
     Which(#[from] WhichRegistry),
 }
@@ -80,6 +82,7 @@ impl DeviceError {
             Self::Output(_) => "output",
             Self::Registry(_) => "registry",
             Self::Server(error) => error.code(),
+            Self::Unread { source, .. } => source.code(),
             Self::Which(_) => "usage",
         }
     }
@@ -102,7 +105,19 @@ impl DeviceError {
             Self::Output(_) => "check where the output goes".to_owned(),
             Self::Registry(error) => registry::advice(error).to_owned(),
             Self::Server(error) => error.advice(),
+            Self::Unread { id, .. } => {
+                format!("`cvm device show {id}` shows it; if its token was not kept, delete it and add it again")
+            }
             Self::Which(error) => error.advice().to_owned(),
+        }
+    }
+
+    /// Whether it is certain that nothing was done.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Output(_) | Self::Registry(_) | Self::Unread { .. } => false,
+            Self::Server(error) => error.is_refusal(),
+            _ => true,
         }
     }
 

@@ -3,16 +3,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use cvm_authority::temporary_file;
 use cvm_bulk::ExportFormat;
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::DeviceError;
 use super::filter::FilterArguments;
 use super::registry::{DeviceRegistry, PAGE};
 use crate::error::CommandError;
-use crate::file::{self, FileError};
-use crate::output::Output;
+use crate::file::FileError;
+use crate::output::{Output, count};
 use crate::progress::{Progress, Standing};
 
 /// Write devices out, for another registry, another tool or a spreadsheet
@@ -52,13 +52,13 @@ pub(super) async fn run(
         return Ok(stdout.flush()?);
     };
     let failed = |source| DeviceError::File(FileError::Write { path: path.clone(), source });
-    let mut file = std::io::BufWriter::new(NamedTempFile::new_in(file::folder_of(path)).map_err(failed)?);
+    let mut file = std::io::BufWriter::new(temporary_file(path).map_err(failed)?);
     let devices = write(arguments, registry, &mut file, output).await?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     output.json(&json!({ "file": path.display().to_string(), "devices": devices }))?;
-    output.done(format_args!("{devices} devices are in {}", path.display()))?;
+    output.done(format_args!("wrote {} to {}", count(devices, "device"), path.display()))?;
     Ok(())
 }
 

@@ -126,6 +126,9 @@ impl<R: DeviceStore> DeviceRegistry for Table<R> {
     async fn add(&self, id: &DeviceId, settings: &Settings) -> Result<DeviceDocument, DeviceError> {
         match self.operations.create(id.clone(), settings.clone(), &self.by, now()).await {
             Err(OperationError::Exists) => Err(AddError::Exists { id: id.clone() }.into()),
+            Err(error @ OperationError::KeyInUse { .. }) => {
+                Err(AddError::KeyInUse { message: error.to_string() }.into())
+            }
             added => added.map(|device| told(&device)).map_err(DeviceError::of(id)),
         }
     }

@@ -2,11 +2,11 @@ use clap::Args;
 use cvm_interchange::{CertificateTold, DeviceDocument};
 use cvm_provisioning::{DeviceId, KeyOrigin, State};
 
-use super::view::{DeviceView, attestation};
+use super::view::{DeviceView, attestation, is_current};
 use super::{DeviceError, DeviceRegistry};
 use crate::error::CommandError;
 use crate::facts::Facts;
-use crate::output::Output;
+use crate::output::{Output, count};
 
 /// Show all that the registry knows of a device, and why it was last refused
 #[derive(Args, Debug)]
@@ -98,16 +98,22 @@ fn lines(device: &DeviceDocument) -> Vec<String> {
         if let Some(certificate) = &reservation.certificate_id {
             facts.add("  certificate", certificate);
         }
-        facts.add("  unsettled", format_args!("{} attempts", reservation.attempts));
+        facts.add("  unsettled", count(reservation.attempts.into(), "attempt"));
     }
     if let Some(group) = &told.enrolled_with {
         facts.add("enrolled with", group);
     }
-    if let Some(refusal) = &told.last_refusal {
-        facts.add("last refusal", format_args!("{} at {}", refusal.reason, refusal.at));
-        let key = if told.state == State::Quarantined.name() { "  other key" } else { "  its key" };
-        facts.add(key, refusal.key);
-        facts.add("  next", refusal.advice.replace(" ID", &format!(" {}", device.device_id)));
+    match &told.last_refusal {
+        Some(refusal) if is_current(refusal, device) => {
+            facts.add("last refusal", format_args!("{} at {}", refusal.reason, refusal.at));
+            let key = if told.state == State::Quarantined.name() { "  other key" } else { "  its key" };
+            facts.add(key, refusal.key);
+            facts.add("  next", refusal.advice.replace(" ID", &format!(" {}", device.device_id)));
+        }
+        Some(refusal) => {
+            facts.add("last refusal", format_args!("{} at {}, resolved since", refusal.reason, refusal.at))
+        }
+        None => {}
     }
     facts.add("wrong proofs", told.wrong_proofs.count);
     facts.add("registered", told.created_at);
@@ -132,8 +138,11 @@ fn certificate(certificate: &CertificateTold, facts: &mut Facts) {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::{CertificateId, Denial, Refusal, Superseded};
-    use cvm_testkit::fixture::{NOW, attempt, csr, device, token};
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use cvm_provisioning::{CertificateId, Credential, Denial, Device, Refusal, Superseded, Timestamp, Verdict};
+    use cvm_testkit::fixture::{NOW, attempt, csr, device, later, token};
 
     use super::*;
     use crate::device::registry::told;
@@ -147,6 +156,67 @@ mod tests {
         assert!(text.contains("last refusal  unknown-device at 2027-01-15T08:00:00Z"), "{text}");
         assert!(text.contains("next        `cvm device add sn-0001` puts it on the allowlist"), "{text}");
         assert!(!text.contains(" ID"), "{text}");
+    }
+
+    /// A device that got its certificate at this time.
+    fn provisioned(name: &str, at: Timestamp) -> Device {
+        let mut device = device(name);
+        let credential = Credential {
+            certificate: CertificateId::of(b"certificate"),
+            certificate_name: "arn".to_owned(),
+            pem: String::new(),
+            key: *csr(name).key().fingerprint(),
+            key_made_here: false,
+            not_after: later(86_400),
+            issued_at: at,
+            used_at: None,
+            group: None,
+            thing: name.to_owned().try_into().unwrap(),
+            configuration: BTreeMap::new(),
+        };
+        device.confirm(credential, at);
+        device
+    }
+
+    #[test]
+    fn a_refusal_is_shown_without_advice_once_it_is_resolved() {
+        let refused = |denial, mut device: Device, at| {
+            let attempt = attempt("sn-0001", 1, &csr("sn-0001"), at);
+            device.refuse(&Refusal::new(denial, Some(&device), &attempt));
+            device
+        };
+        let is_shown = |device: &Device| {
+            let document = told(device);
+            let text = lines(&document).join(
+                "
+",
+            );
+            let json = serde_json::to_value(DeviceView::from(&document)).unwrap();
+            assert!(text.contains("last refusal") && json["lastRefusal"]["reason"].is_string(), "{text}");
+            assert_eq!(text.contains("  next"), json["lastRefusal"]["advice"].is_string(), "{text}");
+            assert_eq!(text.contains("resolved since"), !text.contains("  next"), "{text}");
+            text.contains("  next")
+        };
+        let wrong = refused(Denial::WrongProof, device("sn-0001"), NOW);
+        assert!(is_shown(&wrong));
+        let mut enabled = wrong.clone();
+        enabled.enable(None, NOW);
+        assert!(!is_shown(&enabled), "an operator looked");
+
+        let mut disabled = device("sn-0001");
+        disabled.disable(None, NOW);
+        let mut disabled = refused(Denial::Disabled, disabled, NOW);
+        assert!(is_shown(&disabled));
+        disabled.enable(None, NOW);
+        assert!(!is_shown(&disabled));
+
+        let provisioned = provisioned("sn-0001", NOW);
+        assert!(is_shown(&refused(Denial::OtherTemplate, provisioned.clone(), later(1))));
+        assert!(!is_shown(&refused(Denial::OtherTemplate, provisioned.clone(), NOW.before(Duration::from_secs(1)))));
+        let mut clone = refused(Denial::Cloned, provisioned, later(1));
+        assert!(is_shown(&clone));
+        clone.approve(Verdict::KeepCertificate, later(2)).unwrap();
+        assert!(!is_shown(&clone));
     }
 
     #[test]

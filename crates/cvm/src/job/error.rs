@@ -1,10 +1,11 @@
+use crate::output::count;
 use crate::registry_api::ApiError;
 
 /// Why a job was not started, shown or ended, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum JobError {
-    #[error("{failed} lines failed")]
+    #[error("{} failed", count(*failed, "line"))]
     LinesFailed { failed: u64 },
     #[error("there is no server to ask")]
     NoServer,

@@ -13,7 +13,7 @@ pub(crate) use error::JobError;
 use self::start::{ExportArguments, ImportArguments};
 use crate::error::CommandError;
 use crate::facts::Facts;
-use crate::output::{Output, printable};
+use crate::output::{Output, count, printable};
 use crate::registry_api::{Job, RegistryApi, ServerArguments};
 use crate::table::{Table, minute};
 
@@ -120,8 +120,8 @@ async fn list(server: &RegistryApi<'_>, output: &Output) -> Result<(), CommandEr
 
 fn row(Job { told, .. }: &Job) -> [String; 5] {
     let done = match (&told.cvm.lines, told.cvm.devices) {
-        (Some(lines), _) => format!("{} lines", lines.lines()),
-        (None, Some(devices)) => format!("{devices} devices"),
+        (Some(lines), _) => count(lines.lines(), "line"),
+        (None, Some(devices)) => count(devices, "device"),
         (None, None) => "-".to_owned(),
     };
     let cells = [

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use cvm_authority::{CreateError, CrlError, IssueError, KeyError, KeyFileError, SetError, Unfit};
+use cvm_authority::{CreateError, CrlError, IssueError, KeyError, KeyFileError, ServerName, SetError, Unfit};
 use cvm_aws::KmsKeyError;
 use cvm_provisioning::{BadCertificate, Timestamp};
 
@@ -48,12 +48,16 @@ pub(crate) enum OwnCaError {
     NoKey { certificate: PathBuf, path: PathBuf },
     #[error("the root's key is not at {path}", path = path.display())]
     NoRootKey { path: PathBuf },
+    #[error("{path} is for {}, and not all of these names are requested", words(names), path = path.display())]
+    OtherNames { path: PathBuf, names: Vec<ServerName> },
     #[error("the next CA is there already, and issues from {from}")]
     Pending { from: Timestamp },
     #[error("the system has no randomness to give")]
     Randomness,
     #[error("the CAs are no set")]
     Set(#[from] SetError),
+    #[error(transparent)]
+    ServerKey(KeyFileError),
     #[error("the CA in {path} cannot be used", path = path.display())]
     Unfit { path: PathBuf, source: Unfit },
     #[error("the passphrase does not open the key in {path}", path = path.display())]
@@ -73,8 +77,9 @@ impl OwnCaError {
             | Self::KmsUnfit { .. }
             | Self::NoKey { .. }
             | Self::NoRootKey { .. } => "ca-key",
+            Self::ServerKey(_) => "key",
             Self::NoCa { .. } | Self::NoLists { .. } => "not-found",
-            Self::Pending { .. } => "exists",
+            Self::OtherNames { .. } | Self::Pending { .. } => "exists",
             Self::Randomness => "randomness",
             _ => "ca",
         }
@@ -97,7 +102,9 @@ impl OwnCaError {
             Self::EmptyPassphrase { path } => format!("write the passphrase into {}, as its only line", quoted(path)),
             Self::Ended { .. } => "`cvm ca rotate` makes the next one; the server need not be ended for it".to_owned(),
             Self::File(error) => error.advice(),
-            Self::Key(KeyFileError::Exposed { path }) => format!("`chmod 600 {}`", quoted(path)),
+            Self::Key(KeyFileError::Exposed { path }) | Self::ServerKey(KeyFileError::Exposed { path }) => {
+                format!("`chmod 600 {}`", quoted(path))
+            }
             Self::Kms(_) => {
                 "check AWS_REGION, your credentials and the key: `aws kms describe-key --key-id KEY` shows it"
                     .to_owned()
@@ -117,10 +124,22 @@ impl OwnCaError {
                 format!("put {} back; the key of the root alone may be elsewhere", quoted(path))
             }
             Self::NoRootKey { .. } => "bring it, and name it with --root-key".to_owned(),
+            Self::OtherNames { path, names } => format!(
+                "give all names: {} and the new ones; for other names give another --out, or move {} away",
+                words(names),
+                quoted(path)
+            ),
             Self::Pending { from } => format!("wait until {from}; `cvm ca show` has it"),
             Self::Create(_) | Self::Crl(_) | Self::Issue(_) | Self::Randomness => {
                 "run it again; if it stays, report it".to_owned()
             }
+            Self::ServerKey(KeyFileError::Key { path, .. }) => {
+                let path = quoted(path);
+                format!(
+                    "put the key back, without a passphrase, or `rm {path}`: the next run makes a new key and certificate"
+                )
+            }
+            Self::ServerKey(_) => "check the owner of the folder and that you may read and write it".to_owned(),
             Self::Certificate { .. } | Self::Key(_) | Self::Set(_) | Self::Unfit { .. } => put_back.to_owned(),
         }
     }
@@ -134,6 +153,11 @@ impl From<KeyFileError> for OwnCaError {
             error => Self::Key(error),
         }
     }
+}
+
+fn words(names: &[ServerName]) -> String {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    names.join(" ")
 }
 
 fn quoted(path: &Path) -> String {

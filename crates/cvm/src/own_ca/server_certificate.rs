@@ -59,6 +59,8 @@ impl ServerFiles {
     /// valid for longer than `renew_before`. The key in the folder is kept, or made first: an interrupted run is
     /// completed by the next one.
     ///
+    /// A certificate in the folder is only replaced by one that has all of its names: clients know the server by them.
+    ///
     /// A copy of the certificate is in the CA's folder before the server has it, so that each can be revoked.
     pub(crate) async fn issue(
         &self,
@@ -68,15 +70,20 @@ impl ServerFiles {
         now: Timestamp,
     ) -> Result<ServerCertificate, OwnCaError> {
         file::private_folder(&self.folder)?;
+        let current = self.current()?;
+        let names = current.as_ref().map(names_in).unwrap_or_default();
+        if names.iter().any(|name| !request.names.contains(name)) {
+            return Err(OwnCaError::OtherNames { path: self.certificate(), names });
+        }
         let key = self.own_key()?;
         if ca.root()?.is_none() {
             return Err(OwnCaError::NoCa { folder: ca.path().to_owned() });
         }
         let authorities = read(ca, passphrase.read()?.as_ref(), now).await?.authorities;
-        if let Some(certificate) = self.current()? {
+        if let Some(certificate) = current {
             let left = now.until(certificate.not_after().into());
             let is_good = certificate.key() == key.public_key().fingerprint()
-                && names_in(&certificate) == request.names
+                && names == request.names
                 && authorities.recognize(&certificate).is_some()
                 && left > request.renew_before;
             if is_good {
@@ -96,9 +103,9 @@ impl ServerFiles {
         let file = KeyFile::new(self.key());
         if !self.key().exists() {
             let key = LocalSigner::generate(Curve::P256).map_err(|_| OwnCaError::Randomness)?;
-            file.create(&key, None)?;
+            file.create(&key, None).map_err(OwnCaError::ServerKey)?;
         }
-        Ok(file.read(None)?)
+        file.read(None).map_err(OwnCaError::ServerKey)
     }
 
     /// The certificate in the folder; `None` if there is none, or it cannot be read and has to be replaced.

@@ -126,6 +126,67 @@ async fn a_rotation_removes_what_a_killed_one_left_long_ago() {
     assert!(key.exists(), "a key with its certificate stays");
 }
 
+/// Issues a server's certificate with these names into this folder.
+async fn issue_server(bench: &Bench, out: &Path, names: &[&str]) -> Result<bool, OwnCaError> {
+    let request = ServerRequest {
+        names: names.iter().map(|name| name.parse().unwrap()).collect(),
+        validity: YEAR,
+        renew_before: DAY,
+    };
+    let issued = ServerFiles::new(out).issue(&bench.folder(), &PassphraseArguments::default(), &request, NOW).await;
+    Ok(issued?.is_new)
+}
+
+#[tokio::test]
+async fn a_server_s_certificate_is_not_replaced_by_one_without_its_names() {
+    let bench = Bench::new();
+    bench.open(NOW).await.unwrap();
+    let out = bench.data.path().join("out");
+    assert!(issue_server(&bench, &out, &["broker.example.com", "192.0.2.1"]).await.unwrap());
+    let before = fs::read(out.join("server.pem")).unwrap();
+    for names in [&["localhost"][..], &["broker.example.com"], &["localhost", "192.0.2.1"]] {
+        let error = issue_server(&bench, &out, names).await.unwrap_err();
+        assert!(matches!(error, OwnCaError::OtherNames { .. }), "{names:?}: {error}");
+        assert!(error.advice().contains("broker.example.com 192.0.2.1"), "{}", error.advice());
+    }
+    assert_eq!(fs::read(out.join("server.pem")).unwrap(), before);
+    assert!(issue_server(&bench, &out, &["192.0.2.1", "localhost", "broker.example.com"]).await.unwrap());
+    fs::remove_file(out.join("server.pem")).unwrap();
+    assert!(issue_server(&bench, &out, &["localhost"]).await.unwrap(), "the advice works");
+}
+
+#[tokio::test]
+async fn a_server_key_that_cannot_be_used_is_named_and_replaced_once_it_is_removed() {
+    let bench = Bench::new();
+    bench.open(NOW).await.unwrap();
+    let out = bench.data.path().join("out");
+    issue_server(&bench, &out, &["localhost"]).await.unwrap();
+    let key = out.join("server.key");
+    for text in ["", "no key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAQID\n-----END ENCRYPTED PRIVATE KEY-----\n"] {
+        fs::write(&key, text).unwrap();
+        let error = issue_server(&bench, &out, &["localhost"]).await.unwrap_err();
+        assert!(error.advice().contains(&format!("`rm {}`", key.display())), "{text:?}: {}", error.advice());
+        assert!(!error.advice().contains("passphrase-file"), "{text:?}: {}", error.advice());
+    }
+    fs::remove_file(&key).unwrap();
+    assert!(issue_server(&bench, &out, &["localhost"]).await.unwrap(), "the advice works");
+}
+
+#[tokio::test]
+async fn a_killed_issue_leaves_no_temporary_files_after_the_next_one() {
+    let bench = Bench::new();
+    bench.open(NOW).await.unwrap();
+    let out = bench.data.path().join("out");
+    fs::create_dir(&out).unwrap();
+    for name in ["server.key", "server.pem"] {
+        cvm_authority::temporary_file(&out.join(name)).unwrap().keep().unwrap();
+    }
+    issue_server(&bench, &out, &["localhost"]).await.unwrap();
+    let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["server.key", "server.pem"]);
+}
+
 #[tokio::test]
 async fn threat_38_no_ca_is_made_under_a_wrong_clock() {
     let bench = Bench::new();

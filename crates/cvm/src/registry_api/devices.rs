@@ -31,7 +31,8 @@ impl DeviceRegistry for RegistryApi<'_> {
             settings: settings.clone(),
         };
         self.create(&entry).await?;
-        self.find(id).await
+        let found = self.find(id).await;
+        found.map_err(|source| DeviceError::Unread { id: id.clone(), source: Box::new(source) })
     }
 
     async fn find(&self, id: &DeviceId) -> Result<DeviceDocument, DeviceError> {

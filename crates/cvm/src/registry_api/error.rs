@@ -21,7 +21,7 @@ pub(crate) enum ApiError {
     #[error("no answer came from {address}")]
     NoAnswer { address: Address, source: reqwest::Error },
     #[error("it was not done: {reason}")]
-    NotDone { reason: String },
+    NotDone { reason: String, is_final: bool },
     #[error("{address} does not answer in plain HTTP")]
     NotHttp { address: Address, source: reqwest::Error },
     #[error("there is no token to show to the server")]
@@ -104,6 +104,17 @@ impl ApiError {
             Self::Refused { refusal } => return refusal.advice(),
         }
         .to_owned()
+    }
+
+    /// Whether it is certain that nothing was done: the server refused, or was never reached.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::AnswerTooLarge { .. } | Self::NotUnderstood { .. } | Self::Output(_) => false,
+            Self::NoAnswer { source, .. } => source.is_connect(),
+            Self::NotDone { is_final, .. } => *is_final,
+            Self::Refused { refusal } => (400..500).contains(&refusal.status) && refusal.status != 408,
+            _ => true,
+        }
     }
 
     /// Whether the command could never have worked.

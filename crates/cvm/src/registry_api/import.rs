@@ -92,7 +92,14 @@ impl RegistryApi<'_> {
             Some(Err(error)) if error.error_code == "DeviceAlreadyExists" => {
                 Err(AddError::Exists { id: entry.id.clone() }.into())
             }
-            Some(Err(error)) => Err(ApiError::NotDone { reason: error.reason().to_owned() }.into()),
+            Some(Err(error)) if error.error_code == "GenericConflict" => {
+                Err(AddError::KeyInUse { message: error.reason().to_owned() }.into())
+            }
+            Some(Err(error)) => {
+                // A store that failed may have done it all the same.
+                let is_final = error.error_code != "ServerError";
+                Err(ApiError::NotDone { reason: error.reason().to_owned(), is_final }.into())
+            }
             None => Err(ApiError::not_understood("it says nothing of the device").into()),
         }
     }
@@ -154,7 +161,7 @@ impl RegistryApi<'_> {
             if !left.is_empty() {
                 // The store may have done what it did not answer.
                 again = true;
-                let pause = patience.next(None).ok_or(ApiError::NotDone { reason: why.clone() })?;
+                let pause = patience.next(None).ok_or(ApiError::NotDone { reason: why.clone(), is_final: false })?;
                 self.wait(pause, &why).await?;
             }
         }

@@ -125,6 +125,7 @@ pub(super) fn word(code: &str) -> &'static str {
         "ArgumentInvalid" => "settings",
         "DeviceAlreadyExists" => "exists",
         "DeviceNotFound" => "not-found",
+        "GenericConflict" => "key-in-use",
         "ModuleAlreadyExistsOnDevice" => "module-exists",
         "ModuleNotFound" => "module-not-found",
         "PreconditionFailed" => "changed-since",

@@ -271,7 +271,11 @@ fn welcome(
     let ca = CaFolder::of_data(&arguments.data).bundle_path();
     let ca = Some(ca.display().to_string()).filter(|_| is_own || arguments.platform == PlatformName::Own);
     let trusted = ca.as_deref().filter(|_| is_own);
-    let server_ca = trusted.map(|ca| format!(" CVM_SERVER_CA={}", shell_word(ca))).unwrap_or_default();
+    // A shell may have the one of another server.
+    let server_ca = match trusted {
+        Some(ca) => format!(" CVM_SERVER_CA={}", shell_word(ca)),
+        None => "\n    unset CVM_SERVER_CA".to_owned(),
+    };
     // It was called by a path, so a shell may not find it by its name.
     let called = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
     let folder = std::env::current_exe().ok().filter(|_| called.contains('/'));

@@ -4,7 +4,7 @@ use cvm_provisioning::{InvalidParameter, TemplateError};
 
 use crate::arguments::ArgumentError;
 use crate::file::FileError;
-use crate::output::shell_word;
+use crate::output::{count, shell_word};
 
 /// Why a template is not sound, or shows nothing.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub(crate) enum TemplateCommandError {
     Parameter(#[from] InvalidParameter),
     #[error("{path} is no JSON object of texts, such as {{\"SerialNumber\": \"sn-0001\"}}", path = path.display())]
     ParametersFile { path: PathBuf },
-    #[error("{} with {path}", count(*errors), path = path.display())]
+    #[error("{path} has {}", count(*errors as u64, "problem"), path = path.display())]
     Problems { path: PathBuf, errors: usize },
     #[error("{path} is no template that can be evaluated", path = path.display())]
     Template { path: PathBuf, source: TemplateError },
@@ -64,8 +64,4 @@ impl TemplateCommandError {
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Self::Argument(_))
     }
-}
-
-fn count(errors: usize) -> String {
-    if errors == 1 { "there is 1 problem".to_owned() } else { format!("there are {errors} problems") }
 }

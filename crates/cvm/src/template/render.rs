@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cvm_provisioning::{CertificateStatus, Parameters, Policy, ProvisioningTemplate, Resources, ThingPrincipalType};
+use cvm_provisioning::{
+    CertificateStatus, Parameters, Policy, ProvisioningTemplate, Resources, Thing, ThingPrincipalType,
+};
 use serde_json::{Value, json};
 
 use super::door::Door;
@@ -39,6 +41,9 @@ Examples:
   cvm template render template.json --parameter SerialNumber=sn-0001 \\
       --output json | jq .deviceConfiguration";
 
+/// What a device gets; a template may make no thing.
+type Rendered = Resources<Option<Thing>>;
+
 pub(super) fn run(arguments: &RenderArguments, output: &Output) -> Result<(), CommandError> {
     let resources = render(arguments, output)?;
     output.json(&view(&resources))?;
@@ -48,7 +53,7 @@ pub(super) fn run(arguments: &RenderArguments, output: &Output) -> Result<(), Co
     Ok(())
 }
 
-fn render(arguments: &RenderArguments, output: &Output) -> Result<Resources, CommandError> {
+fn render(arguments: &RenderArguments, output: &Output) -> Result<Rendered, CommandError> {
     let RenderArguments { file: path, parameters, parameters_file, door } = arguments;
     let body = file::read_text(path, MAX_FILE).map_err(TemplateCommandError::from)?;
     let template = ProvisioningTemplate::parse(&body)
@@ -70,7 +75,7 @@ fn evaluate(
     template: &ProvisioningTemplate,
     assignments: Vec<Assignment>,
     parameters_file: Option<&Path>,
-) -> Result<Resources, TemplateCommandError> {
+) -> Result<Rendered, TemplateCommandError> {
     let mut values = Parameters::default();
     let from_file = parameters_file.map(read_values).transpose()?.unwrap_or_default();
     for (name, value) in from_file.into_iter().chain(by_name(assignments)?) {
@@ -80,7 +85,7 @@ fn evaluate(
     if !missing.is_empty() {
         return Err(TemplateCommandError::Missing { names: missing.into_iter().map(str::to_owned).collect() });
     }
-    template.evaluate(&values).map_err(TemplateCommandError::Evaluation)
+    template.render(&values).map_err(TemplateCommandError::Evaluation)
 }
 
 fn read_values(path: &Path) -> Result<BTreeMap<String, String>, TemplateCommandError> {
@@ -88,19 +93,10 @@ fn read_values(path: &Path) -> Result<BTreeMap<String, String>, TemplateCommandE
     serde_json::from_str(&text).map_err(|_| TemplateCommandError::ParametersFile { path: path.to_owned() })
 }
 
-/// What a device would get. Every field is always there.
-fn view(Resources { thing, certificate, policies, device_configuration }: &Resources) -> Value {
-    let attributes = thing.attributes.iter().map(|(name, value)| (name.to_string(), json!(value.as_str())));
-    let packages = thing.package_versions.iter().map(|(name, version)| (name.to_string(), json!(version.as_str())));
+/// What a device would get. Every field is always there; `thing` is `null` where the template makes none.
+fn view(Resources { thing, certificate, policies, device_configuration }: &Rendered) -> Value {
     json!({
-        "thing": {
-            "name": thing.name.as_str(),
-            "attributes": Value::Object(attributes.collect()),
-            "type": thing.type_name.as_ref().map(|name| name.as_str()),
-            "groups": thing.groups.iter().map(|group| group.as_str()).collect::<Vec<_>>(),
-            "billingGroup": thing.billing_group.as_ref().map(|group| group.as_str()),
-            "packageVersions": Value::Object(packages.collect()),
-        },
+        "thing": thing.as_ref().map(thing_view),
         "certificate": {
             "status": status(certificate.status),
             "exclusive": certificate.principal_type == ThingPrincipalType::Exclusive,
@@ -113,9 +109,42 @@ fn view(Resources { thing, certificate, policies, device_configuration }: &Resou
     })
 }
 
+fn thing_view(thing: &Thing) -> Value {
+    let attributes = thing.attributes.iter().map(|(name, value)| (name.to_string(), json!(value.as_str())));
+    let packages = thing.package_versions.iter().map(|(name, version)| (name.to_string(), json!(version.as_str())));
+    json!({
+        "name": thing.name.as_str(),
+        "attributes": Value::Object(attributes.collect()),
+        "type": thing.type_name.as_ref().map(|name| name.as_str()),
+        "groups": thing.groups.iter().map(|group| group.as_str()).collect::<Vec<_>>(),
+        "billingGroup": thing.billing_group.as_ref().map(|group| group.as_str()),
+        "packageVersions": Value::Object(packages.collect()),
+    })
+}
+
 /// The same, one fact a line.
-fn lines(Resources { thing, certificate, policies, device_configuration }: &Resources) -> Vec<String> {
+fn lines(Resources { thing, certificate, policies, device_configuration }: &Rendered) -> Vec<String> {
     let mut facts = Facts::default();
+    match thing {
+        Some(thing) => add_thing(thing, &mut facts),
+        None => facts.add("thing", "none: the template has no AWS::IoT::Thing"),
+    }
+    let exclusive = certificate.principal_type == ThingPrincipalType::Exclusive;
+    let others = if exclusive { ", for no other thing" } else { "" };
+    facts.add("certificate", format_args!("{}{others}", status(certificate.status)));
+    for policy in policies {
+        match policy {
+            Policy::Document(document) => facts.add("policy", document),
+            Policy::Name(name) => facts.add("policy", name),
+        }
+    }
+    for (name, value) in device_configuration {
+        facts.add("configuration", format_args!("{name}={value}"));
+    }
+    facts.0
+}
+
+fn add_thing(thing: &Thing, facts: &mut Facts) {
     facts.add("thing", &thing.name);
     for (name, value) in &thing.attributes {
         facts.add("  attribute", format_args!("{name}={value}"));
@@ -132,19 +161,6 @@ fn lines(Resources { thing, certificate, policies, device_configuration }: &Reso
     for (package, version) in &thing.package_versions {
         facts.add("  package", format_args!("{package}={version}"));
     }
-    let exclusive = certificate.principal_type == ThingPrincipalType::Exclusive;
-    let others = if exclusive { ", for no other thing" } else { "" };
-    facts.add("certificate", format_args!("{}{others}", status(certificate.status)));
-    for policy in policies {
-        match policy {
-            Policy::Document(document) => facts.add("policy", document),
-            Policy::Name(name) => facts.add("policy", name),
-        }
-    }
-    for (name, value) in device_configuration {
-        facts.add("configuration", format_args!("{name}={value}"));
-    }
-    facts.0
 }
 
 fn status(status: CertificateStatus) -> &'static str {

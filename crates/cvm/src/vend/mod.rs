@@ -229,16 +229,21 @@ struct Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::{self, FileError};
+    use crate::token::TokenError;
 
     #[test]
     fn the_file_speaks_before_the_variable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        std::fs::write(&path, format!("{}\n", "a".repeat(43))).unwrap();
+        file::create(&path, &format!("{}\n", "a".repeat(43))).unwrap();
         let variable = || Some(OsString::from("b".repeat(43)));
         assert_eq!(enrolment_token(Some(&path), variable()).unwrap().unwrap().reveal(), "a".repeat(43));
         assert_eq!(enrolment_token(None, variable()).unwrap().unwrap().reveal(), "b".repeat(43));
         assert!(enrolment_token(None, Some(OsString::new())).unwrap().is_none());
         assert!(matches!(enrolment_token(None, Some("short".into())), Err(VendError::Token(_))));
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let exposed = enrolment_token(Some(&path), None).unwrap_err();
+        assert!(matches!(exposed, VendError::Token(TokenError::File(FileError::Exposed { .. }))), "{exposed}");
     }
 }

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use cvm_provisioning::{Attestation, CertificateId, DeviceStore, EnrolmentToken, Tombstones};
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{TOKEN, csr, device, id, origin};
@@ -77,6 +79,9 @@ async fn a_token_of_ones_own_comes_from_a_file_or_stdin_and_is_never_repeated() 
     let cvm = Cvm::on(&endpoint);
     let expected = TOKEN.parse::<EnrolmentToken>().unwrap().digest().to_string();
     cvm.write("token", format!("{TOKEN}\r\n"));
+    let exposed = cvm.run("device add sn-0001 --token-file token").failure();
+    assert!(exposed.contains("chmod 600 token"), "{exposed}");
+    std::fs::set_permissions(cvm.path("token"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let added = cvm.run("device add sn-0001 --token-file token --output json").json();
     assert_eq!(added["token"], Value::Null);
     let run = cvm.run_with(["device", "add", "sn-0002", "--token-file", "-"], TOKEN);

@@ -72,7 +72,7 @@ fn what_the_parser_refuses_has_its_place() {
     cvm.write("template.json", "{ \"Resources\": ");
     let run = cvm.run("template check template.json");
     assert!(run.code == 1 && run.stdout.contains("error: line 1 column"), "{}", run.stdout);
-    assert!(run.stderr.contains("there is 1 problem with template.json"), "{}", run.stderr);
+    assert!(run.stderr.contains("template.json has 1 problem"), "{}", run.stderr);
     cvm.write("template.json", vec![b' '; 70_000]);
     assert!(cvm.run("template check template.json").failure().contains("more than"));
 }
@@ -196,6 +196,22 @@ fn a_rendered_template_is_what_a_device_gets() {
 }
 
 #[test]
+fn a_template_without_a_thing_is_rendered() {
+    let cvm = Cvm::new();
+    let mut template = template();
+    template["Resources"].as_object_mut().unwrap().remove("thing").unwrap();
+    cvm.write("template.json", template.to_string());
+    for options in ["", "--type fleet"] {
+        let render = format!("template render template.json --parameter SerialNumber=sn-1 {options}");
+        assert!(cvm.run(&render).text().starts_with("thing         none"), "{options}");
+        let device = cvm.run(&format!("{render} --output json")).json();
+        assert_eq!((&device["thing"], &device["certificate"]["status"]), (&Value::Null, &json!("active")));
+    }
+    let vend = cvm.run("template render template.json --parameter SerialNumber=sn-1 --type vend");
+    assert!(vend.code == 1 && vend.stderr.contains("becomes a thing"), "{}", vend.stderr);
+}
+
+#[test]
 fn values_that_do_not_fit_are_refused() {
     let cvm = Cvm::new();
     let mut template = template();
@@ -211,7 +227,7 @@ fn values_that_do_not_fit_are_refused() {
         ("--parameter Site=a --parameter SerialNumber=a --parameter Room=1", "no parameter \"Room\""),
         ("--parameters-file values.json --parameter Site=b --parameter SerialNumber=a", "has a value already"),
         ("--parameters-file numbers.json", "no JSON object of texts"),
-        ("--type jitp", "problems with template.json"),
+        ("--type jitp", "template.json has 3 problems"),
     ] {
         let failure = cvm.run(&format!("template render template.json {options}")).failure();
         assert!(failure.contains(expected), "{options}: {failure}");

@@ -35,7 +35,7 @@ impl<R: Send + Sync, T: AuditTrail> Registry<R, T> {
             return Err(Failure::argument("since has to be before until"));
         }
         let after = call.continuation()?;
-        if after.is_some_and(|place| !is_continuation(place)) {
+        if after.is_some_and(|place| !is_continuation(place) || !registry.trail.is_place(place)) {
             return Err(Failure::argument("the continuation is not one of ours"));
         }
         let page = registry.trail.entries(&query, after, item_count(call.parameter("top"))?).await?;
@@ -46,9 +46,7 @@ impl<R: Send + Sync, T: AuditTrail> Registry<R, T> {
     }
 }
 
-/// Whether a text has the form of the continuations of all trails: a number, `#`, and what that trail makes of it.
+/// Whether a text may be a continuation of any trail.
 fn is_continuation(text: &str) -> bool {
-    text.len() <= MAX_CONTINUATION
-        && text.bytes().all(|byte| byte.is_ascii_graphic())
-        && text.split_once('#').is_some_and(|(number, _)| number.parse::<u64>().is_ok())
+    text.len() <= MAX_CONTINUATION && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use cvm_bulk::JobId;
+use cvm_interchange::Object;
 use cvm_provisioning::{Actor, DeviceId, ModuleId, Origin, Timestamp};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -122,11 +123,12 @@ impl Call {
         json_object(&self.body).map_err(|error| Failure::argument(error.to_string()))
     }
 
-    /// The body, which has to be a JSON array.
+    /// The body, which has to be a JSON array of objects.
     pub(super) fn json_list<T: DeserializeOwned>(&self) -> Result<Vec<T>, Failure> {
         self.expect_json()?;
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::argument(format!("the body is not the JSON array asked for: {error}")))
+        let objects = serde_json::from_slice::<Vec<Object<T>>>(&self.body)
+            .map_err(|error| Failure::argument(format!("the body is not the JSON array asked for: {error}")))?;
+        Ok(objects.into_iter().map(|Object(object)| object).collect())
     }
 
     fn expect_json(&self) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! A device as operators' tools send it, alone or among others.
 
-use cvm_interchange::{AttestationDocument, Authentication, Extension, Keys, present};
+use cvm_interchange::{AttestationDocument, Authentication, Extension, Keys, optional_object, present};
 use cvm_provisioning::{Attestation, Device, ReasonText, Scope, Settings, StatusSetting};
 use serde::Deserialize;
 
@@ -13,11 +13,14 @@ pub(super) struct DeviceEntry {
     status: Option<String>,
     #[serde(deserialize_with = "present")]
     status_reason: Option<Option<String>>,
+    #[serde(deserialize_with = "optional_object")]
     authentication: Option<Authentication>,
+    #[serde(deserialize_with = "optional_object")]
     capabilities: Option<CapabilitiesEntry>,
     #[serde(deserialize_with = "present")]
     device_scope: Option<Option<String>>,
     parent_scopes: Option<Vec<Scope>>,
+    #[serde(deserialize_with = "optional_object")]
     cvm: Option<Extension>,
 }
 

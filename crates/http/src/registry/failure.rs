@@ -173,6 +173,7 @@ impl From<OperationError> for Failure {
             OperationError::ModuleNotFound => Code::ModuleNotFound,
             OperationError::NotFound => Code::DeviceNotFound,
             OperationError::NothingToRevoke(_)
+            | OperationError::KeyInUse { .. }
             | OperationError::NotProvisioned(_)
             | OperationError::NotQuarantined(_) => Code::GenericConflict,
             OperationError::PreconditionFailed => Code::PreconditionFailed,

@@ -11,7 +11,7 @@ use cvm_bulk::{
     ExportFormat, ExportRequest, ExportStanding, Folder, ImportRequest, ImportStanding, InvalidLocation, Job, JobId,
     JobStatus, JobStore, ObjectPath, Summary, Work,
 };
-use cvm_interchange::{ColumnMapping, DefaultProof, Defaults, Format, Options};
+use cvm_interchange::{ColumnMapping, DefaultProof, Defaults, Format, Object, Options};
 use cvm_provisioning::{
     AttemptId, DeviceFilter, DeviceId, GroupName, ImportMode, State as DeviceState, TemplateName, Timestamp,
 };
@@ -266,8 +266,10 @@ fn name(error: InvalidLocation) -> Failure {
 }
 
 fn options<T: Default + DeserializeOwned>(value: Option<Value>) -> Result<T, Failure> {
-    let options = value.map(serde_json::from_value).transpose();
-    options.map(Option::unwrap_or_default).map_err(|error| Failure::argument(format!("cvm: {error}")))
+    let options = value.map(serde_json::from_value::<Object<T>>).transpose();
+    options
+        .map(|options| options.map(|Object(options)| options).unwrap_or_default())
+        .map_err(|error| Failure::argument(format!("cvm: {error}")))
 }
 
 impl ImportOptions {

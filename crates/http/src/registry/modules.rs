@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use cvm_interchange::{Authentication, Keys, Moment, present};
+use cvm_interchange::{Authentication, Keys, Moment, optional_object, present};
 use cvm_provisioning::{
     Attestation, DeviceId, DeviceStore, ETag, Module, ModuleId, ModuleManager, ModuleSettings, OperationError,
     Precondition,
@@ -28,6 +28,7 @@ const TRIES: usize = 8;
 struct Body {
     device_id: Option<String>,
     module_id: Option<String>,
+    #[serde(default, deserialize_with = "optional_object")]
     authentication: Option<Authentication>,
     #[serde(default, deserialize_with = "present")]
     managed_by: Option<Option<ModuleManager>>,

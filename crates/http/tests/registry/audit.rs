@@ -43,7 +43,7 @@ async fn the_trail_is_told_the_latest_first() {
 #[tokio::test]
 async fn a_continuation_that_is_none_of_the_trails_is_refused() {
     let api = Api::new(&Script::default());
-    for bad in ["garbage", "%23", "x%231", "-1%231", "1", "1%23%0a"] {
+    for bad in ["garbage", "%23", "x%231", "-1%231", "%2B1%231", "1", "1%23%0a"] {
         assert_eq!(api.get(&format!("/audit?continuation={bad}")).await.status, 400, "{bad}");
     }
 }

@@ -6,7 +6,7 @@ use axum::http::header::ETAG;
 use axum::http::{Request, StatusCode};
 use cvm_http::NoRestore;
 use cvm_provisioning::{Device, DeviceStore as _, Presence, Presences as _, State};
-use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
+use cvm_testkit::fixture::{NOW, attempt, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::World;
 use cvm_testkit::{MemoryRegistry, Script};
 use serde_json::{Value, json};
@@ -325,4 +325,23 @@ async fn a_device_that_is_let_in_again_has_its_wrong_proofs_forgotten() {
     enabled.is("Device");
     assert_eq!((enabled.status, &enabled.body["cvm"]["wrongProofs"]["count"]), (200, &json!(0)));
     assert_eq!(api.post("/devices/sn-2/enable", json!({})).await.status, 404);
+}
+
+#[tokio::test]
+async fn threat_08_a_key_that_another_device_has_is_not_registered() {
+    let api = Api::new(&Script::default());
+    let key = csr("sn-1");
+    let mut owner = device("sn-1");
+    owner.reserve(&attempt("sn-1", 1, &key, NOW));
+    assert!(api.registry.add(&owner, &origin()).await.unwrap());
+    let with_key = json!({"cvm": {"attestation": {"kind": "publicKey", "publicKey": key.key().fingerprint()}}});
+    assert_eq!(api.put("/devices/sn-2", None, json!({})).await.status, 200);
+    for (uri, headers) in [("/devices/sn-2", &[("if-match", "*")][..]), ("/devices/sn-3", &[])] {
+        let refused = api.send("PUT", uri, headers, with_key.to_string()).await;
+        assert_eq!((refused.status, refused.header("iothub-errorcode")), (409, "GenericConflict"), "{uri}");
+        assert!(refused.body["Message"].as_str().unwrap().contains("device sn-1 has this key"), "{}", refused.body);
+    }
+    assert_eq!(api.get("/devices/sn-3").await.status, 404);
+    let own = api.send("PUT", "/devices/sn-1", &[("if-match", "*")], with_key.to_string()).await;
+    assert_eq!(own.status, 200, "{}", own.body);
 }

@@ -108,6 +108,9 @@ pub trait DeviceStore: Send + Sync {
     /// The device as it is at this moment.
     fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
 
+    /// The device that [has](Device::keys) this key.
+    fn owner_of(&self, key: &KeyFingerprint) -> impl Future<Output = Result<Option<DeviceId>, RegistryError>> + Send;
+
     /// At most `limit` of the devices that `filter` lets through, in no order, and where to go on.
     fn list(
         &self,

@@ -167,6 +167,20 @@ impl ProvisioningTemplate {
         self.uses_certificate_id
     }
 
+    /// What a device with these values becomes, with its thing.
+    ///
+    /// # Errors
+    ///
+    /// A template without a thing; otherwise those of [`render`](Self::render).
+    pub fn evaluate(&self, values: &Parameters) -> Result<Resources, TemplateError> {
+        let Resources { thing, certificate, policies, device_configuration } = self.render(values)?;
+        let thing = thing.ok_or_else(|| TemplateError::At {
+            path: "/Resources".to_owned(),
+            problem: TemplateProblem::ResourceCount { resource: parse::THING, count: 0 },
+        })?;
+        Ok(Resources { thing, certificate, policies, device_configuration })
+    }
+
     /// What a device with these values becomes.
     ///
     /// The certificate's source (`CertificateId`, `CertificateSigningRequest`, `CertificatePem`) is not evaluated, since
@@ -176,9 +190,9 @@ impl ProvisioningTemplate {
     ///
     /// # Errors
     ///
-    /// A template without a thing, a value that is not declared, one that is missing, and one that makes a name, an attribute or a policy document
+    /// A value that is not declared, one that is missing, and one that makes a name, an attribute or a policy document
     /// AWS IoT would refuse or that would mean more than the template's author wrote.
-    pub fn evaluate(&self, values: &Parameters) -> Result<Resources, TemplateError> {
+    pub fn render(&self, values: &Parameters) -> Result<Resources<Option<Thing>>, TemplateError> {
         let undeclared = values.0.keys().find(|name| !self.declares(name) && !is_pseudo_parameter(name));
         if let Some(name) = undeclared {
             return Err(TemplateError::UndeclaredValue { name: error::excerpt(name) });
@@ -187,14 +201,10 @@ impl ProvisioningTemplate {
             let path = format!("/Parameters/{}", error::excerpt(name));
             return Err(TemplateError::At { path, problem: TemplateProblem::MissingValue });
         }
-        let no_thing = || TemplateError::At {
-            path: "/Resources".to_owned(),
-            problem: TemplateProblem::ResourceCount { resource: parse::THING, count: 0 },
-        };
         let scope = self.declared.scope(&values.0);
         let configuration = self.device_configuration.iter();
         Ok(Resources {
-            thing: self.resources.thing.as_ref().ok_or_else(no_thing)?.evaluate(scope)?,
+            thing: self.resources.thing.as_ref().map(|thing| thing.evaluate(scope)).transpose()?,
             certificate: self.resources.certificate.evaluate(scope)?,
             policies: self.resources.policies.iter().map(|policy| policy.evaluate(scope)).collect::<Result<_, _>>()?,
             device_configuration: configuration

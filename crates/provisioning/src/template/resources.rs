@@ -11,9 +11,9 @@ use super::policy::PolicyDocument;
 
 /// What one device becomes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Resources {
+pub struct Resources<T = Thing> {
     /// Its thing.
-    pub thing: Thing,
+    pub thing: T,
     /// Its certificate.
     pub certificate: CertificateResource,
     /// The policies to attach to its certificate, in the order of their logical names.

@@ -1,7 +1,7 @@
 //! A change of the audit trail is detected, whichever column it is in.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use cvm_provisioning::{AuditQuery, AuditTrail as _, Device, DeviceStore as _};
+use cvm_provisioning::{AuditQuery, AuditTrail as _, Device, DeviceStore as _, Timestamp};
 use cvm_sql::{BrokenChain, SqlRegistry, TrailEnd, Verified};
 use cvm_testkit::fixture::{NOW, device, id, later, origin};
 use data_encoding::HEXLOWER;
@@ -217,5 +217,25 @@ async fn threat_60_a_trail_that_was_written_again_does_not_continue_an_end_that_
         ["", "@1", "12ab", &format!("{}@x", kept.hash), &format!("{}@", kept.hash), &format!("{}g", &kept.hash[1..])]
     {
         assert!(bad.parse::<TrailEnd>().is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_to_go_on_is_read_as_a_whole_and_anything_else_leads_nowhere() {
+    let (_folder, registry) = trail().await;
+    let all = |device: Option<&str>| AuditQuery {
+        device: device.map(|id| id.parse().unwrap()),
+        since: Timestamp::from_seconds(0),
+        until: later(9),
+    };
+    for query in [all(None), all(Some("sn-1"))] {
+        let next = registry.entries(&query, None, 2).await.unwrap().next.unwrap();
+        assert!(registry.is_place(&next), "{next}");
+        assert!(!registry.entries(&query, Some(&next), 9).await.unwrap().entries.is_empty());
+        for bad in ["12#garbage", "12#", "#12", "12", "+12#1", "12#-1", "12#1#1", "12#1 ", "99999999999999999999#1"] {
+            assert!(!registry.is_place(bad), "{bad}");
+            let page = registry.entries(&query, Some(bad), 9).await.unwrap();
+            assert!(page.entries.is_empty() && page.next.is_none(), "{bad}");
+        }
     }
 }

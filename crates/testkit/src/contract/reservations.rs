@@ -158,6 +158,8 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     let wrong = Attempt { proof: Proof { token: None, ..second.proof.clone() }, ..second.clone() };
     assert!(matches!(reserve(&wrong).await, Reserve::Refused(Some(_))), "a stranger learns nothing of keys");
 
+    let owner = async || registry.owner_of(key.key().fingerprint()).await.expect("the store answers");
+    assert_eq!(owner().await, Some(id("first")));
     let made = credential(&device("first"), &first, &key).await;
     registry.commit(&first, &made, &Beside::NOTHING).await.expect("the store answers").expect("it holds the device");
     refused(reserve(&second).await, "second");
@@ -177,10 +179,13 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     renewed.version += 1;
     assert!(registry.replace(&renewed, version, &origin()).await.expect("the store answers"));
     refused(reserve(&second).await, "second");
+    assert_eq!(owner().await, Some(id("first")));
     let version = renewed.version;
     renewed.end_succession(later(1));
     assert!(registry.replace(&renewed, version, &origin()).await.expect("the store answers"));
+    assert_eq!(owner().await, None);
     assert!(matches!(reserve(&second).await, Reserve::Held(_)), "the first device has it no more");
+    assert_eq!(owner().await, Some(id("second")));
 
     let tombstone = stored(registry, &device("second")).await.bury(NOW);
     let version = tombstone.device.version - 1;

@@ -1,5 +1,7 @@
 //! `cvm broker mosquitto`: a folder with all that mosquitto needs.
 
+mod written;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use cvm_authority::ServerName;
 use cvm_provisioning::Timestamp;
 use serde_json::json;
 
+use self::written::Written;
 use super::BrokerError;
 use crate::address::Address;
 use crate::ca::{DataArguments, ServerTerms};
@@ -24,8 +27,8 @@ use crate::own_ca::{CaFolder, OwnCaError, PassphraseArguments, ServerFiles};
 /// in the foreground, refreshes every minute, and restarts mosquitto when a certificate was revoked, which ends the session
 /// of the revoked device.
 ///
-/// Run the command again to renew the broker's certificate. A configuration file or script that exists is kept: delete it
-/// to have it written again.
+/// Run the command again to renew the broker's certificate, or with other options to change the configuration. A
+/// configuration file or script that was edited is kept: delete it to have it written again.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct MosquittoArguments {
@@ -82,20 +85,23 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     let at = quotable(&absolute)?;
     // Elsewhere, the service of mosquitto has a user of its own.
     let as_root = path.is_none() && runs_as_root(out);
-    let written = [
+    let configured = [
         (CONFIGURATION, configuration(at, *listen, as_root), PLAIN),
         (ACL, acl(), PLAIN),
         (REFRESH, refresh(quotable(Path::new(&server.to_string()))?), EXECUTABLE),
         (RUN, include_str!("run.sh").to_owned(), EXECUTABLE),
     ];
-    let mut kept = Vec::new();
-    for (name, text, mode) in written {
+    let (mut kept, mut rewritten) = (Vec::new(), Vec::new());
+    for (name, text, mode) in configured {
         let file = out.join(name);
-        match file::create(&file, &text) {
-            Ok(()) => set_mode(&file, mode)?,
-            Err(FileError::Exists { .. }) if fs::read_to_string(&file).is_ok_and(|there| there == text) => {}
-            Err(FileError::Exists { .. }) => kept.push(name),
-            Err(error) => return Err(error.into()),
+        match written::write(&file, &text)? {
+            Written::Created => set_mode(&file, mode)?,
+            Written::Kept => kept.push(name),
+            Written::Rewritten => {
+                set_mode(&file, mode)?;
+                rewritten.push(name);
+            }
+            Written::Unchanged => {}
         }
     }
     let files = [ROOT, CA, LISTS, CONFIGURATION, ACL, REFRESH, RUN].map(|name| out.join(name));
@@ -108,6 +114,7 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
         "isNew": issued.is_new,
         "notAfter": not_after.to_string(),
         "kept": kept,
+        "rewritten": rewritten,
     }))?;
     match issued.is_new {
         true => output.done(format_args!("issued the broker's certificate, valid until {not_after}"))?,
@@ -116,8 +123,11 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     for name in &kept {
         let file = out.join(name).display().to_string();
         output.note(format_args!(
-            "kept {file}, which differs from what this command writes; delete it to have it written again"
+            "kept {file}, which was edited; delete it and run this again to have it written with these options"
         ))?;
+    }
+    if !rewritten.is_empty() {
+        output.done(format_args!("rewrote {}; restart mosquitto, or `run`, to use it", rewritten.join(", ")))?;
     }
     output.done(format_args!("wrote {}", out.display()))?;
     match path {

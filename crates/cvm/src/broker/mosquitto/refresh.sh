@@ -64,7 +64,7 @@ fetch_all
 serials > .revoked
 touch -a .enforced
 if [ -n "${RESTART:-}" ] && [ -n "$(comm -13 .enforced .revoked)" ]; then
-    echo "restarting mosquitto: $(comm -13 .enforced .revoked | wc -l) certificates were revoked"
+    echo "restarting mosquitto; newly revoked certificates: $(comm -13 .enforced .revoked | wc -l)"
     eval "$RESTART"
     mv .revoked .enforced
     touch .loaded

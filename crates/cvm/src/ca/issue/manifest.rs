@@ -3,11 +3,12 @@
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use cvm_authority::temporary_file;
 use cvm_provisioning::{Certificate, CertificateId, DeviceId, KeyFingerprint, Timestamp};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use crate::file::{self, FileError};
+use crate::file::FileError;
 
 /// A device and the certificate that it has.
 #[derive(Debug, Serialize)]
@@ -39,8 +40,7 @@ pub(super) struct Manifest {
 
 impl Manifest {
     pub(super) fn begin(path: &Path) -> Result<Self, FileError> {
-        let file = NamedTempFile::new_in(file::folder_of(path));
-        let file = file.map_err(|source| FileError::Write { path: path.to_owned(), source })?;
+        let file = temporary_file(path).map_err(|source| FileError::Write { path: path.to_owned(), source })?;
         Ok(Self { file: BufWriter::new(file), path: path.to_owned() })
     }
 

@@ -22,7 +22,7 @@ use crate::ca_key::CaKey;
 use crate::device_list::{Devices, Listed};
 use crate::error::CommandError;
 use crate::file;
-use crate::output::{Output, shell_word};
+use crate::output::{Output, count, shell_word};
 use crate::pem;
 use crate::progress::{Progress, Spell, Standing};
 
@@ -215,10 +215,13 @@ fn report(arguments: &IssueArguments, tally: Tally, elapsed: Spell, output: &Out
     match &arguments.device {
         Some(id) if there == 1 => output.done(format_args!("{id} has its certificate already, in {out}"))?,
         Some(id) => output.done(format_args!("issued the certificate of {id}, in {out}"))?,
-        None => output.done(format_args!("issued {issued} certificates in {elapsed}, {there} were there already"))?,
+        None => {
+            let issued = count(issued, "certificate");
+            output.done(format_args!("issued {issued} in {elapsed}; already there: {there}"))?;
+        }
     }
     if let Some(manifest) = &arguments.manifest {
-        output.done(format_args!("wrote {} lines to {}", tally.total(), manifest.display()))?;
+        output.done(format_args!("wrote {} to {}", count(tally.total(), "line"), manifest.display()))?;
     }
     let Some(id) = &arguments.device else { return Ok(()) };
     output.say(format_args!(

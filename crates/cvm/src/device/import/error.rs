@@ -7,6 +7,7 @@ use cvm_bulk::ImportError as BulkError;
 use cvm_interchange::{LineError, UnreadableFile};
 
 use crate::device::DeviceError;
+use crate::output::count;
 
 /// Why an import did not do all that it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +15,7 @@ use crate::device::DeviceError;
 pub(crate) enum ImportError {
     #[error("an earlier import of this file was cut off; {path} says how far it came", path = path.display())]
     CutOff { path: PathBuf },
-    #[error("{failed} lines failed")]
+    #[error("{} failed", count(*failed, "line"))]
     Failed { failed: u64, file: Option<PathBuf> },
     #[error("interrupted")]
     Interrupted { dry_run: bool, is_pipe: bool, can_be_resumed: bool },

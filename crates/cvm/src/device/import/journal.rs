@@ -5,9 +5,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use cvm_authority::temporary_file;
 use cvm_bulk::ImportStanding;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use super::ImportError;
 
@@ -71,9 +71,7 @@ impl Journal {
     /// Writes the entry to the disk: a crash leaves the old one or the new one.
     pub(super) fn keep(&mut self) -> Result<(), ImportError> {
         let failed = |source| ImportError::Write { path: self.path.clone(), source };
-        let folder =
-            self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        let mut file = NamedTempFile::new_in(folder).map_err(failed)?;
+        let mut file = temporary_file(&self.path).map_err(failed)?;
         serde_json::to_writer(&mut file, &self.entry).map_err(|error| failed(error.into()))?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;

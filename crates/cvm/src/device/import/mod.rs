@@ -17,7 +17,7 @@ mod tests;
 
 use super::{DeviceError, DeviceRegistry};
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::progress::{Progress, Standing};
 pub(super) use error::ImportError;
 use files::Files;
@@ -25,8 +25,8 @@ use journal::Journal;
 
 /// Register, change or delete many devices from a file
 ///
-/// The file is a table in CSV, the identity registry's lines of JSON, AWS IoT bulk registration, or a manifest of
-/// Espressif's or Microchip's; the signatures of a manifest are not checked. A line that cannot be used is reported and
+/// The file is a table in CSV, the identity registry's JSON, as lines or as an array, AWS IoT bulk registration, or a manifest
+/// of Espressif's or Microchip's; the signatures of a manifest are not checked. A line that cannot be used is reported and
 /// skipped. Progress is kept in FILE.cvm-import: if the import is interrupted, run it again with --resume, and nothing
 /// is done twice.
 #[derive(Args, Debug)]
@@ -190,10 +190,11 @@ fn report(summary: &Summary, rate: f64, arguments: &ImportArguments, output: &Ou
         "unchanged": unchanged, "deleted": deleted, "failed": failed, "perSecond": rate.round(), "errors": errors,
     }))?;
     if *twins > 0 {
-        output.note(format_args!("{twins} lines have tags or properties, which are not kept here"))?;
+        output.note(format_args!("not kept here: the tags or properties of {}", count(*twins, "line")))?;
     }
     if arguments.dry_run {
-        output.say(format_args!("{checked} lines can be imported, {failed} cannot; nothing was written"))?;
+        output
+            .say(format_args!("{} can be imported, {failed} cannot; nothing was written", count(*checked, "line")))?;
     } else {
         output.say(format_args!(
             "{created} created, {updated} updated, {unchanged} unchanged, {deleted} deleted, {failed} failed; \

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use cvm_provisioning::{
-    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, Origin, Page,
-    RegistryError, TokenDigest, Tombstone,
+    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, KeyFingerprint, Origin,
+    Page, RegistryError, TokenDigest, Tombstone,
 };
 use cvm_testkit::MemoryRegistry;
 use futures_util::FutureExt as _;
@@ -49,6 +49,10 @@ impl DeviceStore for Dying {
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
         self.registry.find(id).await
+    }
+
+    async fn owner_of(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+        self.registry.owner_of(key).await
     }
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
