@@ -6,6 +6,7 @@ STACK   ?= cvm
 
 VENV   := .venv
 DEVICE := .venv-device
+NODE   := tests/node/node_modules
 DENY   := .local/tools/bin/cargo-deny
 PYTHON := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -46,7 +47,7 @@ test: ## Check everything; this is the gate
 
 # In the order in which a mistake is cheapest to find.
 .PHONY: gate
-gate: tools
+gate: tools $(NODE)
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path $(DYNAMODB)
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -113,6 +114,11 @@ $(VENV)/installed: requirements.lock
 $(DEVICE)/installed: requirements-device.txt
 	@python3 -m venv $(DEVICE)
 	@$(DEVICE)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Without the packages' own scripts: what is compiled comes with them.
+$(NODE): tests/node/package-lock.json
+	@cd tests/node && npm ci --silent --omit=dev --ignore-scripts
 	@touch $@
 
 $(DENY):

@@ -6,6 +6,7 @@ target=$1
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing= # What is missing, one line each.
 packages= # The packages of Debian that have it.
+by_hand=  # Whether some of it is in no package of Debian, or in one that is too old.
 
 has() { command -v "$1" > /dev/null 2>&1; }
 
@@ -13,6 +14,7 @@ lacks() { # WHAT PACKAGES
     missing="$missing  $1
 "
     packages="$packages${2:+ $2}"
+    [ -n "$2" ] || by_hand=yes
 }
 
 has cargo || lacks "Rust: cargo and rustc, by https://rustup.rs" ""
@@ -30,6 +32,11 @@ if [ "$target" = test ]; then
     has mariadbd || lacks "MariaDB's server: mariadbd" mariadb-server
     has mosquitto || lacks mosquitto mosquitto
     has mosquitto_pub || lacks "mosquitto's clients: mosquitto_pub" mosquitto-clients
+    if has node && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null; then
+        has npm || lacks npm npm
+    else
+        lacks "Node 20 or later, with npm: https://nodejs.org" ""
+    fi
     has openssl || lacks openssl openssl
     has pki || lacks "strongSwan's pki" "strongswan-pki libstrongswan-standard-plugins"
     has ps || lacks ps procps
@@ -42,8 +49,7 @@ fi
 
 as_root=
 if [ "$(id -u)" != 0 ]; then as_root=sudo; fi
-# Rust is not installed from Debian, whose version is older.
-if [ "$target" = test ] && has cargo && has apt-get && { [ -z "$as_root" ] || sudo -n true 2> /dev/null; }; then
+if [ "$target" = test ] && [ -z "$by_hand" ] && has apt-get && { [ -z "$as_root" ] || sudo -n true 2> /dev/null; }; then
     printf 'Installing what the tests need:\n%s' "$missing"
     # $packages is a list of words.
     $as_root apt-get update -q && $as_root apt-get install -qy --no-install-recommends $packages

@@ -16,7 +16,10 @@ from stack import Answer, Device, Stack, schema, secret_lines, send
 from trusted_user import add_user, signed_headers
 
 PYTHON = ROOT / ".venv-device" / "bin" / "python"
-CLIENT = ROOT / "scripts" / "claim_device.py"
+NODE_MODULES = ROOT / "tests" / "node" / "node_modules"
+# AWS's own device SDKs, for Python and for Node.
+PYTHON_SDK = [PYTHON, ROOT / "scripts" / "claim_device.py"]
+NODE_SDK = ["node", ROOT / "tests" / "node" / "claim_device.mjs"]
 
 
 @dataclass
@@ -78,6 +81,7 @@ def provision(
     template: str | None = None,
     device: Device | None = None,
     csr: str | None = None,
+    sdk: list[object] = PYTHON_SDK,
     **parameters: str,
 ) -> Claimed:
     """Has a device provision itself with AWS's own SDK: with the key of `device` and its `csr`, or with one of AWS IoT's."""
@@ -98,8 +102,11 @@ def provision(
         "parameters": {"SerialNumber": device_id, **parameters},
         "times": times,
         **{name: str(path) for name, (path, _) in files.items()},
-    } | ({"csr": csr} if csr else {})
-    done = subprocess.run([PYTHON, CLIENT, json.dumps(asked)], capture_output=True, text=True, timeout=120)
+    }
+    if csr:
+        (folder / "device.key").write_text(device.private_key_pem)
+        asked |= {"csr": csr, "deviceKey": str(folder / "device.key")}
+    done = subprocess.run([*sdk, json.dumps(asked)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     if not csr:

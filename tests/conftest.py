@@ -19,7 +19,7 @@ from stack import CVM, Stack
 from trusted_user import add_user
 
 FUNCTIONS = [folder.name for folder in (ROOT / "functions").iterdir()]
-BUILT = [*(ROOT / "target" / "lambda" / function / "bootstrap.zip" for function in FUNCTIONS), CVM, claims.PYTHON]
+BUILT = [*(ROOT / "target" / "lambda" / function / "bootstrap.zip" for function in FUNCTIONS), CVM, claims.PYTHON, claims.NODE_MODULES]
 
 
 @pytest.fixture(scope="session")

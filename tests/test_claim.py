@@ -11,7 +11,7 @@ import pytest
 from botocore.credentials import Credentials
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from claims import Claim, allowlist, ask, connect, installer, provision, question
+from claims import NODE_SDK, PYTHON_SDK, Claim, allowlist, ask, connect, installer, provision, question
 from factory import certificate_id, status
 from mqtt_device import Refused
 from stack import Device, Stack, checked, until
@@ -43,13 +43,23 @@ def test_the_sdk_of_aws_provisions_and_the_device_publishes(stack: Stack, shared
     until(lambda: stack.audit("confirm", outcome="confirmed", device=device_id), "a record of the confirmation")
 
 
+def test_the_sdk_for_node_provisions_and_the_device_publishes(stack: Stack, shared: Claim, device_id):
+    allowlist(stack, device_id)
+    claimed = provision(stack, shared, device_id, sdk=NODE_SDK)
+    topic_prefix = f"devices/{device_id}"
+    assert claimed.answer == {"thingName": device_id, "deviceConfiguration": {"topicPrefix": topic_prefix}}
+    until(lambda: stack.used(device_id), "a confirmation by the first connect")
+    assert provision(stack, shared, f"{device_id}-unknown", sdk=NODE_SDK).error == "AccessDenied"
+
+
+@pytest.mark.parametrize("sdk", [PYTHON_SDK, NODE_SDK], ids=["python", "node"])
 @pytest.mark.parametrize("subject", ["its own", "Fleet Provisioning Demo"])
-def test_a_device_keeps_the_key_of_its_own_request(stack: Stack, shared: Claim, device_id, subject):
+def test_a_device_keeps_the_key_of_its_own_request(stack: Stack, shared: Claim, device_id, subject, sdk):
     """AWS's demos have the same common name for all devices: the serial number comes with the registration."""
     allowlist(stack, device_id)
     device = Device(device_id)
     csr = device.csr_pem if subject == "its own" else Device(subject, key=device.key).csr_pem
-    claimed = provision(stack, shared, device_id, device=device, csr=csr)
+    claimed = provision(stack, shared, device_id, device=device, csr=csr, sdk=sdk)
     assert claimed.error is None and claimed.answer["thingName"] == device_id
     connect(stack, claimed)
     until(lambda: stack.used(device_id), "a confirmation by the first connect")
