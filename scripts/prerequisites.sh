@@ -32,9 +32,7 @@ if [ "$target" = test ]; then
     has mariadbd || lacks "MariaDB's server: mariadbd" mariadb-server
     has mosquitto || lacks mosquitto mosquitto
     has mosquitto_pub || lacks "mosquitto's clients: mosquitto_pub" mosquitto-clients
-    if has node && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null; then
-        has npm || lacks npm npm
-    else
+    if ! has npm || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null; then
         lacks "Node 20 or later, with npm: https://nodejs.org" ""
     fi
     has openssl || lacks openssl openssl
