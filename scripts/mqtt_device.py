@@ -1,4 +1,4 @@
-"""A device on MQTT 5 over mTLS, as far as the demo and the tests need one."""
+"""A device on MQTT over mTLS, as far as the demo and the tests need one."""
 
 import queue
 from pathlib import Path
@@ -16,18 +16,25 @@ class Refused(Exception):
 
 
 class MqttDevice:
-    """A client with the files that `cvm vend --out FOLDER` wrote. Every call waits for the broker's word."""
+    """A client with the files that `cvm vend --out FOLDER` wrote. Every call waits for the broker's word.
 
-    def __init__(self, folder: Path, client_id: str) -> None:
+    `keep` asks MQTT 3.1.1 for a session that outlives the connection."""
+
+    def __init__(self, folder: Path, client_id: str, protocol: int = mqtt.MQTTv5, keep: bool = False) -> None:
         self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._reasons: queue.Queue = queue.Queue()
+        self.session_present = False
         self._client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5, reconnect_on_failure=False
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=protocol,
+            clean_session=None if protocol == mqtt.MQTTv5 else not keep,
+            reconnect_on_failure=False,
         )
         self._client.tls_set(
             ca_certs=str(folder / CA), certfile=str(folder / CERTIFICATE), keyfile=str(folder / PRIVATE_KEY)
         )
-        self._client.on_connect = lambda client, data, flags, reason, properties: self._reasons.put(reason)
+        self._client.on_connect = self._connected
         self._client.on_disconnect = lambda client, data, flags, reason, properties: self._reasons.put(reason)
         self._client.on_publish = lambda client, data, packet, reason, properties: self._reasons.put(reason)
         self._client.on_subscribe = lambda client, data, packet, reasons, properties: self._reasons.put(reasons[0])
@@ -77,6 +84,10 @@ class MqttDevice:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def _connected(self, client, data, flags, reason, properties) -> None:
+        self.session_present = flags.session_present
+        self._reasons.put(reason)
 
     def _wait(self) -> None:
         try:

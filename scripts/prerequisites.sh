@@ -29,15 +29,22 @@ fi
 if [ "$target" = test ]; then
     has cfssl || lacks "cfssl, which the server is measured beside" golang-cfssl
     has curl || lacks curl curl
+    has haproxy || lacks haproxy haproxy
+    has jq || lacks jq jq
     has mariadbd || lacks "MariaDB's server: mariadbd" mariadb-server
     has mosquitto || lacks mosquitto mosquitto
     has mosquitto_pub || lacks "mosquitto's clients: mosquitto_pub" mosquitto-clients
+    has nats-server || lacks nats-server nats-server
+    has nginx || lacks nginx nginx
+    [ -n "$(find /usr/lib*/nginx /usr/local -name 'ngx_stream_js_module.so' -print -quit 2> /dev/null)" ] ||
+        lacks "nginx's modules stream and stream-js" "libnginx-mod-stream libnginx-mod-stream-js"
     if ! has npm || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null; then
         lacks "Node 20 or later, with npm: https://nodejs.org" ""
     fi
     has openssl || lacks openssl openssl
     has pki || lacks "strongSwan's pki" "strongswan-pki libstrongswan-standard-plugins"
     has ps || lacks ps procps
+    has rabbitmq-server || lacks rabbitmq-server rabbitmq-server
     has wrk || lacks "wrk, which measures the server" wrk
     [ -n "$(find /usr/lib /usr/local/lib -name 'libfaketimeMT.so*' -print -quit 2> /dev/null)" ] ||
         lacks "libfaketime (libfaketimeMT.so.1)" libfaketime
