@@ -12,6 +12,7 @@ from typing import ClassVar
 import paho.mqtt.client as mqtt
 
 from broker import MOSQUITTO
+from claims import NODE_MODULES
 from local_aws import ROOT, free_port
 from mqtt_device import MqttDevice
 from server import Server
@@ -270,3 +271,19 @@ class Nats(Documented):
 
     def refresh(self) -> None:
         self.learn()
+
+
+class Aedes(Documented):
+    names: ClassVar = ["/etc/cvm-broker/broker.mjs"]
+    refuses_other_client_ids = False
+
+    def prepare(self) -> None:
+        super().prepare()
+        assert NODE_MODULES.exists(), f"{NODE_MODULES} is missing: run `make tests/node/node_modules`"
+        (self.files / "node_modules").symlink_to(NODE_MODULES)
+        self.script("refresh", RELOAD="true", RESTART="true")
+        self.daemon(program("node", "nodejs"), self.files / "broker.mjs")
+
+    @property
+    def ports(self) -> list[int]:
+        return [self.port]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from documented import REFRESH, Documented, HaProxy, Nats, Nginx, RabbitMq, documented
+from documented import REFRESH, Aedes, Documented, HaProxy, Nats, Nginx, RabbitMq, documented
 from mqtt_device import CA, CERTIFICATE, PRIVATE_KEY, MqttDevice, Refused
 from server import Server, start
 from stack import until
@@ -25,10 +25,10 @@ def name(kind: type) -> str:
     return kind.__name__
 
 
-BROKERS = [HaProxy, Nginx, RabbitMq, Nats]
-READS_LISTS = pytest.mark.parametrize("broker", BROKERS[:3], indirect=True, ids=name, scope="module")
+BROKERS = [HaProxy, Nginx, RabbitMq, Aedes, Nats]
+READS_LISTS = pytest.mark.parametrize("broker", BROKERS[:4], indirect=True, ids=name, scope="module")
 PROXIES = pytest.mark.parametrize("broker", BROKERS[:2], indirect=True, ids=name, scope="module")
-NATS = pytest.mark.parametrize("broker", BROKERS[3:], indirect=True, ids=name, scope="module")
+NATS = pytest.mark.parametrize("broker", BROKERS[4:], indirect=True, ids=name, scope="module")
 
 
 @pytest.fixture(scope="module")
