@@ -236,7 +236,8 @@ def test_a_proxy_accepts_only_the_client_id_of_the_certificate(broker: Documente
                 assert connection.recv(4) == b"", "the connection goes on"
             except (ConnectionError, ssl.SSLError):
                 pass
-        assert received == (accepted if len(packets) > 1 else b"")
+        # What a broker says right before it hangs up may be lost.
+        assert received == b"" or (received == accepted and len(packets) > 1)
 
 
 @PROXIES
