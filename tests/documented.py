@@ -96,9 +96,9 @@ class Documented:
         """What the scripts of the page call to make the broker read its files."""
         if not self.daemons:
             return {}
-        return {"RELOAD": self.daemons[-1].signal(self.reload), "RESTART": self.daemons[-1].signal("TERM")}
+        return {"RELOAD": self.daemons[-1].signal(self.reload_signal), "RESTART": self.daemons[-1].signal("TERM")}
 
-    reload = "HUP"
+    reload_signal = "HUP"
 
     def prepare(self) -> None:
         """Makes the folder of the page, and writes the files."""
@@ -128,6 +128,9 @@ class Documented:
         """Runs a script of the page."""
         command = [self.files / name, *arguments]
         subprocess.run(command, check=True, env=self.environment | variables, timeout=60)
+
+    def reload(self) -> None:
+        subprocess.run(self.commands["RELOAD"], shell=True, check=True, timeout=60)
 
     def start(self) -> None:
         for daemon in self.daemons:
@@ -186,7 +189,7 @@ class Proxy(Documented):
 
 class HaProxy(Proxy):
     names: ClassVar = [*Proxy.names, "/etc/haproxy/haproxy.cfg"]
-    reload = "USR2"
+    reload_signal = "USR2"
 
     def prepare(self) -> None:
         super().prepare()
@@ -242,7 +245,7 @@ class RabbitMq(Documented):
 
     @property
     def commands(self) -> dict[str, str]:
-        return {"RELOAD": f"sh {self.files / 'crls.sh'}"}
+        return {"RELOAD": str(self.files / "crls.sh")}
 
     def learn(self) -> None:
         self.script("users")
