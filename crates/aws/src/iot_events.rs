@@ -114,6 +114,8 @@ pub struct HookAnswer {
 
 #[cfg(test)]
 mod tests {
+    use cvm_provisioning::Door;
+
     use super::*;
 
     fn question(template_arn: &str) -> HookQuestion {
@@ -165,7 +167,7 @@ mod tests {
             principal_identifier: principal.to_owned(),
             ip_address: None,
         };
-        let connection = |principal: &str| connected(principal).connection(Origin::new("test", String::new()));
+        let connection = |principal: &str| connected(principal).connection(Origin::new(Door::Confirm, String::new()));
         assert_eq!(connection(&id).map(|connection| connection.certificate), Some(id.parse().unwrap()));
         assert_eq!(connection(&id).map(|connection| connection.order), Some(1_800_000_000_999));
         assert!(connection("AIDAEXAMPLE:session").is_none());

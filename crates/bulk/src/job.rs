@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cvm_interchange::{Format, Options};
-use cvm_provisioning::{Actor, AttemptId, DeviceFilter, DeviceId, Origin, Timestamp};
+use cvm_provisioning::{Actor, AttemptId, DeviceFilter, DeviceId, Door, Origin, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{ExportFormat, Folder, ImportStanding, ObjectPath};
@@ -208,7 +208,7 @@ impl Job {
 
     /// Whose changes it makes, where and by which request.
     pub fn origin(&self) -> Origin {
-        Origin { actor: Some(self.by.clone()), ..Origin::new("job", self.id.to_string()) }
+        Origin { actor: Some(self.by.clone()), ..Origin::new(Door::Job, self.id.to_string()) }
     }
 
     /// Ends it.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use cvm_aws::{Clients, DynamoDbAuditTrail};
 use cvm_interchange::{AuditDocument, UnknownDevicesDocument};
 use cvm_provisioning::{
-    AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, NoticeKind, Refusal, RegistryError, Timestamp,
+    AuditEntry, AuditPage, AuditQuery, AuditTrail, DeviceId, Door, NoticeKind, Refusal, RegistryError, Timestamp,
 };
 use cvm_sql::{BrokenChain, OpenError, SqlRegistry, TrailEnd, Verified};
 
@@ -51,7 +51,7 @@ pub(crate) struct AuditArguments {
     reason: Option<String>,
     /// Only entries of this door, such as vend, est or registry
     #[arg(long, value_name = "DOOR")]
-    door: Option<String>,
+    door: Option<Door>,
     /// Stop after this many entries
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
@@ -422,7 +422,7 @@ impl AuditArguments {
     fn admits(&self, entry: &AuditEntry) -> bool {
         let contains = |wanted: &String| entry.reason.as_ref().is_some_and(|reason| reason.contains(wanted));
         self.reason.as_ref().is_none_or(contains)
-            && self.door.as_ref().is_none_or(|door| entry.door.as_ref() == Some(door))
+            && self.door.as_ref().is_none_or(|door| entry.door.as_deref() == Some(door.name()))
     }
 }
 

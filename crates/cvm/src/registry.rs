@@ -1,7 +1,7 @@
 //! The device registry, for the commands that work on it.
 
 use clap::Args;
-use cvm_provisioning::{Actor, AttemptId, Origin, RegistryError, Timestamp};
+use cvm_provisioning::{Actor, AttemptId, Door, Origin, RegistryError, Timestamp};
 use time::OffsetDateTime;
 
 use crate::output::Output;
@@ -116,7 +116,7 @@ pub(crate) fn origin() -> Origin {
     let host = variable("HOSTNAME").or(host).unwrap_or_else(|| "localhost".to_owned());
     let request_id = AttemptId::random().map(|id| id.to_string()).unwrap_or_default();
     let actor = Actor::new(&format!("{}@{host}", user.as_deref().unwrap_or("somebody")));
-    Origin { actor, ..Origin::new("cvm", request_id) }
+    Origin { actor, ..Origin::new(Door::Command, request_id) }
 }
 
 pub(crate) fn now() -> Timestamp {

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use cvm_provisioning::{
-    AttemptId, Audit, AuditRecord, ClaimError, ClaimIssuer, ClaimRequest, ClaimStore, DeviceId, DeviceStore,
+    AttemptId, Audit, AuditRecord, ClaimError, ClaimIssuer, ClaimRequest, ClaimStore, DeviceId, DeviceStore, Door,
     MadeOutClaim, Origin, Outcome, PlatformError, RegistryError, Timestamp, TrustedUser, TrustedUsers,
 };
 use serde::{Deserialize, Serialize};
@@ -32,14 +32,14 @@ where
     P: ClaimIssuer + 'static,
     A: Audit + 'static,
 {
-    let door = Arc::new(Door { clock, handout, users });
-    let claim = post(Door::<R, P, A>::claim);
+    let door = Arc::new(ClaimState { clock, handout, users });
+    let claim = post(ClaimState::<R, P, A>::claim);
     let routes = Router::new().route("/v1/claims", claim.clone()).route("/v1/claims/", claim).with_state(door);
     door_router(routes, "trusted users post to /v1/claims", MAX_BODY)
 }
 
 /// The door: HTTP on one side, the decision on the other.
-struct Door<R, P, A> {
+struct ClaimState<R, P, A> {
     clock: Clock,
     handout: Handout,
     users: TrustedUsers<R, P, A>,
@@ -65,7 +65,7 @@ struct Answer<'a> {
     expires_at: String,
 }
 
-impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> Door<R, P, A> {
+impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> ClaimState<R, P, A> {
     async fn claim(
         State(door): State<Arc<Self>>,
         caller: Option<Extension<Caller>>,
@@ -77,7 +77,7 @@ impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> Door<R, P, A> {
         let Ok(attempt) = AttemptId::random() else {
             return Problem::internal("there is no randomness to be had").into_response();
         };
-        let origin = caller.map(|extension| extension.0).unwrap_or_default().origin("claim", attempt);
+        let origin = caller.map(|extension| extension.0).unwrap_or_default().origin(Door::Claim, attempt);
         let request_id = origin.request_id.clone();
         let answer = match user {
             Some(Extension(user)) => door.answer(attempt, origin, user, &uri, &headers, body).await,

@@ -9,7 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use cvm_provisioning::{AttemptId, Certificate, DeviceId, Origin, Timestamp, VendError};
+use cvm_provisioning::{AttemptId, Certificate, DeviceId, Door, Origin, Timestamp, VendError};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::Problem;
@@ -83,7 +83,7 @@ impl Pace {
 
 impl Caller {
     /// The origin of a request at this door; one that the platform has given no id takes that of its attempt.
-    pub(crate) fn origin(self, door: &'static str, attempt: AttemptId) -> Origin {
+    pub(crate) fn origin(self, door: Door, attempt: AttemptId) -> Origin {
         let request_id = self.request_id.unwrap_or_else(|| attempt.to_string());
         Origin { source: self.source, ..Origin::new(door, request_id) }
     }

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use cvm_provisioning::{AttemptId, AuditRecord, DeviceIdFrom, Origin, Outcome, VendRequest, Vending};
+use cvm_provisioning::{AttemptId, AuditRecord, DeviceIdFrom, Door, Origin, Outcome, VendRequest, Vending};
 
 use crate::door::{Caller, ClientCertificate, Clock, Pace, read, router as door_router, with_request_id};
 use crate::request::DeviceRequest;
@@ -23,8 +23,8 @@ pub fn router<V: Vending + 'static>(
     device_id_from: DeviceIdFrom,
     clock: Clock,
 ) -> Router {
-    let door = Arc::new(Door { clock, device_id_from, handout, vend });
-    let certificate = post(Door::<V>::certificate);
+    let door = Arc::new(VendState { clock, device_id_from, handout, vend });
+    let certificate = post(VendState::<V>::certificate);
     // Some clients end every address with a slash.
     let routes = Router::new().route("/v1/certificates", certificate.clone()).route("/v1/certificates/", certificate);
     let routes = routes.with_state(door);
@@ -41,19 +41,19 @@ pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem>
 }
 
 /// The door: HTTP on one side, the decision on the other.
-struct Door<V> {
+struct VendState<V> {
     clock: Clock,
     device_id_from: DeviceIdFrom,
     handout: Handout,
     vend: Arc<V>,
 }
 
-impl<V: Vending> Door<V> {
+impl<V: Vending> VendState<V> {
     async fn certificate(State(door): State<Arc<Self>>, parts: Parts, body: Result<Bytes, BytesRejection>) -> Response {
         let Ok(attempt) = AttemptId::random() else {
             return Problem::internal("there is no randomness to be had").into_response();
         };
-        let origin = parts.extensions.get::<Caller>().cloned().unwrap_or_default().origin("vend", attempt);
+        let origin = parts.extensions.get::<Caller>().cloned().unwrap_or_default().origin(Door::Vend, attempt);
         let request_id = origin.request_id.clone();
         with_request_id(door.answer(attempt, origin, &parts, body).await, request_id)
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
-use cvm_provisioning::{Audit, AuditRecord, LogAudit, Origin, Outcome, Timestamp};
+use cvm_provisioning::{Audit, AuditRecord, Door, LogAudit, Origin, Outcome, Timestamp};
 use lambda_runtime::LambdaEvent;
 use serde::de::DeserializeOwned;
 
@@ -33,7 +33,7 @@ const RESERVE: Duration = Duration::from_secs(15);
 ///
 /// `work` says whether the next event can be tried: after a throttle it is better not to.
 pub async fn work_off<E, W>(
-    door: &'static str,
+    door: Door,
     batch: LambdaEvent<SqsEvent>,
     mut work: impl FnMut(Message<E>) -> W,
 ) -> SqsBatchResponse
@@ -128,7 +128,7 @@ mod tests {
     async fn failures(bodies: &[&str], time_left: u64, fails: impl Fn(&Value) -> Result<(), Redeliver>) -> Vec<String> {
         let batch = batch(bodies, Duration::from_secs(time_left));
         let work = |message: Message<Value>| std::future::ready(fails(&message.event));
-        let response = work_off("test", batch, work).await;
+        let response = work_off(Door::Jitr, batch, work).await;
         response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect()
     }
 
@@ -154,7 +154,7 @@ mod tests {
     async fn a_deadline_of_1970_is_none() {
         let mut batch = batch(&["1"], Duration::ZERO);
         batch.context.deadline = 600_000;
-        let response = work_off("test", batch, |_: Message<Value>| std::future::ready(Ok(()))).await;
+        let response = work_off(Door::Jitr, batch, |_: Message<Value>| std::future::ready(Ok(()))).await;
         assert_eq!(response.batch_item_failures.len(), 0);
     }
 

@@ -1,9 +1,7 @@
-use std::borrow::Cow;
-
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{CertificateId, DeviceId, KeyFingerprint, ThingName, TrustedUser};
+use crate::{CertificateId, DeviceId, Door, KeyFingerprint, ThingName, TrustedUser};
 
 /// One decision: who, what, by which door, why, with which key.
 ///
@@ -23,8 +21,8 @@ pub struct AuditRecord<'a> {
 /// Where a request came in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Origin {
-    /// The door's name, such as `vend`.
-    pub door: Cow<'static, str>,
+    /// The door.
+    pub door: Door,
     /// The request's id, as the caller was given it.
     pub request_id: String,
     /// The network address that the platform in front of us saw.
@@ -35,8 +33,8 @@ pub struct Origin {
 
 impl Origin {
     /// A request that came in at this door, by nobody in particular.
-    pub const fn new(door: &'static str, request_id: String) -> Self {
-        Self { door: Cow::Borrowed(door), request_id, source: None, actor: None }
+    pub const fn new(door: Door, request_id: String) -> Self {
+        Self { door, request_id, source: None, actor: None }
     }
 }
 
@@ -205,7 +203,7 @@ pub struct LogAudit;
 impl crate::Audit for LogAudit {
     fn record(&self, record: &AuditRecord<'_>) {
         let AuditRecord { origin: Origin { door, request_id, source, actor }, device, key, outcome } = record;
-        let (door, actor) = (door.as_ref(), actor.as_ref().map(Actor::as_str));
+        let (door, actor) = (door.name(), actor.as_ref().map(Actor::as_str));
         // One macro call an outcome: the fields of a tracing event are fixed where it is written.
         macro_rules! write_event {
             ($level:ident, $outcome:literal $(, $name:ident = $value:expr)*) => {

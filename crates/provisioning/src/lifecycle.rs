@@ -85,7 +85,7 @@ impl AuditEntry {
             thing: notice.thing,
             changed: notice.changed.into_iter().map(str::to_owned).collect(),
             count: notice.count,
-            door: by.map(|by| by.door.clone().into_owned()),
+            door: by.map(|by| by.door.name().to_owned()),
             request_id: by.map(|by| by.request_id.clone()),
             source: by.and_then(|by| by.source.clone()),
             actor: by.and_then(|by| by.actor.as_ref()).map(|actor: &Actor| actor.as_str().to_owned()),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cvm_provisioning::{
     Admission, Attestation, Certificate, CertificateId, Claim, ClaimError, ClaimRequest, ClaimStore as _, ClientIds,
-    Device, DeviceStore as _, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing, State,
-    Status, Timestamp,
+    Device, DeviceStore as _, Door, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing,
+    State, Status, Timestamp,
 };
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::claims::{self, claimed_device, question};
@@ -433,7 +433,7 @@ mod trusted_users {
     use super::*;
 
     fn asked(user: &str, device: &str, now: Timestamp) -> ClaimRequest {
-        let origin = Origin::new("claim", "test".to_owned());
+        let origin = Origin::new(Door::Claim, "test".to_owned());
         ClaimRequest { user: user.parse().unwrap(), device: id(device), origin, now }
     }
 

@@ -221,7 +221,7 @@ mod following_up {
         actions.sort_unstable();
         assert_eq!(actions, ["created", "disabled", "provisioned", "reserved"], "each once");
         let disabled = kept.iter().find(|entry| entry.action == "disabled").unwrap();
-        assert_eq!((disabled.reason.as_deref(), disabled.door.as_deref()), (Some("stolen"), Some("test")));
+        assert_eq!((disabled.reason.as_deref(), disabled.door.as_deref()), (Some("stolen"), Some("cvm")));
         let told = lifecycle.bus.told();
         assert_eq!(told[..4], told[4..], "under the same ids, in the same order");
         assert!(told[0].ends_with("sn-1 created") && told[3].ends_with("sn-1 disabled"), "{told:?}");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cvm_provisioning::{Actor, Origin};
+use cvm_provisioning::{Actor, Door, Origin};
 use serde::{Deserialize, Serialize};
 
 /// An origin, field by field.
@@ -20,7 +20,7 @@ pub struct OriginRecord<'a> {
 impl<'a> From<&'a Origin> for OriginRecord<'a> {
     fn from(origin: &'a Origin) -> Self {
         Self {
-            door: Cow::Borrowed(&origin.door),
+            door: Cow::Borrowed(origin.door.name()),
             request_id: Cow::Borrowed(&origin.request_id),
             source: origin.source.as_deref().map(Cow::Borrowed),
             actor: origin.actor.as_ref().map(|actor| Cow::Borrowed(actor.as_str())),
@@ -31,7 +31,7 @@ impl<'a> From<&'a Origin> for OriginRecord<'a> {
 impl From<OriginRecord<'_>> for Origin {
     fn from(record: OriginRecord<'_>) -> Self {
         Self {
-            door: Cow::Owned(record.door.into_owned()),
+            door: Door::of_name(&record.door),
             request_id: record.request_id.into_owned(),
             source: record.source.map(Cow::into_owned),
             actor: record.actor.and_then(|actor| Actor::new(&actor)),

@@ -1,7 +1,7 @@
 //! A device and its certificate of our own CA, in one transaction.
 
 use cvm_provisioning::{
-    Attempt, Credential, Decision, DeviceId, Enrol, Enrolments, LedgerEntry, Origin, RegistryError, Standing,
+    Attempt, Credential, Decision, DeviceId, Door, Enrol, Enrolments, LedgerEntry, Origin, RegistryError, Standing,
     Superseded, Timestamp,
 };
 
@@ -70,7 +70,7 @@ impl SqlRegistry {
             }
             let superseded = device.end_succession(now);
             revoke(connection, &superseded, now)?;
-            devices::update(connection, there, &device, &Origin::new("succession", String::new()))?;
+            devices::update(connection, there, &device, &Origin::new(Door::Succession, String::new()))?;
             Ok(true)
         })
         .await

@@ -431,5 +431,5 @@ async fn what_happened_is_written_with_every_change() {
     let page = registry.entries(&query, None, 10).await.unwrap();
     let actions: Vec<_> = page.entries.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(actions, ["deleted", "disabled", "created"]);
-    assert!(page.entries.iter().all(|entry| entry.door.as_deref() == Some("test")));
+    assert!(page.entries.iter().all(|entry| entry.door.as_deref() == Some("cvm")));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, Csr, Device, DeviceId, DeviceKey, EnrolmentToken, GenerationId, Origin, Proof,
-    ProvisioningTemplate, Templates, Timestamp, VendRequest,
+    Attempt, AttemptId, Attestation, Csr, Device, DeviceId, DeviceKey, Door, EnrolmentToken, GenerationId, Origin,
+    Proof, ProvisioningTemplate, Templates, Timestamp, VendRequest,
 };
 
 /// The moment at which tests begin.
@@ -55,7 +55,7 @@ pub fn later(seconds: u64) -> Timestamp {
 
 /// A request of a test.
 pub fn origin() -> Origin {
-    Origin::new("test", "test".to_owned())
+    Origin::new(Door::Command, "test".to_owned())
 }
 
 /// A device on the allowlist that proves itself with [`TOKEN`].
@@ -89,7 +89,7 @@ pub fn request(name: &str, number: u128, csr: Option<&Csr>, now: Timestamp) -> V
         token: Some(token()),
         shown: None,
         parameters: BTreeMap::new(),
-        origin: Origin::new("test", number.to_string()),
+        origin: Origin::new(Door::Command, number.to_string()),
         now,
     }
 }

@@ -4,7 +4,8 @@ use std::error::Error;
 
 use cvm_authority::{Authority, IssueError, Profile, Signer};
 use cvm_provisioning::{
-    Audit, AuditRecord, ClientIds, Csr, DeviceId, DeviceIdFrom, KeyFingerprint, Origin, Outcome, RefusedKeys, Timestamp,
+    Audit, AuditRecord, ClientIds, Csr, DeviceId, DeviceIdFrom, Door, KeyFingerprint, Origin, Outcome, RefusedKeys,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,7 +55,7 @@ enum Reason {
 impl<S: Signer, A: Audit> Provider<S, A> {
     /// Answers one request.
     pub(crate) async fn answer(&self, event: Value, request_id: String, now: Timestamp) -> Result<Answer, NotSigned> {
-        let origin = Origin::new("certificate-provider", request_id);
+        let origin = Origin::new(Door::CertificateProvider, request_id);
         let record = |device: Option<&DeviceId>, key: Option<&KeyFingerprint>, outcome: Outcome<'_>| {
             self.audit.record(&AuditRecord { origin: &origin, device, key, outcome });
         };

@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_lambda_events::event::sqs::SqsEvent;
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry, PresenceChanged};
 use cvm_lambda::{Environment, Message, Redeliver, configured, start_log, work_off};
-use cvm_provisioning::{Confirm, ConfirmError, LogAudit, PlatformError, RegistryError};
+use cvm_provisioning::{Confirm, ConfirmError, Door, LogAudit, PlatformError, RegistryError};
 use lambda_runtime::{LambdaEvent, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
@@ -23,7 +23,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     };
     let door = &door;
     let handle = async |batch: LambdaEvent<SqsEvent>| {
-        Ok::<_, lambda_runtime::Error>(work_off("confirm", batch, |message| confirm(door, message)).await)
+        Ok::<_, lambda_runtime::Error>(work_off(Door::Confirm, batch, |message| confirm(door, message)).await)
     };
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }

@@ -8,7 +8,9 @@ use std::error::Error;
 use aws_lambda_events::event::sqs::SqsEvent;
 use cvm_aws::{AwsIot, CertificateRegistered, Clients, DynamoDbRegistry};
 use cvm_lambda::{Environment, Message, Redeliver, configured, start_log, work_off};
-use cvm_provisioning::{FirstConnect, FirstConnectError, LogAudit, Origin, PlatformError, Registration, RegistryError};
+use cvm_provisioning::{
+    Door, FirstConnect, FirstConnectError, LogAudit, Origin, PlatformError, Registration, RegistryError,
+};
 use lambda_runtime::{LambdaEvent, service_fn};
 
 use crate::configuration::Configuration;
@@ -29,7 +31,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     };
     let door = &door;
     let handle = async |batch: LambdaEvent<SqsEvent>| {
-        Ok::<_, lambda_runtime::Error>(work_off("jitr", batch, |message| Box::pin(admit(door, message))).await)
+        Ok::<_, lambda_runtime::Error>(work_off(Door::Jitr, batch, |message| Box::pin(admit(door, message))).await)
     };
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }

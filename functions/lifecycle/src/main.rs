@@ -7,7 +7,7 @@ use std::error::Error;
 use aws_lambda_events::event::dynamodb::EventRecord;
 use cvm_aws::{AwsIot, Clients, DynamoDbAuditTrail, DynamoDbRegistry, EventBridge, registry_write};
 use cvm_lambda::{Environment, StreamAnswer, StreamBatch, configured, start_log};
-use cvm_provisioning::{Bus as _, Lifecycle, LogAudit, Origin, RegistryWrite};
+use cvm_provisioning::{Bus as _, Door, Lifecycle, LogAudit, Origin, RegistryWrite};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 type OnAws = Lifecycle<DynamoDbRegistry, AwsIot, LogAudit, DynamoDbAuditTrail, EventBridge>;
 
 async fn follow_up(lifecycle: &OnAws, event: LambdaEvent<StreamBatch>) -> Result<StreamAnswer, lambda_runtime::Error> {
-    let origin = Origin::new("lifecycle", event.context.request_id);
+    let origin = Origin::new(Door::Lifecycle, event.context.request_id);
     let mut writes = Vec::new();
     for record in event.payload.records {
         let number = record.pointer("/dynamodb/SequenceNumber").and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use cvm_aws::{HookAnswer, HookQuestion};
 use cvm_provisioning::{
-    Audit, AuditRecord, ClaimStore, DeviceStore, LogAudit, NotAllowed, Origin, Outcome, PreProvisioning, Reservations,
+    Audit, AuditRecord, ClaimStore, DeviceStore, Door, LogAudit, NotAllowed, Origin, Outcome, PreProvisioning,
+    Reservations,
 };
 use serde_json::Value;
 
@@ -39,7 +40,7 @@ where
     R: ClaimStore + DeviceStore + Reservations,
     A: Audit,
 {
-    let origin = Origin::new("hook", request_id.to_owned());
+    let origin = Origin::new(Door::Hook, request_id.to_owned());
     let request = match serde_json::from_value::<HookQuestion>(question) {
         Ok(question) => question.request(origin, SystemTime::now().into()),
         Err(error) => {
@@ -63,7 +64,7 @@ where
 struct Unreadable(serde_json::error::Category);
 
 fn record(request_id: String, outcome: Outcome<'_>) {
-    let origin = Origin::new("hook", request_id);
+    let origin = Origin::new(Door::Hook, request_id);
     LogAudit.record(&AuditRecord { origin: &origin, device: None, key: None, outcome });
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use cvm_aws::{AwsIot, Clients, DynamoDbRegistry};
 use cvm_lambda::{Environment, configured, start_log};
-use cvm_provisioning::{LogAudit, Origin, Portion, Reconcile};
+use cvm_provisioning::{Door, LogAudit, Origin, Portion, Reconcile};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let reconcile = &reconcile;
     // The event says that it is time, and nothing else.
     let handle = async |event: LambdaEvent<Value>| {
-        let origin = Origin::new("reconcile", event.context.request_id);
+        let origin = Origin::new(Door::Reconcile, event.context.request_id);
         let done = reconcile.run(&origin, SystemTime::now().into()).await.inspect_err(|error| {
             let error: &dyn Error = error;
             tracing::error!(error, "a run came to an early end; the next one goes on");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    AttemptId, Certificates, Departures, Enforce, EnforceError, LogAudit, Origin, Platform, PlatformError,
+    AttemptId, Certificates, Departures, Door, Enforce, EnforceError, LogAudit, Origin, Platform, PlatformError,
 };
 use cvm_sql::SqlRegistry;
 use tokio::sync::Notify;
@@ -45,7 +45,7 @@ impl<P: Certificates + Departures + Platform> Decisions<P> {
                 }
             };
             for decision in waiting {
-                let origin = origin("enforcement");
+                let origin = origin(Door::Enforcement);
                 let enforce = Enforce { registry: &self.registry, platform: &self.platform, audit: &LogAudit };
                 let done = match decision.deleted {
                     true => Box::pin(enforce.deletion(&decision.device, decision.generation, &origin)).await,
@@ -77,6 +77,6 @@ impl<P: Certificates + Departures + Platform> Decisions<P> {
 }
 
 /// The origin of what the server does by itself.
-pub(super) fn origin(door: &'static str) -> Origin {
+pub(super) fn origin(door: Door) -> Origin {
     Origin::new(door, AttemptId::random().map(|id| id.to_string()).unwrap_or_default())
 }

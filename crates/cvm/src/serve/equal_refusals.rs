@@ -35,7 +35,7 @@ impl<V: Vending> Vending for EqualRefusals<V> {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::{AttemptId, Origin, Timestamp};
+    use cvm_provisioning::{AttemptId, Door, Origin, Timestamp};
 
     use super::*;
 
@@ -61,7 +61,7 @@ mod tests {
                 token: None,
                 shown: None,
                 parameters: Default::default(),
-                origin: Origin::new("vend", "1".to_owned()),
+                origin: Origin::new(Door::Vend, "1".to_owned()),
                 now: Timestamp::from_seconds(0),
             };
             let begin = Instant::now();

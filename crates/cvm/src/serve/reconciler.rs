@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use cvm_aws::AwsIot;
-use cvm_provisioning::{LogAudit, Reconcile, ReconcileError};
+use cvm_provisioning::{Door, LogAudit, Reconcile, ReconcileError};
 use cvm_sql::SqlRegistry;
 
 use super::decisions::{AT_ONCE, origin};
@@ -14,7 +14,6 @@ use super::now;
 const PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The longest run; the next one goes on where it was cut off.
 const LONGEST: Duration = Duration::from_secs(4 * 60);
-const DOOR: &str = "reconcile";
 
 /// Never ends. The first run is at once: whatever the server did when it ended last is looked after first.
 pub(super) async fn work(reconcile: Reconcile<SqlRegistry, AwsIot, LogAudit>) {
@@ -33,9 +32,9 @@ pub(super) async fn work(reconcile: Reconcile<SqlRegistry, AwsIot, LogAudit>) {
 
 async fn run(reconcile: &Reconcile<SqlRegistry, AwsIot, LogAudit>) -> Result<(), ReconcileError> {
     for device in reconcile.registry.successions_due(now(), AT_ONCE).await? {
-        Box::pin(reconcile.end_succession(&device, &origin(DOOR), now())).await?;
+        Box::pin(reconcile.end_succession(&device, &origin(Door::Reconcile), now())).await?;
     }
-    let done = Box::pin(reconcile.run(&origin(DOOR), now())).await?;
+    let done = Box::pin(reconcile.run(&origin(Door::Reconcile), now())).await?;
     tracing::info!(
         confirmed = done.confirmed,
         released = done.released,

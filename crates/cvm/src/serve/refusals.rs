@@ -3,7 +3,6 @@
 //! A door only logs a refusal and puts it into a queue, whatever its reason: the rest is done by a task beside it, so that the
 //! time an answer takes says nothing about the device.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,10 +72,7 @@ impl Audit for Refusals {
             _ => return,
         };
         let denial = Denial::from_code(reason);
-        let door = match &record.origin.door {
-            Cow::Borrowed(door) => *door,
-            Cow::Owned(_) => "other",
-        };
+        let door = record.origin.door.name();
         self.metrics.refused(door, denial.map_or("other", Denial::code));
         let Some(device) = record.device else { return };
         let attempt = UnknownAttempt {
@@ -152,13 +148,13 @@ impl UnknownDeviceStore for InMemory {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::{DeviceId, Origin};
+    use cvm_provisioning::{DeviceId, Door, Origin};
 
     use super::*;
 
     fn refuse(refusals: &Refusals, device: &str, denial: Denial) {
         let device: DeviceId = device.parse().unwrap();
-        let origin = Origin { source: Some("192.0.2.1".to_owned()), ..Origin::new("vend", "request".to_owned()) };
+        let origin = Origin { source: Some("192.0.2.1".to_owned()), ..Origin::new(Door::Vend, "request".to_owned()) };
         let outcome = Outcome::Refused { reason: denial.code(), advice: denial.advice() };
         refusals.record(&AuditRecord { origin: &origin, device: Some(&device), key: None, outcome });
     }

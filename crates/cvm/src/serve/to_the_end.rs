@@ -36,7 +36,7 @@ impl<V: Vending + 'static> Vending for ToTheEnd<V> {
 mod tests {
     use std::time::Duration;
 
-    use cvm_provisioning::{AttemptId, Origin, Timestamp};
+    use cvm_provisioning::{AttemptId, Door, Origin, Timestamp};
     use tokio::sync::Notify;
 
     use super::*;
@@ -75,7 +75,7 @@ mod tests {
             token: None,
             shown: None,
             parameters: Default::default(),
-            origin: Origin::new("vend", "1".to_owned()),
+            origin: Origin::new(Door::Vend, "1".to_owned()),
             now: Timestamp::from_seconds(0),
         };
         let caller = tokio::spawn(async move { vend.vend(request).await.is_err() });

@@ -4,7 +4,7 @@ use clap::Args;
 use cvm_provisioning::{ProvisioningTemplate, Severity, lint_policy};
 use serde_json::json;
 
-use super::door::{Door, general_findings};
+use super::door::{TemplateUse, general_findings};
 use super::finding::Finding;
 use super::{MAX_FILE, TemplateCommandError};
 use crate::error::CommandError;
@@ -23,7 +23,7 @@ pub(super) struct CheckArguments {
     file: Option<PathBuf>,
     /// Who is to run it
     #[arg(long = "type", value_enum, value_name = "TYPE")]
-    door: Option<Door>,
+    door: Option<TemplateUse>,
     /// Check an AWS IoT policy document instead; CloudFormation's ${AWS::...} may stand in it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "door"])]
     policy: Option<PathBuf>,
@@ -57,24 +57,24 @@ fn read(path: &Path) -> Result<String, TemplateCommandError> {
 }
 
 /// What is wrong with a template, and the doors that can run it.
-fn check(body: &str, door: Option<Door>) -> (Vec<Finding>, Vec<Door>) {
+fn check(body: &str, door: Option<TemplateUse>) -> (Vec<Finding>, Vec<TemplateUse>) {
     let template = match ProvisioningTemplate::parse(body) {
         Ok(template) => template,
         Err(error) => return (vec![error.into()], Vec::new()),
     };
     let mut findings = general_findings(&template);
     let is_sound = !findings.iter().any(Finding::is_error);
-    let mut doors = Door::ALL.to_vec();
+    let mut doors = TemplateUse::ALL.to_vec();
     doors.retain(|door| is_sound && !door.findings(&template).iter().any(Finding::is_error));
     match door {
         Some(door) => findings.extend(door.findings(&template)),
-        None => findings.extend(Door::ALL.iter().flat_map(|door| of_one_door(*door, &template))),
+        None => findings.extend(TemplateUse::ALL.iter().flat_map(|door| of_one_door(*door, &template))),
     }
     (findings, doors)
 }
 
 /// What one of several doors cannot do.
-fn of_one_door(door: Door, template: &ProvisioningTemplate) -> impl Iterator<Item = Finding> {
+fn of_one_door(door: TemplateUse, template: &ProvisioningTemplate) -> impl Iterator<Item = Finding> {
     door.findings(template).into_iter().map(move |finding| Finding {
         severity: Severity::Warning,
         message: format!("{door}: {}", finding.message),
@@ -82,7 +82,12 @@ fn of_one_door(door: Door, template: &ProvisioningTemplate) -> impl Iterator<Ite
     })
 }
 
-fn report(path: &Path, findings: &[Finding], doors: Option<&[Door]>, output: &Output) -> Result<(), CommandError> {
+fn report(
+    path: &Path,
+    findings: &[Finding],
+    doors: Option<&[TemplateUse]>,
+    output: &Output,
+) -> Result<(), CommandError> {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let names: Option<Vec<&str>> = doors.map(|doors| doors.iter().map(|door| door.name()).collect());
     output.json(&json!({

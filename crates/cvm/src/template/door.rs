@@ -9,7 +9,7 @@ use super::finding::Finding;
 
 /// Who runs a template.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(super) enum Door {
+pub(super) enum TemplateUse {
     /// The vending API
     Vend,
     /// AWS IoT, for fleet provisioning
@@ -18,7 +18,7 @@ pub(super) enum Door {
     Jitp,
 }
 
-impl Door {
+impl TemplateUse {
     pub(super) const ALL: [Self; 3] = [Self::Vend, Self::Fleet, Self::Jitp];
 
     pub(super) fn name(self) -> &'static str {
@@ -120,7 +120,7 @@ impl Door {
     }
 }
 
-impl fmt::Display for Door {
+impl fmt::Display for TemplateUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

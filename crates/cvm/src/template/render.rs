@@ -7,7 +7,7 @@ use cvm_provisioning::{
 };
 use serde_json::{Value, json};
 
-use super::door::Door;
+use super::door::TemplateUse;
 use super::{MAX_FILE, TemplateCommandError};
 use crate::arguments::{Assignment, by_name};
 use crate::error::CommandError;
@@ -29,7 +29,7 @@ pub(super) struct RenderArguments {
     parameters_file: Option<PathBuf>,
     /// Who is to run it; what that door cannot do is refused
     #[arg(long = "type", value_enum, value_name = "TYPE")]
-    door: Option<Door>,
+    door: Option<TemplateUse>,
 }
 
 const EXAMPLES: &str = "\

@@ -20,7 +20,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cvm_provisioning::{
-    AttemptId, AuditRecord, Certificate, DeviceIdFrom, Origin, Outcome, Timestamp, VendError, VendRequest, Vending,
+    AttemptId, AuditRecord, Certificate, DeviceIdFrom, Door, Origin, Outcome, Timestamp, VendError, VendRequest,
+    Vending,
 };
 
 pub(crate) use self::answer::certs_only;
@@ -55,13 +56,13 @@ impl fmt::Debug for Est {
 /// signing requests name their device.
 pub fn est_router<V: Vending + 'static>(vend: Arc<V>, est: Est, device_id_from: DeviceIdFrom, clock: Clock) -> Router {
     let Est { ca_certificates, labels } = est;
-    let door = Arc::new(Door { ca_certificates, clock, device_id_from, vend });
+    let door = Arc::new(EstState { ca_certificates, clock, device_id_from, vend });
     let operations = Router::new()
-        .route("/cacerts", get(Door::<V>::ca_certificates))
+        .route("/cacerts", get(EstState::<V>::ca_certificates))
         .route("/csrattrs", get(async |headers: HeaderMap| answer::csr_attributes(Base64::of(&headers))))
-        .route("/serverkeygen", post(Door::<V>::generate_key))
-        .route("/simpleenroll", post(Door::<V>::enroll))
-        .route("/simplereenroll", post(Door::<V>::enroll))
+        .route("/serverkeygen", post(EstState::<V>::generate_key))
+        .route("/simpleenroll", post(EstState::<V>::enroll))
+        .route("/simplereenroll", post(EstState::<V>::enroll))
         .with_state(door);
     let mut routes = Router::new().nest(BASE, operations.clone());
     for label in labels {
@@ -84,14 +85,14 @@ pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem>
 }
 
 /// The door: EST on one side, the decision on the other.
-struct Door<V> {
+struct EstState<V> {
     ca_certificates: Box<dyn Fn(Timestamp) -> Vec<Certificate> + Send + Sync>,
     clock: Clock,
     device_id_from: DeviceIdFrom,
     vend: Arc<V>,
 }
 
-impl<V: Vending> Door<V> {
+impl<V: Vending> EstState<V> {
     /// `cacerts` (RFC 7030 section 4.1): nobody has to say who they are.
     async fn ca_certificates(State(door): State<Arc<Self>>, headers: HeaderMap) -> Response {
         answer::ca_certificates(&(door.ca_certificates)((door.clock)()), Base64::of(&headers))
@@ -121,7 +122,7 @@ impl<V: Vending> Door<V> {
         let Ok(attempt) = AttemptId::random() else {
             return Problem::internal("there is no randomness to be had").into_response();
         };
-        let origin = extensions.get::<Caller>().cloned().unwrap_or_default().origin("est", attempt);
+        let origin = extensions.get::<Caller>().cloned().unwrap_or_default().origin(Door::Est, attempt);
         let request_id = origin.request_id.clone();
         let request = read(body, EstRequest::MAX_BODY)
             .and_then(|body| EstRequest::parse(wanted, self.device_id_from, extensions.get(), uri, headers, &body))

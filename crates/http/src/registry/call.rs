@@ -75,7 +75,7 @@ impl Call {
             true => Ok(()),
             false => {
                 let Origin { door, request_id, source, actor } = &self.origin;
-                let (door, actor) = (door.as_ref(), actor.as_ref().map(Actor::as_str));
+                let (door, actor) = (door.name(), actor.as_ref().map(Actor::as_str));
                 tracing::warn!(target: "audit", outcome = "refused", door, reason = "role", actor, request_id, source);
                 Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices"))
             }
@@ -88,7 +88,7 @@ impl Call {
         let actor = actor.as_ref().map(Actor::as_str);
         let module = module.map(tracing::field::display);
         tracing::info!(
-            target: "audit", outcome = "decided", door = door.as_ref(), action, %device, module, actor, request_id, source
+            target: "audit", outcome = "decided", door = door.name(), action, %device, module, actor, request_id, source
         );
     }
 
@@ -96,7 +96,7 @@ impl Call {
     pub(super) fn log_job(&self, action: &str, job: JobId) {
         let Origin { door, request_id, source, actor } = &self.origin;
         let actor = actor.as_ref().map(Actor::as_str);
-        tracing::info!(target: "audit", outcome = "job", door = door.as_ref(), action, %job, actor, request_id, source);
+        tracing::info!(target: "audit", outcome = "job", door = door.name(), action, %job, actor, request_id, source);
     }
 
     /// The device that the address names.

@@ -6,7 +6,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::middleware::Next;
 use axum::response::Response;
-use cvm_provisioning::{Actor, AttemptId, Origin, Timestamp};
+use cvm_provisioning::{Actor, AttemptId, Door, Origin, Timestamp};
 
 use super::failure::{Code, Failure};
 use crate::door::{Caller, Clock};
@@ -32,9 +32,6 @@ pub(super) struct Admitted {
     pub(super) now: Timestamp,
 }
 
-/// The name of the door in audit records.
-const DOOR: &str = "registry";
-
 /// Lets operators in, and nobody else; finishes every answer.
 pub(super) async fn admit(
     State(clock): State<Clock>,
@@ -45,7 +42,7 @@ pub(super) async fn admit(
 ) -> Response {
     let now = clock();
     let tracking = AttemptId::random().unwrap_or(AttemptId::new(0));
-    let mut origin = caller.map(|extension| extension.0).unwrap_or_default().origin(DOOR, tracking);
+    let mut origin = caller.map(|extension| extension.0).unwrap_or_default().origin(Door::Registry, tracking);
     let request_id = HeaderValue::try_from(&origin.request_id).ok();
     let mut response = match operator {
         Some(Extension(Operator(actor))) => {
@@ -59,7 +56,7 @@ pub(super) async fn admit(
             let Origin { request_id, source, .. } = &origin;
             // What somebody unknown writes is not logged.
             let method = request.method();
-            tracing::warn!(target: "audit", outcome = "refused", door = DOOR, reason = why, %method, request_id, source);
+            tracing::warn!(target: "audit", outcome = "refused", door = Door::Registry.name(), reason = why, %method, request_id, source);
             let text = "sign the request, or send a token, as the operator of this service says";
             Failure::new(Code::IotHubUnauthorizedAccess, text).answer(tracking, now)
         }

@@ -54,7 +54,7 @@ impl<R: DeviceStore + Presences, T> Registry<R, T> {
         let Origin { door, request_id, source, actor } = &call.origin;
         let (actor, devices, digests) = (actor.as_ref().map(Actor::as_str), list.len(), !exclude_digests);
         tracing::info!(
-            target: "audit", outcome = "exported", door = door.as_ref(), devices, digests, actor, request_id, source
+            target: "audit", outcome = "exported", door = door.name(), devices, digests, actor, request_id, source
         );
         Ok(list.answer(next))
     }

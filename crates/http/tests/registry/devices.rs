@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::header::ETAG;
 use axum::http::{Request, StatusCode};
 use cvm_http::NoRestore;
-use cvm_provisioning::{Device, DeviceStore as _, Presence, Presences as _, State};
+use cvm_provisioning::{Device, DeviceStore as _, Door, Presence, Presences as _, State};
 use cvm_testkit::fixture::{NOW, attempt, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::World;
 use cvm_testkit::{MemoryRegistry, Script};
@@ -54,7 +54,7 @@ async fn a_device_is_made_read_changed_and_deleted() {
     assert_eq!(api.get("/devices/sn-1").await.header("iothub-errorcode"), "DeviceNotFound");
     assert_eq!(api.put("/devices/sn-1", Some("*"), json!({})).await.status, 404);
     let actors: Vec<_> = api.registry.take_writes().into_iter().map(|write| write.by.unwrap()).collect();
-    assert!(actors.iter().all(|by| by.door == "registry" && by.actor.as_ref().unwrap().as_str() == "anna"));
+    assert!(actors.iter().all(|by| by.door == Door::Registry && by.actor.as_ref().unwrap().as_str() == "anna"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cvm_provisioning::{
-    Attestation, Certificate, CertificateId, Claim, Confirmation, Device, Origin, ProvisioningRequest, Standing, State,
-    Timestamp,
+    Attestation, Certificate, CertificateId, Claim, Confirmation, Device, Door, Origin, ProvisioningRequest, Standing,
+    State, Timestamp,
 };
 
 use super::first_connect::connection;
@@ -28,7 +28,7 @@ pub fn question(certificate: &Certificate, claim: &CertificateId, now: Timestamp
         pem: certificate.pem().to_owned(),
         client_id: Some(NAME.to_owned()),
         parameters: BTreeMap::from([("SerialNumber".to_owned(), NAME.to_owned())]),
-        origin: Origin::new("hook", "test".to_owned()),
+        origin: Origin::new(Door::Hook, "test".to_owned()),
         now,
     }
 }

@@ -1,8 +1,8 @@
 //! First connections with factory certificates.
 
 use cvm_provisioning::{
-    Admission, Attempt, Certificate, CertificateId, Confirmation, Connection, FirstConnectError, Origin, Registration,
-    Standing, State, Timestamp,
+    Admission, Attempt, Certificate, CertificateId, Confirmation, Connection, Door, FirstConnectError, Origin,
+    Registration, Standing, State, Timestamp,
 };
 
 use super::{Registry, World};
@@ -16,13 +16,13 @@ const CALLS: usize = 6;
 
 /// AWS IoT's event about a certificate of this factory.
 pub fn registration(certificate: &Certificate, factory: &Factory, now: Timestamp) -> Registration {
-    let origin = Origin::new("jitr", "test".to_owned());
+    let origin = Origin::new(Door::Jitr, "test".to_owned());
     Registration { certificate: *certificate.id(), ca: factory.ca, origin, now }
 }
 
 /// AWS IoT's event about a connection with this certificate.
 pub fn connection(certificate: &CertificateId, client_id: &str, at: Timestamp) -> Connection {
-    let origin = Origin::new("confirm", "test".to_owned());
+    let origin = Origin::new(Door::Confirm, "test".to_owned());
     Connection {
         certificate: *certificate,
         client_id: client_id.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{Attempt, Confirmation, Origin, Platform as _, Reconciled, Standing, State, Timestamp};
+use cvm_provisioning::{Attempt, Confirmation, Door, Origin, Platform as _, Reconciled, Standing, State, Timestamp};
 
 use super::claims::{claimed_device, question};
 use super::first_connect::registration;
@@ -18,7 +18,7 @@ fn quiet(minutes: u64) -> Timestamp {
 }
 
 fn origin() -> Origin {
-    Origin::new("reconcile", "test".to_owned())
+    Origin::new(Door::Reconcile, "test".to_owned())
 }
 
 impl<R: Registry> World<R> {
