@@ -89,6 +89,8 @@ def test_a_revoked_device_is_out_for_good(stack: Stack, device_id):
         assert connected.ended(), "the connection goes on"
     until(lambda: status(stack, vended["certificateId"]) == "REVOKED", "a certificate that is revoked")
     until(lambda: audit(stack, device_id)[0]["action"] == "revoked", "an entry of the trail")
+    by_operator = {"device": device_id, "outcome": "revoked", "door": "cvm"}
+    until(lambda: stack.audit("lifecycle", **by_operator), "a line of the log that says who revoked it")
     stack.cvm("device", "disable", device_id, "--reason", "on hold")
     stack.cvm("device", "enable", device_id)
     assert stack.vend(device).status == 403

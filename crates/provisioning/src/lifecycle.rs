@@ -222,7 +222,9 @@ where
         let stuck = |index| move |source: LifecycleError| Stuck { index, source };
         let entries: Vec<_> = writes.iter().flat_map(AuditEntry::of).collect();
         // The log has refusals and what became of attempts already, from the doors; what operators did is only here.
-        for entry in entries.iter().filter(|entry| is_an_operators(&entry.action)) {
+        let by_operator =
+            |entry: &&AuditEntry| NoticeKind::of_name(&entry.action).is_some_and(NoticeKind::is_by_operator);
+        for entry in entries.iter().filter(by_operator) {
             tracing::info!(
                 target: "audit",
                 outcome = entry.action,
@@ -261,10 +263,4 @@ where
             (None, None) => Ok(()),
         }
     }
-}
-
-/// Whether this is what an operator does, and no door.
-fn is_an_operators(action: &str) -> bool {
-    use NoticeKind::{Approved, Changed, Created, Deleted, Disabled, Enabled, Renewable};
-    [Approved, Changed, Created, Deleted, Disabled, Enabled, Renewable].iter().any(|kind| kind.name() == action)
 }

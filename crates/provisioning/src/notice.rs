@@ -138,6 +138,36 @@ impl NoticeKind {
             Self::Vouched => "vouched",
         }
     }
+
+    /// The kind of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether an operator does this. A door logs the others when they happen.
+    pub const fn is_by_operator(self) -> bool {
+        match self {
+            Self::Approved
+            | Self::Changed
+            | Self::Created
+            | Self::Deleted
+            | Self::Disabled
+            | Self::Enabled
+            | Self::ModuleChanged
+            | Self::ModuleCreated
+            | Self::ModuleDeleted
+            | Self::Renewable
+            | Self::Revoked => true,
+            Self::Connected
+            | Self::Provisioned
+            | Self::Quarantined
+            | Self::Refused
+            | Self::Released
+            | Self::Reserved
+            | Self::Succeeded
+            | Self::Vouched => false,
+        }
+    }
 }
 
 impl RegistryWrite {
@@ -352,5 +382,18 @@ impl Notice {
 
     fn because(self, reason: Option<impl ToString>) -> Self {
         Self { reason: reason.map(|reason| reason.to_string()), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_event_schema_has_every_kind() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../schemas/lifecycle-event.schema.json")).unwrap();
+        let listed: Vec<_> = schema["properties"]["action"]["enum"].as_array().unwrap().iter().collect();
+        assert_eq!(listed, NoticeKind::ALL.map(NoticeKind::name));
     }
 }
