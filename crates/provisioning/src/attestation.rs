@@ -351,6 +351,16 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_user_has_1_to_512_visible_characters() {
+        for name in ["a".to_owned(), "~!\u{7e}".to_owned(), "a".repeat(512)] {
+            assert_eq!(name.parse::<TrustedUser>().map(|user| user.as_str().to_owned()), Ok(name));
+        }
+        for name in ["", " ", "an na", "anna\u{7f}", "ann\u{e4}", &"a".repeat(513)] {
+            assert_eq!(name.parse::<TrustedUser>(), Err(InvalidTrustedUser), "{name:?}");
+        }
+    }
+
+    #[test]
     fn only_the_very_token_is_accepted() {
         let token = EnrolmentToken::generate().unwrap();
         let attestation = Attestation::Token { digest: token.digest(), second: None, expires_at: None };

@@ -1,7 +1,8 @@
 //! Renewal: a device that has its certificate gets the next one, and is never without.
 
+use cvm_provisioning::{ShownCertificate, Timestamp};
 use cvm_testkit::scenario::renewal;
-use cvm_testkit::{Fault, MemoryRegistry};
+use cvm_testkit::{Factory, Fault, MemoryRegistry};
 
 #[tokio::test]
 async fn threat_06_a_renewal_that_fails_anywhere_never_leaves_a_device_without_a_certificate() {
@@ -57,4 +58,19 @@ async fn threat_29_an_expired_certificate_proves_its_device_within_its_grace() {
 #[tokio::test]
 async fn threat_06_an_operators_renewal_leaves_no_gap() {
     Box::pin(renewal::an_operators_renewal_leaves_no_gap(MemoryRegistry::default)).await;
+}
+
+#[test]
+fn threat_28_a_certificate_counts_from_its_beginning_to_the_end_of_its_grace_and_renews_from_its_middle() {
+    let certificate = Factory::new("factory").made("sn-1");
+    let (begin, end) = (Timestamp::from(certificate.not_before()), Timestamp::from(certificate.not_after()));
+    let middle = begin.after(begin.until(end) / 2);
+    let grace = end.after(ShownCertificate::MAX_GRACE);
+    let at = |moment: Timestamp, seconds: i64| {
+        let now = Timestamp::from_seconds(moment.seconds() + seconds);
+        ShownCertificate::of(&certificate, now).map(|shown| shown.renewable)
+    };
+    assert_eq!((at(begin, -1), at(begin, 0)), (None, Some(false)));
+    assert_eq!((at(middle, -1), at(middle, 0)), (Some(false), Some(true)));
+    assert_eq!((at(end, 1), at(grace, 0), at(grace, 1)), (Some(true), Some(true), None));
 }
