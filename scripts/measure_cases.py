@@ -4,6 +4,13 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from local_aws import ROOT, LocalAws
 
@@ -82,9 +89,24 @@ def sample(function: str, name: str) -> dict:
 
 
 def of_device(question: dict, number: int) -> dict:
-    """The same question about another device: each can be reserved once."""
+    """The same question about another device and its key: each can be reserved once."""
     device = f"measured-{number}"
-    return question | {"clientId": device, "parameters": {"SerialNumber": device}}
+    certificate = self_signed(device)
+    return question | {
+        "clientId": device,
+        "parameters": {"SerialNumber": device},
+        "certificateId": certificate.fingerprint(hashes.SHA256()).hex(),
+        "certificatePem": certificate.public_bytes(Encoding.PEM).decode(),
+    }
+
+
+def self_signed(name: str) -> x509.Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    return builder.sign(key, hashes.SHA256())
 
 
 def make_tables(aws: LocalAws) -> None:

@@ -47,7 +47,7 @@ class Server:
         names = {"content-type": "application/json"} if body is not None else {}
         names |= {name.replace("_", "-"): value for name, value in headers.items()}
         names |= {"authorization": f"Bearer {token}"} if token else {}
-        sent = None if body is None else json.dumps(body).encode()
+        sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         asked = urllib.request.Request(f"{self.url}{path}", data=sent, headers=names, method=method)
         context = ssl.create_default_context(cafile=str(self.ca))
         if certificate:

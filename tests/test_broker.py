@@ -264,3 +264,52 @@ def test_other_options_of_a_broker_rewrite_what_nobody_edited(server: Server, br
     assert "'https://cvm.example.com'" in refresh.read_text() and os.access(refresh, os.X_OK)
     assert "rewrote mosquitto.conf, refresh" in again.stdout and "run, which was edited" in again.stderr
     assert "INTERVAL:-30" in run.read_text()
+
+
+def test_a_folder_may_be_written_with_detours_in_its_path(server: Server, tmp_path):
+    (tmp_path / "other").mkdir()
+    broker = Broker(server, tmp_path / "broker")
+    command = [CVM, "broker", "mosquitto", "--data", server.data, "--server", server.url]
+    out = f"{tmp_path}/other/..//broker/"
+    done = subprocess.run([*command, "--listen", f"127.0.0.1:{broker.port}", "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    try:
+        broker.start()
+        assert not is_refused(broker, vend(server, "sn-0001"), "sn-0001")
+    finally:
+        broker.stop()
+
+
+def test_a_revoked_certificate_of_a_broker_is_not_kept(server: Server, broker: Broker):
+    broker.configure()
+    certificate, key = broker.folder / "server.pem", broker.folder / "server.key"
+    before = certificate.read_text(), key.read_text()
+    pem = certificate.read_text().split("-----END")[0] + "-----END CERTIFICATE-----\n"
+    answer = server.ask("POST", "/revocations", {"certificatePem": pem, "reason": "its key was published"})
+    assert answer.status == 200, answer.body
+    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+    listed = lambda: x509_lists(server.data / "ca" / "crl.pem")
+    until(lambda: serial in listed(), "a list with it")
+    again = [CVM, "ca", "issue-server", "localhost", "--data", server.data, "--out", broker.folder]
+    refused = subprocess.run(again, capture_output=True, text=True)
+    assert refused.returncode == 1 and "is revoked" in refused.stderr and f"rm {key} {certificate}" in refused.stderr
+    key.unlink()
+    certificate.unlink()
+    assert subprocess.run(again, capture_output=True).returncode == 0
+    assert before[0] != certificate.read_text() and before[1] != key.read_text()
+
+
+def x509_lists(path: Path) -> set[int]:
+    """The serial numbers in all revocation lists of a file."""
+    end = "-----END X509 CRL-----\n"
+    lists = [x509.load_pem_x509_crl(f"{text}{end}".encode()) for text in path.read_text().split(end) if text.strip()]
+    return {revoked.serial_number for each in lists for revoked in each}
+
+
+def test_runs_at_once_make_one_certificate_of_a_server(server: Server, tmp_path):
+    command = [CVM, "ca", "issue-server", "broker.example", "--data", server.data, "--out", tmp_path / "broker"]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    ended = [(run.communicate(timeout=60)[1], run.returncode) for run in runs]
+    assert all(status == 0 for _, status in ended), ended
+    assert len(list((server.data / "ca" / "servers").iterdir())) == 1
+    assert not list((tmp_path / "broker").glob(".tmp*"))

@@ -295,7 +295,8 @@ def test_refresh_takes_no_damaged_list_and_repeats_what_failed(serving: Server, 
     curl.write_text(f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp {served} "$2"\n')
     curl.chmod(0o755)
     path = f"{curl.parent}:{broker.environment['PATH']}"
-    for bad in ["", "<html>", good[: len(good) * 3 // 4], (serving.data / "ca" / "ca.pem").read_text()]:
+    in_the_last_list = good.rindex("BEGIN X509 CRL") + 100
+    for bad in ["", "<html>", good[: len(good) // 4], good[:in_the_last_list], (serving.data / "ca" / "ca.pem").read_text()]:
         served.write_text(bad)
         with pytest.raises(subprocess.CalledProcessError):
             broker.script("refresh", RELOAD="true", PATH=path)

@@ -97,8 +97,15 @@ def test_a_disabled_device_stays_out_until_it_is_enabled(stack: Stack, works: Fa
     assert refusal(stack, device)["reason"] == "disabled"
     assert_powerless(stack, device)
     stack.cvm("device", "enable", device_id)
-    provision(stack, device)
-    connect(stack, device)
+
+    def is_let_in() -> bool:
+        try:
+            connect(stack, device)
+            return True
+        except Refused:
+            return False
+
+    until(is_let_in, "a device that is let in")
 
 
 def test_threat_04_a_clone_is_quarantined_and_the_device_keeps_working(stack: Stack, works: Factory, device_id):

@@ -156,6 +156,8 @@ def audited(server: Server, outcome: str) -> list[dict]:
 
 def test_what_operators_decide_and_are_refused_is_logged(server: Server):
     viewer = server.ask("POST", "/tokens", {"name": "vera", "role": "viewer"}).json
+    twice = server.ask("POST", "/tokens", b'{"name": "vera", "role": "viewer", "role": "admin"}')
+    assert twice.status == 400 and "duplicate field" in twice.json["detail"], twice.body
     refused = [
         (server.ask("GET", "/devices", token=""), "no-token", None),
         (server.ask("DELETE", "/devices/sn-marked", token=f"cvm_{'0' * 16}_marked"), "wrong-token", None),

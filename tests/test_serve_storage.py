@@ -253,7 +253,7 @@ def test_entries_of_the_trail_that_are_older_than_the_retention_are_removed_and_
     command = [CVM, "audit", "verify", "--data", data]
     verified = subprocess.run(command, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stderr
-    assert "--audit-retention of `cvm serve` removed 1 older entry" in verified.stderr
+    assert "1 older entry removed, as --audit-retention of `cvm serve` does" in verified.stderr
     with sqlite3.connect(data / "registry" / "registry.sqlite") as registry:
         registry.execute("UPDATE chains SET removed = removed + 1")
     assert subprocess.run(command, capture_output=True).returncode == 1

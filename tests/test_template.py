@@ -44,7 +44,8 @@ ACTIONS = {
     | {"dynamodb:BatchWriteItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "events:PutEvents", "sqs:SendMessage"}
     | {"iot:DeleteConnection", "iot:DeleteThing", "iot:ListPrincipalThings", "iot:ListThingPrincipals"}
     | RETIRE,
-    "Reconcile": {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan"}
+    "Reconcile": READ_AND_WRITE
+    | {"dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:Scan"}
     | {"iot:DeleteConnection", "iot:DeleteThing", "iot:ListThingPrincipals"}
     | RETIRE
     | LISTS,

@@ -2,7 +2,7 @@
 //! there.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -27,11 +27,17 @@ pub fn temporary_file(path: &Path) -> io::Result<NamedTempFile> {
     suffix.push(path.file_name().unwrap_or_default());
     suffix.push(".tmp");
     remove_orphans(folder, &suffix);
-    // `tempfile` makes files with mode 0600.
-    let file = Builder::new().prefix(PREFIX).rand_bytes(RANDOM).suffix(&suffix).tempfile_in(folder)?;
-    // On a file system without locks, orphans are not removed.
-    let _ = file.as_file().try_lock();
-    Ok(file)
+    loop {
+        // `tempfile` makes files with mode 0600.
+        let file = Builder::new().prefix(PREFIX).rand_bytes(RANDOM).suffix(&suffix).tempfile_in(folder)?;
+        match file.as_file().try_lock() {
+            // Another process took it for an orphan before it was locked.
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) if !file.path().exists() => {}
+            // On a file system without locks, orphans are not removed.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
+    }
 }
 
 /// Best effort: an orphan does no harm, and what prevents its removal prevents the write as well.
@@ -42,7 +48,9 @@ fn remove_orphans(folder: &Path, suffix: &OsStr) {
         let is_of_path = name.len() == PREFIX.len() + RANDOM + suffix.len()
             && name.starts_with(PREFIX.as_bytes())
             && name.ends_with(suffix);
-        if is_of_path && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+        let Some(file) = is_of_path.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        // Held until the file is removed, so that its writer does not take it meanwhile.
+        if file.try_lock().is_ok() {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use crate::changed_by::{CHANGED_BY, changed_by};
 use crate::error::registry_error;
 use crate::item;
-use crate::keys::Transaction;
+use crate::keys::{Transaction, several};
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text, written};
 
 /// The most reads of a list before it says where to go on, whatever it has found: a filter that lets little through
@@ -25,36 +25,51 @@ const FILTERED_READ: i32 = 1_000;
 /// Parts of the table that are counted side by side.
 const SEGMENTS: i32 = 4;
 
-impl DeviceStore for DynamoDbRegistry {
-    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
-        let result = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item::to_item(device)))
-            .item(CHANGED_BY, changed_by(by))
-            // The second half is for a write that took effect and whose answer was lost.
-            .condition_expression("attribute_not_exists(deviceId) OR (generation = :generation AND version = :version)")
-            .expression_attribute_values(":generation", text(device.generation))
-            .expression_attribute_values(":version", AttributeValue::N(device.version.to_string()))
-            .send()
-            .await;
-        written(result)
-    }
+/// The second half is for a write that took effect and whose answer was lost.
+const IS_NEW: &str = "attribute_not_exists(deviceId) OR (generation = :generation AND version = :version)";
+const IS_AT_VERSION: &str = "version = :version AND generation = :generation";
 
-    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
-        let keys = device.keys();
-        if keys.is_empty() {
-            return self.add(device, by).await.map(Ok);
-        }
+impl DynamoDbRegistry {
+    /// Writes the device where the condition holds, and makes it the owner of the keys: all of it or nothing.
+    async fn put(
+        &self,
+        device: &Device,
+        by: &Origin,
+        condition: &str,
+        version: u64,
+        keys: BTreeSet<KeyFingerprint>,
+    ) -> Result<Transaction, RegistryError> {
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item::to_item(device)))
             .item(CHANGED_BY, changed_by(by))
-            .condition_expression("attribute_not_exists(deviceId)");
+            .condition_expression(condition)
+            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
+            .expression_attribute_values(":generation", text(device.generation));
         let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        let put = TransactWriteItem::builder().put(put).build();
-        match self.write_with_keys(&[put], &device.id, &keys).await? {
+        if !keys.is_empty() {
+            let put = TransactWriteItem::builder().put(put).build();
+            return self.write_with_keys(&[put], &device.id, &keys).await;
+        }
+        let request = self.client.put_item().set_table_name(Some(put.table_name)).set_item(Some(put.item));
+        let request = request.set_condition_expression(put.condition_expression);
+        let request = request.set_expression_attribute_values(put.expression_attribute_values);
+        Ok(if written(request.send().await)? { Transaction::Written } else { Transaction::Refused })
+    }
+}
+
+impl DeviceStore for DynamoDbRegistry {
+    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
+        let key = device.registered_key().into_iter().collect();
+        match self.put(device, by, IS_NEW, device.version, key).await? {
+            Transaction::Written => Ok(true),
+            Transaction::Refused => Ok(false),
+            Transaction::KeyInUse { .. } => Err(several()),
+        }
+    }
+
+    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+        match self.put(device, by, IS_NEW, device.version, device.keys()).await? {
             Transaction::Written => Ok(Ok(true)),
             Transaction::KeyInUse { key, owner } => Ok(Err(NotRestored::KeyInUse { key, owner })),
             Transaction::Refused if self.find(&device.id).await?.is_some() => Ok(Ok(false)),
@@ -116,18 +131,14 @@ impl DeviceStore for DynamoDbRegistry {
     }
 
     async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let result = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item::to_item(device)))
-            .item(CHANGED_BY, changed_by(by))
-            .condition_expression("version = :version AND generation = :generation")
-            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
-            .expression_attribute_values(":generation", text(device.generation))
-            .send()
-            .await;
-        written(result)
+        // The key of a device that has a certificate is the device's already.
+        let key: BTreeSet<_> = device.registered_key().into_iter().filter(|_| device.credential.is_none()).collect();
+        let written = match self.put(device, by, IS_AT_VERSION, version, key).await? {
+            // Another device has had it for longer. This one can still be changed, and deleted.
+            Transaction::KeyInUse { .. } => self.put(device, by, IS_AT_VERSION, version, BTreeSet::new()).await?,
+            written => written,
+        };
+        Ok(matches!(written, Transaction::Written))
     }
 
     async fn remove(&self, Tombstone { device }: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {

@@ -314,7 +314,7 @@ async fn verify(trail: &SqlRegistry, expected: &[TrailEnd], output: &Output) -> 
             output.done(format_args!("{} verified: the trail is as it was written", count(entries, "entry")))?;
             if removed > 0 {
                 let removed = count(removed, "older entry");
-                output.note(format_args!("--audit-retention of `cvm serve` removed {removed}"))?;
+                output.note(format_args!("{removed} removed, as --audit-retention of `cvm serve` does"))?;
             }
             for end in ends {
                 output.say(end)?;
@@ -366,12 +366,14 @@ async fn show(arguments: AuditArguments, trail: &(impl Trail + Unknown), output:
     let query = AuditQuery { device: arguments.device.clone(), since, until };
     let page_size = if arguments.reason.is_some() || arguments.door.is_some() { SEARCHED } else { PAGE };
     let mut table = Table::new(["TIME", "DEVICE", "WHAT", "DOOR", "WHO", "WHY"], output.width()).keyed_by(1);
-    let (mut listed, mut is_counting) = (0, false);
+    let (mut listed, mut is_counting, mut is_cut) = (0, false, false);
     let mut after: Option<String> = None;
     while listed < arguments.limit {
         let page = trail.page(&query, after.as_deref(), page_size).await?;
-        let matching = page.entries.iter().filter(|entry| arguments.admits(entry));
-        let entries: Vec<&AuditEntry> = matching.take(arguments.limit - listed).collect();
+        let mut entries: Vec<&AuditEntry> = page.entries.iter().filter(|entry| arguments.admits(entry)).collect();
+        let room = arguments.limit - listed;
+        is_cut = entries.len() > room || (entries.len() == room && page.next.is_some());
+        entries.truncate(room);
         let rows: Vec<_> = entries.iter().map(|entry| row(entry)).collect();
         table.fit(&rows);
         if listed == 0 && !rows.is_empty() {
@@ -387,6 +389,10 @@ async fn show(arguments: AuditArguments, trail: &(impl Trail + Unknown), output:
         if after.is_none() {
             break;
         }
+    }
+    if is_cut {
+        let text = "these are the latest; earlier entries may match, too: give a higher --limit, or --until";
+        output.note(text)?;
     }
     if is_counting {
         output.note(

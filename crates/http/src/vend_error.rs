@@ -18,7 +18,9 @@ impl Problem {
             VendError::InProgress { until } => {
                 Self::in_progress("ask again when it is over").retry_after(now.until(*until).min(LONGEST_WAIT))
             }
-            VendError::KeyRefused => Self::key_refused("make a new key and ask again"),
+            VendError::KeyRefused => {
+                Self::key_refused("make a new key and ask again; if the operator registered this key, ask the operator")
+            }
             VendError::Parameters(ParametersError::NotSettable) => {
                 Self::parameter_not_settable("leave it out, or have it allowed in the registry")
             }

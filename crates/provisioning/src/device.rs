@@ -274,13 +274,27 @@ impl Device {
         });
     }
 
-    /// The keys that the device has or is about to have. No other device may have one of them.
+    /// The keys that the device has, is about to have, or is registered with. No other device may have one of them.
     pub fn keys(&self) -> BTreeSet<KeyFingerprint> {
         let held = self.reservation.as_ref();
         let left = held.and_then(|held| held.left.as_ref());
         let credentials = self.credential.iter().chain(left).map(|credential| credential.key);
         let superseded = self.superseded.iter().map(|superseded| superseded.key);
-        credentials.chain(superseded).chain(held.map(|held| held.key)).collect()
+        credentials.chain(superseded).chain(held.map(|held| held.key)).chain(self.registered_key()).collect()
+    }
+
+    /// The key that the device is registered with, and proves itself by.
+    pub fn registered_key(&self) -> Option<KeyFingerprint> {
+        match self.attestation {
+            Attestation::PublicKey { key } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether this is the same state of the device, whatever was refused in it: an export has no refusals.
+    pub fn is_but_for_refusals(&self, other: &Self) -> bool {
+        let without = |device: &Self| Self { last_refusal: None, wrong_proofs: 0, ..device.clone() };
+        self == other || without(self) == without(other)
     }
 
     /// What names this very state of the device.

@@ -172,7 +172,7 @@ impl<R: DeviceStore> Operations<R> {
     pub async fn restore(&self, device: &Device, by: &Origin) -> Result<Imported, OperationError> {
         // A store may take a second registration of the same device for a repeated first one, so it is asked before.
         match self.registry.find(&device.id).await? {
-            Some(found) if found == *device => Ok(Imported::Unchanged),
+            Some(found) if found.is_but_for_refusals(device) => Ok(Imported::Unchanged),
             Some(_) => Err(OperationError::Exists),
             None if self.registry.restore(device, by).await?? => Ok(Imported::Created),
             None => Err(OperationError::Exists),

@@ -21,7 +21,8 @@ pub(crate) fn restore(
     }
     let certificates = device.credential.iter().map(|credential| (credential.certificate, &credential.thing));
     let superseded = device.superseded.iter().map(|superseded| (superseded.certificate, &superseded.thing));
-    for (certificate, thing) in certificates.chain(superseded) {
+    let superseded: Vec<_> = superseded.collect();
+    for (certificate, thing) in certificates.chain(superseded.iter().copied()) {
         if let Err(refused) = check(connection, device, &certificate, thing)? {
             return Ok(Err(refused));
         }
@@ -35,6 +36,12 @@ pub(crate) fn restore(
         && let Err(refused) = enter(connection, issuers, device)?
     {
         return Ok(Err(refused));
+    }
+    for (certificate, _) in superseded.iter().filter(|_| issuers.are_own()) {
+        if ledger::locked_entry(connection, certificate)?.is_none() {
+            let device = &device.id;
+            tracing::warn!(%device, %certificate, "an earlier certificate of a restored device cannot be revoked with the device: the export does not have it; revoke it with `cvm ca revoke FILE`");
+        }
     }
     devices::insert(connection, device, by)?;
     Ok(Ok(true))

@@ -50,6 +50,10 @@ pub(crate) enum OwnCaError {
     NoRootKey { path: PathBuf },
     #[error("{path} is for {}, and not all of these names are requested", words(names), path = path.display())]
     OtherNames { path: PathBuf, names: Vec<ServerName> },
+    #[error("{path} is not the certificate of a server", path = path.display())]
+    NoServerCertificate { path: PathBuf },
+    #[error("{certificate} is revoked, and its key must not be used any more", certificate = certificate.display())]
+    RevokedServerCertificate { key: PathBuf, certificate: PathBuf },
     #[error("the next CA is there already, and issues from {from}")]
     Pending { from: Timestamp },
     #[error("the system has no randomness to give")]
@@ -79,7 +83,8 @@ impl OwnCaError {
             | Self::NoRootKey { .. } => "ca-key",
             Self::ServerKey(_) => "key",
             Self::NoCa { .. } | Self::NoLists { .. } => "not-found",
-            Self::OtherNames { .. } | Self::Pending { .. } => "exists",
+            Self::NoServerCertificate { .. } | Self::OtherNames { .. } | Self::Pending { .. } => "exists",
+            Self::RevokedServerCertificate { .. } => "revoked",
             Self::Randomness => "randomness",
             _ => "ca",
         }
@@ -124,6 +129,10 @@ impl OwnCaError {
                 format!("put {} back; the key of the root alone may be elsewhere", quoted(path))
             }
             Self::NoRootKey { .. } => "bring it, and name it with --root-key".to_owned(),
+            Self::NoServerCertificate { path } => format!("give another --out, or move {} away", quoted(path)),
+            Self::RevokedServerCertificate { key, certificate } => {
+                format!("run `rm {} {}`, then run the same command again", quoted(key), quoted(certificate))
+            }
             Self::OtherNames { path, names } => format!(
                 "give all names: {} and the new ones; for other names give another --out, or move {} away",
                 words(names),

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use cvm_provisioning::Timestamp;
+use cvm_provisioning::{Certificate, Timestamp};
 use x509_parser::pem::{Pem, parse_x509_pem};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{CaFolder, OwnCaError, Root};
 use crate::file::{self, FileError};
@@ -37,6 +38,22 @@ pub(crate) fn read(path: &Path) -> Result<Vec<ListFacts>, OwnCaError> {
     let facts: Option<Vec<ListFacts>> =
         Pem::iter_from_buffer(text.as_bytes()).map(|block| facts(&block.ok()?)).collect();
     facts.ok_or_else(|| FileError::NotText { path: path.to_owned() }.into())
+}
+
+/// Whether one of the lists in a file has this certificate.
+pub(crate) fn has_revoked(path: &Path, certificate: &Certificate) -> Result<bool, OwnCaError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let (text, der) = (file::read_text(path, MAX_LISTS)?, certificate.der());
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return Ok(false) };
+    let has_it = |block: &Pem| {
+        let list = x509_parser::parse_x509_crl(&block.contents).ok().map(|(_, list)| list);
+        list.filter(|list| list.issuer() == certificate.issuer()).is_some_and(|list| {
+            list.iter_revoked_certificates().any(|revoked| revoked.serial() == &certificate.tbs_certificate.serial)
+        })
+    };
+    Ok(Pem::iter_from_buffer(text.as_bytes()).flatten().any(|block| has_it(&block)))
 }
 
 fn facts(block: &Pem) -> Option<ListFacts> {

@@ -15,7 +15,7 @@ pub(crate) use self::authority::{OwnAuthority, Root, Rotation, rotate};
 pub(crate) use self::error::OwnCaError;
 pub(crate) use self::folder::{CaFolder, current};
 pub(crate) use self::key_place::KeyPlace;
-pub(crate) use self::lists::{ListFacts, of_root as root_list, read as read_lists};
+pub(crate) use self::lists::{ListFacts, has_revoked, of_root as root_list, read as read_lists};
 pub(crate) use self::passphrase::{PassphraseArguments, read as read_passphrase};
 pub(crate) use self::server_certificate::{ServerFiles, ServerRequest};
 

@@ -1,6 +1,7 @@
 //! Certificates for the servers that devices connect to, such as a broker: a key and a chain in a folder, issued by the
 //! private CA and renewed in place.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authority::read;
-use super::{CaFolder, OwnCaError, PassphraseArguments};
+use super::{CaFolder, OwnCaError, PassphraseArguments, has_revoked};
 use crate::file::{self, FileError};
 
 /// The folder of a server's key and certificate.
@@ -59,7 +60,8 @@ impl ServerFiles {
     /// valid for longer than `renew_before`. The key in the folder is kept, or made first: an interrupted run is
     /// completed by the next one.
     ///
-    /// A certificate in the folder is only replaced by one that has all of its names: clients know the server by them.
+    /// A certificate in the folder is only replaced by one that has all of its names: clients know the server by them. One
+    /// that is revoked, and one that is no server's, are for the operator to remove.
     ///
     /// A copy of the certificate is in the CA's folder before the server has it, so that each can be revoked.
     pub(crate) async fn issue(
@@ -70,8 +72,19 @@ impl ServerFiles {
         now: Timestamp,
     ) -> Result<ServerCertificate, OwnCaError> {
         file::private_folder(&self.folder)?;
+        // One run at a time: each sees the key and the certificate of the one before it.
+        let folder = File::open(&self.folder).and_then(|folder| folder.lock().map(|()| folder));
+        let _locked = folder.map_err(|source| FileError::Read { path: self.folder.clone(), source })?;
         let current = self.current()?;
         let names = current.as_ref().map(names_in).unwrap_or_default();
+        if current.is_some() && names.is_empty() {
+            return Err(OwnCaError::NoServerCertificate { path: self.certificate() });
+        }
+        if let Some(certificate) = &current
+            && has_revoked(&ca.lists_path(), certificate)?
+        {
+            return Err(OwnCaError::RevokedServerCertificate { key: self.key(), certificate: self.certificate() });
+        }
         if names.iter().any(|name| !request.names.contains(name)) {
             return Err(OwnCaError::OtherNames { path: self.certificate(), names });
         }

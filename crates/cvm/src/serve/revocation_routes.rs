@@ -10,13 +10,14 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use cvm_authority::{Recognized, SharedAuthorities};
 use cvm_http::Problem;
+use cvm_interchange::Object;
 use cvm_provisioning::{
     Certificate, CertificateIndex as _, CertificateLedger as _, LedgerEntry, ReasonText, RegistryError, Standing,
     ThingName, Timestamp,
 };
 use cvm_sql::SqlRegistry;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::enforcement::announce_lists;
@@ -48,7 +49,7 @@ pub(super) fn revocation_routes(strays: Strays) -> Router {
 async fn revoke(
     State(strays): State<Strays>,
     Extension(admin): Extension<TokenRecord>,
-    wanted: Result<Json<Map<String, Value>>, JsonRejection>,
+    wanted: Result<Json<Object<Wanted>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Wanted { certificate_pem, reason } = object(wanted)?;
     let reason: ReasonText = reason.parse().map_err(|error| Problem::body_invalid(format!("reason: {error}")))?;

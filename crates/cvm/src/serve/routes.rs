@@ -12,9 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use cvm_http::{Caller, DeviceRates, Pace, Problem};
+use cvm_interchange::Object;
 use cvm_provisioning::{AttemptId, DeviceId};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -188,9 +187,11 @@ impl FromSource {
 }
 
 /// The object in a body. As a struct alone, serde would take an array of its values as well.
-pub(super) fn object<T: DeserializeOwned>(body: Result<Json<Map<String, Value>>, JsonRejection>) -> Result<T, Problem> {
-    let Json(object) = body.map_err(|error| Problem::body_invalid(error.body_text()))?;
-    serde_json::from_value(Value::Object(object)).map_err(|error| Problem::body_invalid(error.to_string()))
+pub(super) fn object<T>(body: Result<Json<Object<T>>, JsonRejection>) -> Result<T, Problem> {
+    match body {
+        Ok(Json(Object(object))) => Ok(object),
+        Err(error) => Err(Problem::body_invalid(error.body_text())),
+    }
 }
 
 /// A while that is a little longer for some than for others, so that those who were turned away together do not come

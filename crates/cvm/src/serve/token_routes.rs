@@ -8,8 +8,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get};
 use axum::{Extension, Json, Router};
 use cvm_http::Problem;
+use cvm_interchange::Object;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::routes::object;
 use super::{OperatorTokens, OwnerName, Role, ServeError, TokenRecord, now};
@@ -37,7 +38,7 @@ async fn list(State(tokens): State<OperatorTokens>) -> Result<Response, Problem>
 async fn create(
     State(tokens): State<OperatorTokens>,
     Extension(admin): Extension<TokenRecord>,
-    wanted: Result<Json<Map<String, Value>>, JsonRejection>,
+    wanted: Result<Json<Object<Wanted>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Wanted { name, role, valid_for } = object(wanted)?;
     let name = name.parse::<OwnerName>().map_err(|error| Problem::body_invalid(format!("name: {error}")))?;

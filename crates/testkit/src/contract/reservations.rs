@@ -1,8 +1,9 @@
 //! What attempts do to a device: they reserve it, commit, release it and are refused.
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Beside, CertificateId, Claim, ClaimReserve, Credential, Csr, Decision, Denial, Device,
-    GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Refusal, Remains, Reserve, State, Superseded,
+    Attempt, AttemptId, Attestation, Beside, CertificateId, Claim, ClaimReserve, Credential, Csr, Decision, Denial,
+    Device, GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Refusal, Remains, Reserve, State,
+    Superseded,
 };
 
 use super::cases::{Cases, credential};
@@ -231,6 +232,24 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     assert_eq!(restore(&claimed("restored", b"3", restored_key)).await, Ok(false), "the id is taken");
     let in_use = ClaimReserve::KeyInUse { owner: id("restored") };
     assert_eq!(reserve_with_claim(&claimed("claimed-too", b"4", restored_key)).await, in_use);
+
+    // A key that is a device's proof is that device's before it has asked for anything.
+    let proof = csr("proved");
+    let by_key =
+        |name: &str| Device { attestation: Attestation::PublicKey { key: *proof.key().fingerprint() }, ..device(name) };
+    put(registry, &by_key("proved")).await;
+    put(registry, &device("thief")).await;
+    let taken = reserve(&attempt("thief", 11, &proof)).await;
+    assert!(matches!(&taken, Reserve::KeyInUse { owner, .. } if owner.as_str() == "proved"), "{taken:?}");
+    let proved = Attempt {
+        proof: Proof { token: None, ..attempt("proved", 12, &proof).proof },
+        ..attempt("proved", 12, &proof)
+    };
+    assert!(matches!(reserve(&proved).await, Reserve::Held(_)));
+    put(registry, &device("changed")).await;
+    let mut changed = by_key("changed");
+    changed.version += 1;
+    assert!(registry.replace(&changed, changed.version - 1, &origin()).await.expect("the store answers"), "no harm");
 
     let shared = csr("many");
     let attempts: Vec<_> = (1..=20).map(|number| attempt(&format!("many-{number}"), number, &shared)).collect();

@@ -4,7 +4,7 @@ mod written;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -82,6 +82,7 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     let issued = server_files.issue(&ca, passphrase, &terms.request(names), now).await?;
     let absolute = std::path::absolute(path.as_ref().unwrap_or(out));
     let absolute = absolute.map_err(|source| FileError::Read { path: out.clone(), source })?;
+    let absolute = without_detours(&absolute);
     let at = quotable(&absolute)?;
     // Elsewhere, the service of mosquitto has a user of its own.
     let as_root = path.is_none() && runs_as_root(out);
@@ -203,6 +204,20 @@ fn runs_as_root(folder: &Path) -> bool {
     #[cfg(not(unix))]
     let is_root = false;
     is_root
+}
+
+/// The path without `.`, `..` and slashes that mean nothing, as `pwd` in it shows it.
+fn without_detours(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut plain, component| {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+        plain
+    })
 }
 
 /// The path as text that means the same in mosquitto.conf.

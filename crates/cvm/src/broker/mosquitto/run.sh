@@ -15,7 +15,7 @@ for program in mosquitto curl flock openssl; do
     command -v "$program" > /dev/null || fail "$program is missing: install it (Debian: apt-get install $program)"
 done
 [ -O . ] || fail "run it as the owner of $(pwd)"
-grep -q -e "^cafile $PWD/ca.pem" -e "^cafile $(pwd -P)/ca.pem" mosquitto.conf ||
+grep -qxF -e "cafile $PWD/ca.pem" -e "cafile $(pwd -P)/ca.pem" mosquitto.conf ||
     fail "mosquitto.conf is for another folder: delete it, and write it again with --path $(pwd)"
 
 # Held by mosquitto and the refresher, too: as long as one of them is left of an earlier run, there is no second one.
