@@ -23,7 +23,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     };
     let door = &door;
     let handle = async |batch: LambdaEvent<SqsEvent>| {
-        Ok::<_, lambda_runtime::Error>(work_off(Door::Confirm, batch, |message| confirm(door, message)).await)
+        Ok::<_, lambda_runtime::Error>(work_off(Door::Confirm, batch, |message| Box::pin(confirm(door, message))).await)
     };
     Box::pin(lambda_runtime::run(service_fn(handle))).await
 }
