@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use crate::changed_by::{CHANGED_BY, changed_by};
 use crate::error::registry_error;
 use crate::item;
-use crate::keys::{Transaction, several};
+use crate::keys::Transaction;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text, written};
 
 /// The most reads of a list before it says where to go on, whatever it has found: a filter that lets little through
@@ -56,16 +56,29 @@ impl DynamoDbRegistry {
         let request = request.set_expression_attribute_values(put.expression_attribute_values);
         Ok(if written(request.send().await)? { Transaction::Written } else { Transaction::Refused })
     }
+
+    /// Writes the device, and makes it the owner of the key that it is registered with, unless another device has the key:
+    /// that one keeps it, and this one can still be changed and deleted.
+    async fn put_with_registered_key(
+        &self,
+        device: &Device,
+        by: &Origin,
+        condition: &str,
+        version: u64,
+        key: BTreeSet<KeyFingerprint>,
+    ) -> Result<bool, RegistryError> {
+        let written = match self.put(device, by, condition, version, key).await? {
+            Transaction::KeyInUse { .. } => self.put(device, by, condition, version, BTreeSet::new()).await?,
+            written => written,
+        };
+        Ok(matches!(written, Transaction::Written))
+    }
 }
 
 impl DeviceStore for DynamoDbRegistry {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
         let key = device.registered_key().into_iter().collect();
-        match self.put(device, by, IS_NEW, device.version, key).await? {
-            Transaction::Written => Ok(true),
-            Transaction::Refused => Ok(false),
-            Transaction::KeyInUse { .. } => Err(several()),
-        }
+        self.put_with_registered_key(device, by, IS_NEW, device.version, key).await
     }
 
     async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
@@ -133,12 +146,7 @@ impl DeviceStore for DynamoDbRegistry {
     async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
         // The key of a device that has a certificate is the device's already.
         let key: BTreeSet<_> = device.registered_key().into_iter().filter(|_| device.credential.is_none()).collect();
-        let written = match self.put(device, by, IS_AT_VERSION, version, key).await? {
-            // Another device has had it for longer. This one can still be changed, and deleted.
-            Transaction::KeyInUse { .. } => self.put(device, by, IS_AT_VERSION, version, BTreeSet::new()).await?,
-            written => written,
-        };
-        Ok(matches!(written, Transaction::Written))
+        self.put_with_registered_key(device, by, IS_AT_VERSION, version, key).await
     }
 
     async fn remove(&self, Tombstone { device }: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {

@@ -158,7 +158,7 @@ fn parse_owner(
     owner.ok_or_else(|| RegistryError::Corrupt { device: name(key), source: "the owner of a key is no device".into() })
 }
 
-pub(crate) fn several() -> RegistryError {
+fn several() -> RegistryError {
     RegistryError::Throttled { source: "several devices ask with one key".into() }
 }
 

@@ -2,8 +2,8 @@
 
 use cvm_provisioning::{
     Attempt, AttemptId, Attestation, Beside, CertificateId, Claim, ClaimReserve, Credential, Csr, Decision, Denial,
-    Device, GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Refusal, Remains, Reserve, State,
-    Superseded,
+    Device, GenerationId, GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Refusal, Remains, Reserve,
+    State, Superseded,
 };
 
 use super::cases::{Cases, credential};
@@ -229,7 +229,8 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     assert_eq!(registry.find(&id("restored")).await.expect("the store answers"), None);
     let restored_key = *csr("restored").key().fingerprint();
     assert_eq!(restore(&claimed("restored", b"3", restored_key)).await, Ok(true));
-    assert_eq!(restore(&claimed("restored", b"3", restored_key)).await, Ok(false), "the id is taken");
+    let another = Device { generation: GenerationId::new(77), ..claimed("restored", b"3", restored_key) };
+    assert_eq!(restore(&another).await, Ok(false), "the id is taken");
     let in_use = ClaimReserve::KeyInUse { owner: id("restored") };
     assert_eq!(reserve_with_claim(&claimed("claimed-too", b"4", restored_key)).await, in_use);
 
