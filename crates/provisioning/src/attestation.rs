@@ -353,7 +353,8 @@ mod tests {
     #[test]
     fn a_trusted_user_has_1_to_512_visible_characters() {
         for name in ["a".to_owned(), "~!\u{7e}".to_owned(), "a".repeat(512)] {
-            assert_eq!(name.parse::<TrustedUser>().map(|user| user.as_str().to_owned()), Ok(name));
+            let user: TrustedUser = name.parse().unwrap();
+            assert_eq!((user.as_str(), user.to_string()), (&*name, name.clone()));
         }
         for name in ["", " ", "an na", "anna\u{7f}", "ann\u{e4}", &"a".repeat(513)] {
             assert_eq!(name.parse::<TrustedUser>(), Err(InvalidTrustedUser), "{name:?}");
@@ -367,6 +368,23 @@ mod tests {
         assert!(attestation.accepts(&proof(Some(&token), key(1)), NOW));
         assert!(!attestation.accepts(&proof(Some(&EnrolmentToken::generate().unwrap()), key(1)), NOW));
         assert!(!attestation.accepts(&proof(None, key(1)), NOW));
+    }
+
+    #[test]
+    fn a_token_is_revealed_by_its_own_method_alone() {
+        let text = "test-token-with-enough-entropy-0123456789";
+        let token: EnrolmentToken = text.parse().unwrap();
+        assert_eq!(token.reveal(), text);
+        assert_eq!(format!("{token:?}"), "EnrolmentToken(..)");
+        let other = EnrolmentToken::generate().unwrap().digest();
+        assert!(token.digest().is(&token.digest()) && !token.digest().is(&other));
+        let twice = Attestation::Token { digest: token.digest(), second: Some(token.digest()), expires_at: None };
+        assert!(twice.accepts(&proof(Some(&token), key(1)), NOW), "the same token twice");
+    }
+
+    #[test]
+    fn the_grace_of_a_certificate_is_thirty_days_at_most() {
+        assert_eq!(ShownCertificate::MAX_GRACE.as_secs(), 2_592_000);
     }
 
     #[test]
