@@ -47,7 +47,7 @@ test: ## Check everything; this is the gate
 
 # In the order in which a mistake is cheapest to find.
 .PHONY: gate
-gate: tools $(NODE)
+gate: tools $(NODE)/installed
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path $(DYNAMODB)
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -117,8 +117,8 @@ $(DEVICE)/installed: requirements-device.txt
 	@touch $@
 
 # Without the packages' own scripts: what is compiled comes with them.
-$(NODE): tests/node/package-lock.json
-	@cd tests/node && npm ci --silent --omit=dev --ignore-scripts
+$(NODE)/installed: tests/node/package-lock.json
+	@cd tests/node && npm ci --no-progress --loglevel=error --omit=dev --ignore-scripts
 	@touch $@
 
 $(DENY):

@@ -56,8 +56,9 @@ class MqttDevice:
         self._client.publish(topic, payload, qos=1)
         self._wait()
 
-    def subscribe(self, topic_filter: str) -> None:
-        self._client.subscribe(topic_filter, qos=1)
+    def subscribe(self, *topic_filters: str) -> None:
+        """Subscribes to all in one packet, and waits for the answer to the first."""
+        self._client.subscribe([(topic_filter, 1) for topic_filter in topic_filters])
         self._wait()
 
     def receive(self, seconds: float = SECONDS) -> tuple[str, bytes] | None:

@@ -282,7 +282,7 @@ class Aedes(Documented):
 
     def prepare(self) -> None:
         super().prepare()
-        assert NODE_MODULES.exists(), f"{NODE_MODULES} is missing: run `make tests/node/node_modules`"
+        assert NODE_MODULES.exists(), f"{NODE_MODULES} is missing: run `make tests/node/node_modules/installed`"
         (self.files / "node_modules").symlink_to(NODE_MODULES)
         self.script("refresh", RELOAD="true", RESTART="true")
         self.daemon(program("node", "nodejs"), self.files / "broker.mjs")

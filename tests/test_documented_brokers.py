@@ -28,6 +28,7 @@ def name(kind: type) -> str:
 BROKERS = [HaProxy, Nginx, RabbitMq, Aedes, Nats]
 READS_LISTS = pytest.mark.parametrize("broker", BROKERS[:4], indirect=True, ids=name, scope="module")
 PROXIES = pytest.mark.parametrize("broker", BROKERS[:2], indirect=True, ids=name, scope="module")
+AEDES = pytest.mark.parametrize("broker", [Aedes], indirect=True, ids=name, scope="module")
 NATS = pytest.mark.parametrize("broker", BROKERS[4:], indirect=True, ids=name, scope="module")
 
 
@@ -88,7 +89,7 @@ def another(serving: Server, broker: Documented, _numbers=itertools.count(1000))
     device_id = f"sn-{next(_numbers)}"
     folder = serving.vend(device_id, serving.register(device_id))
     broker.learn()
-    until(lambda: not is_refused(broker, folder), "a broker that knows the device")
+    until(lambda: not is_refused(broker, folder), "a broker that knows the device", seconds=60)
     return folder
 
 
@@ -132,6 +133,17 @@ def test_a_device_has_no_topics_of_another_one(broker: Documented, one: Path, tw
                 assert device.receive(0.3) is None, topics
 
 
+def test_a_kept_session_gets_no_messages_of_another_device(broker: Documented, two: Path, another: Path):
+    own = f"devices/{another.name}/#"
+    with broker.connect(another, another.name, keep=True) as device:
+        attempt(device.subscribe, own, "devices/sn-0002/#")
+    with broker.connect(two, "sn-0002") as other:
+        other.publish("devices/sn-0002/a", "secret")
+    with broker.connect(another, another.name, keep=True) as device:
+        attempt(device.subscribe, own)
+        assert has_its_topics(device, another.name), "and nothing of the other device before"
+
+
 def test_a_device_cannot_take_over_the_session_of_another_one(broker: Documented, one: Path, another: Path):
     victim_id = another.name
     with broker.connect(another, victim_id, keep=True) as victim:
@@ -170,12 +182,12 @@ def test_a_device_is_out_when_it_is_revoked(serving: Server, broker: Documented,
         # The process that has the session is not the one that gets the next list.
         broker.reload()
         assert serving.ask("POST", f"/devices/{another.name}/{verb}", {"reason": "leaked"}).status == 200
-        until(lambda: broker.refresh() or device.ended(0.1), "an end of the session")
-    until(lambda: not is_refused(broker, two), "a broker for the others")
+        until(lambda: broker.refresh() or device.ended(0.1), "an end of the session", seconds=60)
+    until(lambda: not is_refused(broker, two), "a broker for the others", seconds=60)
     assert is_refused(broker, another)
     if verb == "disable":
         assert serving.ask("POST", f"/devices/{another.name}/enable", {}).status == 200
-        until(lambda: broker.refresh() or not is_refused(broker, another), "a device that was enabled again")
+        until(lambda: broker.refresh() or not is_refused(broker, another), "a device that was enabled again", seconds=60)
 
 
 @READS_LISTS
@@ -191,8 +203,8 @@ def test_a_revoked_device_cannot_resume_its_tls_session(serving: Server, broker:
             assert connection.recv(4), "a session comes with the first bytes"
             kept.append((context, connection.session))
     assert serving.ask("POST", f"/devices/{another.name}/revoke", {"reason": "leaked"}).status == 200
-    until(lambda: broker.refresh() or f"{serial:X}" in (broker.files / "crl.txt").read_text(), "a list with it")
-    until(lambda: not is_refused(broker, serving.folder / "sn-0001"), "a broker for the others")
+    until(lambda: broker.refresh() or f"{serial:X}" in (broker.files / "crl.txt").read_text(), "a list with it", seconds=60)
+    until(lambda: not is_refused(broker, serving.folder / "sn-0001"), "a broker for the others", seconds=60)
     for context, session in kept:
         assert answer(broker, context, connect_packet(another.name), session) == b""
 
@@ -206,6 +218,22 @@ def test_every_device_is_refused_when_the_list_has_expired(serving: Server, brok
         broker.reload()
         expected = text != good
         until(lambda expected=expected: is_refused(broker, one) == expected, "a broker with these lists")
+
+
+@AEDES
+def test_a_file_without_a_list_is_not_taken(serving: Server, broker: Aedes, one: Path, another: Path):
+    assert serving.ask("POST", f"/devices/{another.name}/revoke", {"reason": "leaked"}).status == 200
+    until(lambda: broker.refresh() or is_refused(broker, another), "a broker that knows of it", seconds=60)
+    until(lambda: not is_refused(broker, one), "a broker for the others", seconds=60)
+    lists = broker.files / "crl.pem"
+    good = lists.read_text()
+    lists.write_text("")
+    broker.reload()
+    try:
+        until(lambda: "no revocation list" in broker.daemons[0].log.read_text(), "a refusal of the file", seconds=60)
+        assert is_refused(broker, another) and not is_refused(broker, one)
+    finally:
+        lists.write_text(good)
 
 
 @PROXIES
