@@ -13,6 +13,8 @@ const EVICTABLE: Duration = Duration::from_secs(1);
 /// A handshake may be evicted after this time. It is longer, so that clients that arrive together on a busy server do not
 /// evict each other.
 const HANDSHAKE_EVICTABLE: Duration = Duration::from_secs(5);
+/// A connection all of whose requests wait for the rest of their bodies may be evicted after this time.
+const BODY_EVICTABLE: Duration = Duration::from_secs(5);
 
 /// The activity of one connection.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ struct State {
     phase: Phase,
     /// Requests under way.
     requests: usize,
+    /// Those of them whose bodies have not arrived completely.
+    receiving: usize,
     since: Instant,
 }
 
@@ -41,7 +45,7 @@ pub(super) enum Phase {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        let state = State { phase: Phase::Silent, requests: 0, since: Instant::now() };
+        let state = State { phase: Phase::Silent, requests: 0, receiving: 0, since: Instant::now() };
         Self { state: Mutex::new(state), evicted: Notify::new() }
     }
 
@@ -55,10 +59,12 @@ impl Activity {
     pub(super) fn evictable_for(&self, now: Instant) -> Option<Duration> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let least = match state.phase {
+            _ if state.requests > state.receiving => return None,
+            _ if state.requests > 0 => BODY_EVICTABLE,
             Phase::Handshake => HANDSHAKE_EVICTABLE,
             Phase::Silent | Phase::Open => EVICTABLE,
         };
-        now.duration_since(state.since).checked_sub(least).filter(|_| state.requests == 0)
+        now.duration_since(state.since).checked_sub(least)
     }
 
     /// Ends the connection.
@@ -92,8 +98,29 @@ pub(super) struct Busy(Arc<Activity>);
 
 impl Busy {
     pub(super) fn new(activity: &Arc<Activity>) -> Self {
-        activity.state.lock().unwrap_or_else(PoisonError::into_inner).requests += 1;
+        let mut state = activity.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.requests == 0 {
+            state.since = Instant::now();
+        }
+        state.requests += 1;
+        drop(state);
         Self(Arc::clone(activity))
+    }
+}
+
+/// A request whose body has not arrived completely: the server waits for the client.
+pub(super) struct Receiving(Arc<Activity>);
+
+impl Receiving {
+    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+        activity.state.lock().unwrap_or_else(PoisonError::into_inner).receiving += 1;
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).receiving -= 1;
     }
 }
 

@@ -141,7 +141,7 @@ impl Drop for Place {
 mod tests {
     use tokio::time::advance;
 
-    use super::super::activity::{Busy, Phase};
+    use super::super::activity::{Busy, Phase, Receiving};
     use super::*;
 
     fn place(connections: &Connections, address: &str) -> Option<Place> {
@@ -198,6 +198,24 @@ mod tests {
         assert_eq!(connections.open(), 5, "what was evicted is counted once");
         drop((first, second, third, proxy));
         assert_eq!((connections.open(), connections.open.lock().unwrap().by_source.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn threat_25_a_connection_whose_requests_wait_for_their_bodies_makes_room() {
+        let connections = Connections::new(Bounds { connections: 1, of_one_source: 1 }, TrustedProxies::default());
+        let slow = place(&connections, "192.0.2.1").unwrap();
+        slow.activity.enter(Phase::Open);
+        let busy = Busy::new(&slow.activity);
+        let receiving = Receiving::new(&slow.activity);
+        advance(Duration::from_millis(4_999)).await;
+        assert!(place(&connections, "198.51.100.1").is_none(), "a slow link has a while");
+        drop(receiving);
+        advance(Duration::from_secs(60)).await;
+        assert!(place(&connections, "198.51.100.1").is_none(), "it is answered");
+        let receiving = Receiving::new(&slow.activity);
+        let new = place(&connections, "198.51.100.1").unwrap();
+        slow.activity.evicted().await;
+        drop((busy, receiving, slow, new));
     }
 
     #[tokio::test(start_paused = true)]

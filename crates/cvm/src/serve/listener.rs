@@ -28,7 +28,7 @@ use super::activity::{Busy, Phase};
 use super::connections::{Connections, Place};
 use super::header_case::HeaderCase;
 use super::metrics::Metrics;
-use super::request_body::read_whole;
+use super::request_body::{ReceivedBody, read_whole};
 use super::tls::ServerTls;
 use super::{host, now};
 
@@ -230,10 +230,11 @@ impl Connection {
                 extensions.insert(client);
             }
             let busy = Busy::new(activity);
+            let request = request.map(|body| Body::new(ReceivedBody::new(Body::new(body), activity)));
             let (router, header_case) = (router.clone(), header_case.clone());
             async move {
                 let _busy = busy;
-                let response = read_whole(request.map(Body::new), |request| answer(router, request)).await;
+                let response = read_whole(request, |request| answer(router, request)).await;
                 Ok::<_, Infallible>(header_case.applied(response))
             }
         });

@@ -15,6 +15,8 @@ use axum::response::Response;
 use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 use tokio::time::timeout;
 
+use super::activity::{Activity, Receiving};
+
 /// The most that is read of a body for nothing, in bytes.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 /// How long a client may take to send it.
@@ -38,6 +40,43 @@ pub(super) async fn read_whole<F: Future<Output = Response>>(
         let _ = timeout(PATIENCE, shared.discard()).await;
     }
     response
+}
+
+/// A body that says, by its [`Receiving`], until when the server waits for the client.
+pub(super) struct ReceivedBody {
+    body: Body,
+    receiving: Option<Receiving>,
+}
+
+impl ReceivedBody {
+    pub(super) fn new(body: Body, activity: &Arc<Activity>) -> Self {
+        let receiving = (!body.is_end_stream()).then(|| Receiving::new(activity));
+        Self { body, receiving }
+    }
+}
+
+impl hyper::body::Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if self.body.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.receiving = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A body of which two read: the handler, and then whoever discards the rest.
