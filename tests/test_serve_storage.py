@@ -91,13 +91,17 @@ def test_threat_59_the_files_of_the_registry_are_for_their_owner_whatever_was_th
     registry.mkdir(parents=True)
     registry.chmod(0o777)
     (registry / "registry.lock").touch(0o666)
+    # Whoever can write here can make an operator.
+    (data / "operators").mkdir()
+    for folder in (data, data / "operators"):
+        folder.chmod(0o777)
     before = os.umask(0)
     try:
         server = start(data, tmp_path)
     finally:
         os.umask(before)
     try:
-        assert stat.S_IMODE(registry.stat().st_mode) == 0o700
+        assert [stat.S_IMODE((data / name).stat().st_mode) for name in ("registry", "operators", "")] == [0o700, 0o700, 0o755]
         modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in registry.iterdir()}
         assert set(modes) >= {"registry.lock", "registry.sqlite", "registry.sqlite-wal"}
         assert set(modes.values()) == {"0o600"}, modes

@@ -46,6 +46,21 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
     builder.create(path).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
+/// Takes these permissions (mode bits) from a folder that may have been made by somebody else. A folder of another owner is left
+/// as it is, with a line in the log: its owner has to do it.
+pub(crate) fn take_permissions(path: &Path, taken: u32) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = std::fs::metadata(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & taken != 0
+        && let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & !taken))
+    {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(path = %path.display(), error, "other users of this machine may change this folder");
+    }
+    Ok(())
+}
+
 /// Puts a file with mode 0600 in the place of what may be there. A crash leaves the old file or the new one, whole.
 pub(crate) fn replace(path: &Path, content: &str) -> Result<(), FileError> {
     let failed = |source| FileError::Write { path: path.to_owned(), source };

@@ -113,6 +113,7 @@ pub(crate) fn run(arguments: &ServeArguments, output: &Output) -> Result<(), Com
     log::start(output);
     let arguments = &settings.arguments;
     file::private_folder(&arguments.data).map_err(ServeError::from)?;
+    file::take_permissions(&arguments.data, 0o022).map_err(ServeError::from)?;
     // Before there is a runtime: a database that cannot be opened ends those of its own.
     let platform = platform.open(&arguments.data.join(REGISTRY)).map_err(ServeError::from)?;
     let woken = Arc::<Notify>::default();

@@ -99,6 +99,8 @@ impl OperatorTokens {
     /// The tokens in this folder, which is made if it is missing.
     pub(crate) fn in_folder(folder: &Path) -> Result<Self, ServeError> {
         file::private_folder(folder)?;
+        // Whoever can write into it can make operators.
+        file::take_permissions(folder, 0o077)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
