@@ -81,8 +81,13 @@ def test_threat_56_the_numbers_of_lists_go_on_after_a_registry_of_long_ago_was_r
     published = crl_number(server.data)
     assert published > ahead
     place(server.data, "crl-number", "7")
-    assert start(server.data, tmp_path).end() == 0
+    before = server.crl.read_bytes()
+    said = refused(server.data)
+    assert "the registry is older than the published revocation lists" in said and server.crl.read_bytes() == before
+    assert f"--accept-lost-registry {published} once" in said
+    assert start(server.data, tmp_path, "--accept-lost-registry", str(published)).end() == 0
     assert crl_number(server.data) > published
+    assert start(server.data, tmp_path).end() == 0
 
 
 def test_threat_59_the_files_of_the_registry_are_for_their_owner_whatever_was_there(tmp_path):

@@ -8,6 +8,7 @@ use cvm_authority::{KeyFile, SerialNumber};
 use cvm_provisioning::{Certificate, Timestamp};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{KeyPlace, OwnCaError, lists};
 use crate::file::{self, FileError};
@@ -79,6 +80,17 @@ impl CaFolder {
         }
         let lists = lists::read(&path).unwrap_or_default();
         Some(lists.into_iter().map(|list| list.number).max().unwrap_or_default())
+    }
+
+    /// The number of the issuing CAs' revocation lists that were published last, 0 if there are none. The root's list has numbers
+    /// of its own.
+    pub(crate) fn last_issuing_list_number(&self) -> u64 {
+        let root = self.root().ok().flatten().map(|root| root.der());
+        let root = root.as_deref().and_then(|der| X509Certificate::from_der(der).ok());
+        let root = root.map(|(_, root)| root.subject().as_raw().to_vec());
+        let lists = lists::read(&self.lists_path()).unwrap_or_default();
+        let of_issuing = lists.into_iter().filter(|list| Some(&list.issuer) != root.as_ref());
+        of_issuing.map(|list| list.number).max().unwrap_or_default()
     }
 
     /// The root's own revocation list, which has to last where its key is not at hand.

@@ -34,8 +34,8 @@ pub(crate) struct ServeArguments {
     /// Say what counts and whether it fits together, and start nothing
     #[arg(long)]
     pub(super) check: bool,
-    /// Start with an empty registry although the CA has published revocation lists; NUMBER is the number of the lists in
-    /// ca/crl.pem. Certificates that were revoked are accepted again (docs/serve.md, "A lost registry")
+    /// Start with an empty registry, or with an older one, although the CA has published revocation lists; NUMBER is the
+    /// number of the lists in ca/crl.pem. Certificates that were revoked are accepted again (docs/serve.md, "A lost registry")
     #[arg(long, value_name = "NUMBER")]
     pub(super) accept_lost_registry: Option<u64>,
     /// The folder of it all, made where it is not there; one server has it at a time

@@ -43,6 +43,11 @@ pub(crate) enum ServeError {
         lists = lists.display()
     )]
     LostRegistry { lists: PathBuf, number: u64 },
+    #[error(
+        "the registry is older than the published revocation lists: it is at number {known}, and {lists} at {number}",
+        lists = lists.display()
+    )]
+    OldRegistry { lists: PathBuf, number: u64, known: u64 },
     #[error("the provisioning template {template} has no pre-provisioning hook: a claim would let in every device")]
     NoHook { template: TemplateName },
     #[error("there is no AWS region to work in")]
@@ -99,6 +104,7 @@ impl ServeError {
             Self::NoServer { .. } | Self::NoToken { .. } => "not-found",
             Self::NoRegistry { .. }
             | Self::LostRegistry { .. }
+            | Self::OldRegistry { .. }
             | Self::Open(_)
             | Self::OtherAccount { .. }
             | Self::OtherAuthority { .. }
@@ -144,6 +150,10 @@ impl ServeError {
             Self::LostRegistry { number, .. } => format!(
                 "restore the registry from a backup (docs/serve.md, \"Backups\"), or check --data and --database; to start \
                  with an empty registry, in which nothing is revoked, give --accept-lost-registry {number} once"
+            ),
+            Self::OldRegistry { number, .. } => format!(
+                "put the newest registry back (docs/serve.md, \"Backups\"), or check --data and --database; to start with this \
+                 one, in which nothing is revoked that was revoked since, give --accept-lost-registry {number} once"
             ),
             Self::NoRegion => "`export AWS_REGION=`, or name a profile with AWS_PROFILE".to_owned(),
             Self::NoRegistry { .. } => {

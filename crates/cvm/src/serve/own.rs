@@ -24,6 +24,7 @@ use super::tls::ServerTls;
 use super::trail_ends::log_trail_ends;
 use super::trail_retention::trim_trail;
 use super::{Begun, ServeError, Told, now, ocsp, owner, published, readiness};
+use crate::backup;
 use crate::ca_key::CaKey;
 use crate::own_ca::{CaFolder, OwnAuthority};
 
@@ -52,7 +53,8 @@ pub(super) async fn begin(
 ) -> Result<Begun, ServeError> {
     let Told { arguments, certificate, refused_keys, woken, more, refusals } = told;
     let folder = CaFolder::of_data(&arguments.data);
-    owner::expect_history(&registry, &folder, arguments.accept_lost_registry).await?;
+    let is_backup = backup::begun_with(&arguments.data)?.is_some();
+    owner::expect_history(&registry, &folder, arguments.accept_lost_registry, is_backup).await?;
     owner::claim(&registry, "own").await?;
     owner::expect_authority(&registry, folder.root()?.as_ref()).await?;
     let authority = OwnAuthority::open(folder, arguments.passphrase.clone(), now()).await?;

@@ -37,21 +37,38 @@ pub(super) async fn claim_account(registry: &SqlRegistry, address: &str) -> Resu
     }
 }
 
-/// Refuses a registry without a history for a CA that has published revocation lists: the registry was lost, and an empty list
-/// would make revoked certificates valid again. `accepted` is the number of the lists whose loss the operator accepts.
+/// Refuses a registry that has no history, or an older one than the revocation lists that the CA has published: the registry was
+/// lost, or put back alone, and new lists would make revoked certificates valid again. The number of a list is in the registry
+/// before the list is published. `accepted` is the number of the lists whose loss the operator accepts. A backup may have lists
+/// that were made while it was copied.
 pub(super) async fn expect_history(
     registry: &SqlRegistry,
     folder: &CaFolder,
     accepted: Option<u64>,
+    is_backup: bool,
 ) -> Result<(), ServeError> {
     let Some(number) = folder.last_list_number() else { return Ok(()) };
-    if registry.place(LIST_NUMBER).await?.is_some() || registry.place(AUTHORITY).await?.is_some() {
+    let lists = folder.lists_path();
+    let known = registry.place(LIST_NUMBER).await?;
+    if known.is_none() && registry.place(AUTHORITY).await?.is_none() {
+        if accepted != Some(number) {
+            return Err(ServeError::LostRegistry { lists, number });
+        }
+        tracing::warn!(number, "the server starts with an empty registry: what the CA had revoked is valid again");
         return Ok(());
     }
-    if accepted != Some(number) {
-        return Err(ServeError::LostRegistry { lists: folder.lists_path(), number });
+    let known = known.and_then(|known| known.parse().ok()).unwrap_or_default();
+    let number = folder.last_issuing_list_number();
+    if known < number && !is_backup {
+        if accepted != Some(number) {
+            return Err(ServeError::OldRegistry { lists, number, known });
+        }
+        tracing::warn!(
+            number,
+            known,
+            "the server starts with an older registry: what was revoked since is valid again"
+        );
     }
-    tracing::warn!(number, "the server starts with an empty registry: what the CA had revoked is valid again");
     Ok(())
 }
 
@@ -121,27 +138,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn threat_56_an_empty_registry_is_refused_for_a_ca_that_has_published_lists() {
+    async fn threat_56_an_empty_or_older_registry_is_refused_for_a_ca_that_has_published_lists() {
         let folder = tempfile::tempdir().unwrap();
         let registry = SqlRegistry::in_folder(&folder.path().join("registry")).unwrap();
         let ca = CaFolder::of_data(folder.path());
         std::fs::create_dir(ca.path()).unwrap();
         // A CA that was prepared, and has not issued yet.
         std::fs::write(ca.root_certificate_path(), "").unwrap();
-        expect_history(&registry, &ca, None).await.unwrap();
+        expect_history(&registry, &ca, None, false).await.unwrap();
         let list = root_authority().await.sign_crl([], 41, std::time::Duration::from_secs(60), NOW).await.unwrap();
         for (lists, number) in [(list.pem(), 41), ("torn", 0)] {
             std::fs::write(ca.lists_path(), lists).unwrap();
             for accepted in [None, Some(7)] {
-                let refused = expect_history(&registry, &ca, accepted).await.unwrap_err();
+                let refused = expect_history(&registry, &ca, accepted, false).await.unwrap_err();
                 assert!(matches!(refused, ServeError::LostRegistry { number: found, .. } if found == number));
                 let option = format!("--accept-lost-registry {number}");
                 assert!(refused.advice().contains(&option), "{}", refused.advice());
             }
-            expect_history(&registry, &ca, Some(number)).await.unwrap();
+            expect_history(&registry, &ca, Some(number), false).await.unwrap();
         }
-        registry.move_to(LIST_NUMBER, Some("7")).await.unwrap();
-        expect_history(&registry, &ca, None).await.unwrap();
+        std::fs::write(ca.lists_path(), list.pem()).unwrap();
+        for (known, is_backup, accepted, is_refused) in [
+            ("41", false, None, false),
+            ("40", false, None, true),
+            ("40", false, Some(40), true),
+            ("40", false, Some(41), false),
+            ("40", true, None, false),
+        ] {
+            registry.move_to(LIST_NUMBER, Some(known)).await.unwrap();
+            let begun = expect_history(&registry, &ca, accepted, is_backup).await;
+            let refused = matches!(begun, Err(ServeError::OldRegistry { number: 41, known: 40, .. }));
+            assert_eq!((refused, begun.is_err()), (is_refused, is_refused), "{known} {is_backup} {accepted:?}");
+        }
     }
 
     #[tokio::test]
