@@ -54,7 +54,7 @@ async fn a_dry_run_and_a_command_that_could_not_work_write_nothing() {
     let (endpoint, registry) = dynamodb().await;
     let cvm = Cvm::on(&endpoint);
     cvm.write("list.csv", "id\nsn-1\n");
-    assert!(cvm.run("device import list.csv --dry-run --tokens tokens").text().starts_with("1 line can be imported"));
+    assert!(cvm.run("device import list.csv --dry-run --tokens tokens").text().starts_with("1 lines can be imported"));
     assert!(!cvm.path("tokens").exists());
     let refused = cvm.run("device import list.csv");
     assert_eq!(refused.code, 2, "its token would be lost");

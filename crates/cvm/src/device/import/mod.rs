@@ -194,7 +194,11 @@ fn report(summary: &Summary, rate: f64, arguments: &ImportArguments, output: &Ou
     }
     if arguments.dry_run {
         output
-            .say(format_args!("{} can be imported, {failed} cannot; nothing was written", count(*checked, "line")))?;
+            // Scripts search for this text, so that it is the same for one line.
+            .say(format_args!(
+                "{checked} {unit} can be imported, {failed} cannot; nothing was written",
+                unit = "lines"
+            ))?;
     } else {
         output.say(format_args!(
             "{created} created, {updated} updated, {unchanged} unchanged, {deleted} deleted, {failed} failed; \
