@@ -117,10 +117,12 @@ pub(super) async fn counting_refusals_leaves_the_version<R: Registry>(registry: 
     }
     assert_eq!(stored(registry, device).await, expected);
     assert_eq!((expected.wrong_proofs, expected.etag()), (5, device.etag()));
+    assert!(expected != *device && expected.is_but_for_refusals(device), "an export of it is put back as unchanged");
     let last = expected.last_refusal.expect("it was refused");
     assert_eq!((last.noted_at, last.since_noted), (later(3_600), 1));
     let mut changed = device.clone();
     changed.disable(None, later(4_000));
+    assert!(!changed.is_but_for_refusals(device));
     let replaced = registry.replace(&changed, device.version, &origin()).await.expect("the store answers");
     assert!(replaced, "an operator's change does not fail because somebody guesses");
 }
