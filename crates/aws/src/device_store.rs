@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use cvm_provisioning::{
     Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint, NotRestored, Origin, Page,
-    RegistryError, State, Tombstone, Tombstones,
+    RegistryError, State, Timestamp, Tombstone, Tombstones,
 };
 use cvm_records::ENABLED;
 use futures_util::future::try_join_all;
@@ -81,7 +81,13 @@ impl DeviceStore for DynamoDbRegistry {
         self.put_with_registered_key(device, by, IS_NEW, device.version, key).await
     }
 
-    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+    async fn restore(
+        &self,
+        device: &Device,
+        by: &Origin,
+        // The stream has its own clock.
+        _: Timestamp,
+    ) -> Result<Result<bool, NotRestored>, RegistryError> {
         match self.put(device, by, IS_NEW, device.version, device.keys()).await? {
             Transaction::Written => Ok(Ok(true)),
             Transaction::KeyInUse { key, owner } => Ok(Err(NotRestored::KeyInUse { key, owner })),

@@ -190,7 +190,7 @@ impl<R: DeviceStore> Import<'_, R> {
         let written = loop {
             let result = match &line.device {
                 None => operations.import(&line.entry, by, clock()).await,
-                Some(device) => operations.restore(device, by).await,
+                Some(device) => operations.restore(device, by, clock()).await,
             };
             match result {
                 Err(OperationError::Registry(RegistryError::Throttled { .. })) if waited.pause().await => {}

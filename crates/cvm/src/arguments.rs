@@ -1,6 +1,7 @@
 //! Words of the command line that are more than words.
 
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -108,6 +109,32 @@ pub(crate) enum ArgumentError {
     TimeToLive,
 }
 
+/// Parses an address to listen on. A name is resolved; its IPv4 address comes first, as clients of the default names use
+/// that one.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let Some((name, Ok(port))) = text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) else {
+        return Err("expected ADDRESS:PORT, such as 127.0.0.1:8443, [::1]:8443 or localhost:8443".to_owned());
+    };
+    if name.is_empty() {
+        return Err(format!("the address is missing: write 0.0.0.0:{port} or [::]:{port} to listen on every address"));
+    }
+    let unresolved = || format!("{name:?} does not resolve to an address of this machine: write the address itself");
+    let mut addresses: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(|_| unresolved())?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.first().copied().ok_or_else(unresolved)
+}
+
+/// The same for what is written into a configuration: the system chooses no port there.
+pub(crate) fn fixed_listen_address(text: &str) -> Result<SocketAddr, String> {
+    match listen_address(text)? {
+        address if address.port() == 0 => Err("name the port that clients connect to, such as 8883".to_owned()),
+        address => Ok(address),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,5 +189,23 @@ mod tests {
         let assignments = ["Site=a", "Room=1", "Site=b"].map(|text| text.parse::<Assignment>().unwrap());
         assert_eq!(by_name(assignments[..2].to_vec()).unwrap().len(), 2);
         assert_eq!(by_name(assignments.to_vec()), Err(ArgumentError::Repeated));
+    }
+
+    #[test]
+    fn a_listen_address_may_be_a_name_and_a_wrong_one_says_what_to_write() {
+        let listen = |text: &str| listen_address(text);
+        assert_eq!(listen("127.0.0.1:8443").unwrap().to_string(), "127.0.0.1:8443");
+        assert_eq!(listen("[::1]:8443").unwrap().to_string(), "[::1]:8443");
+        assert!(fixed_listen_address("localhost:0").unwrap_err().contains("8883"));
+        assert!(listen("localhost:8443").unwrap().ip().is_loopback());
+        for (text, advice) in [
+            ("8443", "127.0.0.1:8443"),
+            ("localhost", "localhost:8443"),
+            (":8443", "0.0.0.0:8443"),
+            ("a b:1", "the address itself"),
+        ] {
+            let error = listen(text).unwrap_err();
+            assert!(error.contains(advice), "{text}: {error}");
+        }
     }
 }

@@ -154,7 +154,7 @@ impl FileError {
     /// What to do next.
     pub(crate) fn advice(&self) -> String {
         match self {
-            Self::Exists { .. } => "give another name, or move that file away if it is no longer needed",
+            Self::Exists { .. } => "give another name, or move what is there away if it is no longer needed",
             Self::Exposed { path } => return format!("`chmod 600 {}`", shell_word(&path.to_string_lossy())),
             Self::NotText { .. } | Self::TooLarge { .. } => "check that it is the file you mean",
             Self::Read { .. } => "check the name and that you may read it",

@@ -82,7 +82,9 @@ impl<R: ClaimStore + DeviceStore, P: ClaimIssuer, A: Audit> ClaimState<R, P, A> 
         let answer = match user {
             Some(Extension(user)) => door.answer(attempt, origin, user, &uri, &headers, body).await,
             None => {
-                let problem = Problem::unauthenticated("sign the request, or send a token, as the operator says");
+                let problem = Problem::unauthenticated(
+                    "send an operator's token in Authorization: Bearer, or on AWS sign the request (Signature Version 4)",
+                );
                 door.invalid(&origin, &problem);
                 Err(problem)
             }

@@ -21,7 +21,7 @@ pub use door::{Caller, ClientCertificate, Clock, DeviceRates, Pace};
 pub use est::{Est, EstLabel, InvalidEstLabel, est_router, parse as parse_est};
 pub use problem::Problem;
 pub use registry::{
-    Jobs, NoOperator, NoRestore, Operator, Registry, jobs_elsewhere, registry_router, unknown_devices,
+    Jobs, NoOperator, NoRestore, Operator, Registry, RoleRefused, jobs_elsewhere, registry_router, unknown_devices,
     unknown_devices_elsewhere,
 };
 pub use vend::{parse, router};

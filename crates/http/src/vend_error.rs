@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{AttemptId, ParametersError, PlatformError, RegistryError, Timestamp, VendError};
+use cvm_provisioning::{
+    AttemptId, ParametersError, PlatformError, RegistryError, TemplateError, TemplateProblem, Timestamp, VendError,
+};
 
 use crate::Problem;
 use crate::door::spread;
@@ -23,6 +25,14 @@ impl Problem {
             }
             VendError::Parameters(ParametersError::NotSettable) => {
                 Self::parameter_not_settable("leave it out, or have it allowed in the registry")
+            }
+            VendError::Parameters(
+                error @ ParametersError::Template(TemplateError::At { problem: TemplateProblem::Name(_), .. }),
+            ) => {
+                log(error);
+                Self::parameters_invalid(
+                    "the device id or a parameter becomes a name that cannot be: the name of a thing has no dot",
+                )
             }
             VendError::Parameters(error) => {
                 log(error);

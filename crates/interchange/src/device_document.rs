@@ -126,7 +126,8 @@ pub struct ReservationTold {
 #[expect(missing_docs, reason = "each field is that of the refusal")]
 pub struct RefusalTold {
     pub reason: String,
-    pub advice: String,
+    /// `None` once the cause is gone.
+    pub advice: Option<String>,
     pub key: KeyFingerprint,
     pub at: Moment,
 }
@@ -191,7 +192,7 @@ impl From<&Device> for DeviceTold {
             reservation: device.reservation.as_ref().map(ReservationTold::from),
             enrolled_with: shared.into_iter().flatten().next().map(|group| group.to_string()),
             unsettled_since: device.unsettled.as_ref().map(|unsettled| unsettled.since.into()),
-            last_refusal: device.last_refusal.as_ref().map(RefusalTold::from),
+            last_refusal: RefusalTold::of(device),
             wrong_proofs: WrongProofsTold { count: device.wrong_proofs },
             version: device.version,
             created_at: device.created_at.into(),
@@ -250,22 +251,35 @@ impl From<&Reservation> for ReservationTold {
     }
 }
 
-impl From<&LastRefusal> for RefusalTold {
-    fn from(refusal: &LastRefusal) -> Self {
-        Self {
-            reason: refusal.denial.code().to_owned(),
-            advice: refusal.denial.advice().to_owned(),
-            key: refusal.key,
-            at: refusal.at.into(),
-        }
+impl RefusalTold {
+    fn of(device: &Device) -> Option<Self> {
+        let LastRefusal { denial, key, at, .. } = device.last_refusal?;
+        let advice = device.unresolved_refusal().map(|refusal| refusal.denial.advice().to_owned());
+        Some(Self { reason: denial.code().to_owned(), advice, key, at: at.into() })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cvm_provisioning::{Denial, Refusal};
     use cvm_testkit::fixture::{NOW, attempt, csr, device, token};
 
     use super::*;
+
+    #[test]
+    fn a_refusal_has_advice_for_as_long_as_its_cause_is_there() {
+        let mut device = device("sn-1");
+        let advice = |device: &Device| DeviceTold::from(device).last_refusal.unwrap().advice;
+        device.refuse(&Refusal {
+            denial: Denial::WrongProof,
+            key: *csr("sn-1").key().fingerprint(),
+            at: NOW,
+            noted: true,
+        });
+        assert_eq!(advice(&device).as_deref(), Some(Denial::WrongProof.advice()));
+        device.enable(None, NOW);
+        assert_eq!(advice(&device), None, "an operator has looked, and the proofs are forgotten");
+    }
 
     #[test]
     fn what_is_told_is_read_again_without_loss_and_has_no_digest() {

@@ -6,8 +6,10 @@ use cvm_provisioning::{
     Attestation, CertificateId, Device, GroupName, KeyFingerprint, KeyOrigin, Settings, TemplateName, Timestamp,
     TokenDigest,
 };
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::excerpt::excerpt;
 use crate::{Restore, optional_object, present};
 
 /// The object as it is written. What only the service sets is told and never taken.
@@ -38,11 +40,30 @@ pub struct Extension {
     /// What an export says beside it, so that the device can be put back as it was. No change to a device takes it.
     #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     pub restore: Option<Box<Restore>>,
+    /// What else came.
+    #[serde(flatten, skip_serializing)]
+    pub others: BTreeMap<String, IgnoredAny>,
 }
+
+/// What an answer says under `cvm` and no change takes: whoever sends an answer back, changed, need not take it out.
+const TOLD: [&str; 12] = [
+    "certificate",
+    "claim",
+    "createdAt",
+    "enrolledWith",
+    "lastRefusal",
+    "reservation",
+    "state",
+    "superseded",
+    "unsettledSince",
+    "updatedAt",
+    "version",
+    "wrongProofs",
+];
 
 /// An attestation in full. A digest is no secret that could be used, but nothing is lost either where it is left out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct AttestationDocument {
     /// `token`, `publicKey`, `certificate`, `ca`, `claim`, `trustedUser` or `nothing`.
     pub kind: String,
@@ -135,6 +156,7 @@ impl Extension {
             parameters: Some(device.parameters.clone()),
             settable_parameters: Some(device.settable_parameters.clone()),
             restore: None,
+            others: BTreeMap::new(),
         }
     }
 
@@ -144,6 +166,9 @@ impl Extension {
     ///
     /// [`InvalidExtension`].
     pub fn apply(&self, settings: &mut Settings) -> Result<(), InvalidExtension> {
+        if let Some(unknown) = self.others.keys().find(|name| !TOLD.contains(&name.as_str())) {
+            return Err(InvalidExtension::Field { field: excerpt(unknown) });
+        }
         let shown = |document: &&AttestationDocument| document.kind == "token" && document.token_digest.is_none();
         if let Some(document) = self.attestation.as_ref().filter(|document| !shown(document)) {
             settings.attestation = Some(document.attestation()?);
@@ -158,9 +183,17 @@ impl Extension {
 }
 
 /// Why `cvm` cannot be used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidExtension {
+    /// A field that is none.
+    #[error(
+        "cvm has no field {field}: it has attestation, group, keyOrigin, parameters, settableParameters and template"
+    )]
+    Field {
+        /// Its name, as far as it is shown.
+        field: String,
+    },
     /// An unknown kind of attestation.
     #[error("cvm.attestation.kind is token, publicKey, certificate, ca, claim, trustedUser or nothing")]
     Kind,
@@ -175,8 +208,10 @@ pub enum InvalidExtension {
 #[cfg(test)]
 mod tests {
     use cvm_testkit::fixture::device;
+    use serde_json::json;
 
     use super::*;
+    use crate::DeviceTold;
 
     #[test]
     fn every_attestation_survives_its_document() {
@@ -196,6 +231,20 @@ mod tests {
             let read: AttestationDocument = serde_json::from_str(&json).unwrap();
             assert_eq!(read.attestation(), Ok(attestation), "{json}");
         }
+    }
+
+    #[test]
+    fn a_field_that_is_none_is_refused_and_one_that_only_answers_have_is_not() {
+        let device = device("sn-1");
+        let read = |json: serde_json::Value| serde_json::from_value::<Extension>(json);
+        let answer = serde_json::to_value(DeviceTold::from(&device)).unwrap();
+        assert_eq!(read(answer.clone()).unwrap().apply(&mut Settings::default()), Ok(()));
+        let told = |name: &&str| answer.get(*name).is_some();
+        assert!(TOLD.iter().all(told), "each of these is in an answer");
+        let misspelt = read(json!({"setableParameters": ["a"]})).unwrap().apply(&mut Settings::default());
+        assert!(misspelt.unwrap_err().to_string().contains(r#"no field "setableParameter"#));
+        let misspelt = json!({"attestation": {"kind": "nothing", "expiresat": 1}});
+        assert!(read(misspelt).unwrap_err().to_string().contains("expiresat"));
     }
 
     #[test]

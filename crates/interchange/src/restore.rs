@@ -13,7 +13,7 @@ use crate::{AttestationDocument, InvalidExtension, optional_object};
 
 /// The object as it is written. Moments are in seconds since 1970-01-01.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Restore {
     /// How far its provisioning has come. A reservation is not kept: whoever held it asks again.
     pub state: String,
@@ -46,7 +46,7 @@ pub struct Restore {
 
 /// A [`Credential`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is that of the credential")]
 pub struct CredentialDocument {
     pub certificate_id: CertificateId,
@@ -67,7 +67,7 @@ pub struct CredentialDocument {
 
 /// A [`Superseded`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is that of the superseded certificate")]
 pub struct SupersededDocument {
     pub certificate_id: CertificateId,
@@ -79,7 +79,7 @@ pub struct SupersededDocument {
 
 /// A [`Module`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is that of the module")]
 pub struct ModuleDocument {
     pub generation: String,
@@ -94,6 +94,7 @@ pub struct ModuleDocument {
 
 /// A [`LastRefusal`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each field is that of the refusal")]
 pub struct RefusalDocument {
     pub reason: String,
@@ -103,6 +104,7 @@ pub struct RefusalDocument {
 
 /// An [`Unsettled`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each field is that of what is unsettled")]
 pub struct UnsettledDocument {
     pub since: Timestamp,
@@ -164,6 +166,10 @@ impl Restore {
         device.created_at = self.created_at;
         device.updated_at = self.updated_at;
         device.status.since = self.status_since;
+        let is_given = matches!(device.state, State::Provisioned | State::Quarantined | State::Revoked);
+        if self.credential.is_none() && (is_given || !self.superseded.is_empty()) {
+            return Err(InvalidRestore::NoCertificate);
+        }
         device.credential = self.credential.as_ref().map(|credential| credential.credential(&device.id)).transpose()?;
         if self.superseded.len() > Device::MAX_SUPERSEDED {
             return Err(InvalidRestore::Unknown { field: "superseded" });
@@ -358,6 +364,9 @@ pub enum InvalidRestore {
         /// The field.
         field: &'static str,
     },
+    /// A device of this state has a certificate, and so has one with earlier certificates.
+    #[error("cvm.restore lacks credential, which a device of this state has")]
+    NoCertificate,
     /// A number or a name is not in its range.
     #[error("cvm.restore.{field} is out of range")]
     Range {
@@ -430,6 +439,26 @@ mod tests {
         }
         let thief = provisioned("sn-2", certificate(&[(DnType::CommonName, "sn-1")]));
         assert!(restored(&line(&thief)).unwrap_err().contains("contradicts the certificate"));
+    }
+
+    #[test]
+    fn a_device_that_was_given_a_certificate_is_not_restored_without_it() {
+        let device = provisioned("sn-1", certificate(&[(DnType::CommonName, "sn-1")]));
+        let without = |state: State, superseded: bool| {
+            let mut line = line(&device);
+            let restore = line["cvm"]["restore"].as_object_mut().unwrap();
+            restore.remove("credential");
+            restore["state"] = json!(state.name());
+            if !superseded {
+                restore.remove("superseded");
+            }
+            restored(&line)
+        };
+        for state in [State::Provisioned, State::Quarantined, State::Revoked] {
+            assert!(without(state, false).unwrap_err().contains("lacks credential"), "{state:?}");
+        }
+        assert!(without(State::Registered, true).unwrap_err().contains("lacks credential"));
+        assert!(without(State::Registered, false).is_ok());
     }
 
     #[test]

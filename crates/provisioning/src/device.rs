@@ -297,6 +297,46 @@ impl Device {
         self == other || without(self) == without(other)
     }
 
+    /// The last attempt that was not let in, if its cause is still there: the device got no certificate and used none since,
+    /// and its state would have it refused again.
+    pub fn unresolved_refusal(&self) -> Option<&LastRefusal> {
+        let refusal = self.last_refusal.as_ref()?;
+        let succeeded =
+            self.credential.as_ref().map(|has| has.used_at.map_or(has.issued_at, |at| at.max(has.issued_at)));
+        let has_cause = match refusal.denial {
+            Denial::Cloned | Denial::Quarantined => self.state == State::Quarantined,
+            Denial::Disabled => !self.status.enabled,
+            Denial::Revoked => self.state == State::Revoked,
+            Denial::WrongProof => self.wrong_proofs > 0,
+            Denial::ClaimExpired
+            | Denial::ClaimForAnother
+            | Denial::ClaimRevoked
+            | Denial::ClaimUnknown
+            | Denial::ClaimUsedUp
+            | Denial::KeyInUse
+            | Denial::KeyRequired
+            | Denial::OtherTemplate
+            | Denial::Unknown => true,
+        };
+        (has_cause && succeeded.is_none_or(|at| at <= refusal.at)).then_some(refusal)
+    }
+
+    /// The latest moment at which something happened to the device, as far as it says.
+    pub fn last_moment(&self) -> Timestamp {
+        let credential = self.credential.iter();
+        let given = credential.flat_map(|credential| [Some(credential.issued_at), credential.used_at]).flatten();
+        let modules = self.modules.values().flat_map(|module| [module.created_at, module.updated_at]);
+        [self.created_at, self.updated_at, self.status.since]
+            .into_iter()
+            .chain(given)
+            .chain(modules)
+            .chain(self.superseded.iter().map(|superseded| superseded.since))
+            .chain(self.last_refusal.map(|refusal| refusal.at))
+            .chain(self.unsettled.as_ref().map(|unsettled| unsettled.since))
+            .max()
+            .unwrap_or(self.updated_at)
+    }
+
     /// What names this very state of the device.
     pub fn etag(&self) -> ETag {
         ETag::of(self.generation, self.version)

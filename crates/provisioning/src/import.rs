@@ -1,12 +1,13 @@
 //! One line of an import, and what becomes of it. Again is the same as once, wherever the mode lets it be.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Device, DeviceId, DeviceStore, ETag, ModuleId, ModuleSettings, OperationError, Operations, Origin, Precondition,
-    RegistryError, Settings, Timestamp,
+    Device, DeviceId, DeviceStore, ETag, ModuleId, ModuleSettings, NotRestored, OperationError, Operations, Origin,
+    Precondition, RegistryError, Settings, Timestamp,
 };
 
 /// What a line of an import asks for.
@@ -102,6 +103,9 @@ impl From<ImportMode> for &'static str {
 )]
 pub struct InvalidImportMode;
 
+/// How far the clock that wrote an export may be ahead of the one that restores it.
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
+
 /// What became of a line.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,12 +173,16 @@ impl<R: DeviceStore> Operations<R> {
     /// # Errors
     ///
     /// [`OperationError`].
-    pub async fn restore(&self, device: &Device, by: &Origin) -> Result<Imported, OperationError> {
+    pub async fn restore(&self, device: &Device, by: &Origin, now: Timestamp) -> Result<Imported, OperationError> {
+        let last = device.last_moment();
+        if last > now.after(CLOCK_SKEW) {
+            return Err(NotRestored::Ahead(last).into());
+        }
         // A store may take a second registration of the same device for a repeated first one, so it is asked before.
         match self.registry.find(&device.id).await? {
             Some(found) if found.is_but_for_refusals(device) => Ok(Imported::Unchanged),
             Some(_) => Err(OperationError::Exists),
-            None if self.registry.restore(device, by).await?? => Ok(Imported::Created),
+            None if self.registry.restore(device, by, now).await?? => Ok(Imported::Created),
             None => Err(OperationError::Exists),
         }
     }

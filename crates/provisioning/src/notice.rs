@@ -186,6 +186,13 @@ impl RegistryWrite {
         Some(Self { id, at, by: Some(by), before, after })
     }
 
+    /// The write that puts a device back as it was. Its id is none that a write of the device has had before: the trail
+    /// may know the device's first life, and its end.
+    pub fn restored(device: Device, by: Origin, now: Timestamp) -> Self {
+        let id = format!("{}-{:010}-restored-{}", device.generation, device.version, now.seconds());
+        Self { id, at: now, by: Some(by), before: None, after: Some(device) }
+    }
+
     /// What happened, in the order in which it is told.
     pub fn notices(&self) -> Vec<Notice> {
         match (&self.before, &self.after) {

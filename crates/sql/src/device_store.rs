@@ -2,7 +2,7 @@
 
 use cvm_provisioning::{
     Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, FleetMoment, FleetSummary, KeyFingerprint, NotRestored,
-    Origin, Page, RegistryError, State, Tombstone,
+    Origin, Page, RegistryError, RegistryWrite, State, Timestamp, Tombstone,
 };
 
 use crate::connection::{Connection, Value};
@@ -15,16 +15,22 @@ impl DeviceStore for SqlRegistry {
         self.write(move |connection| {
             let free = devices::lock(connection, &device.id)?.is_none();
             if free {
-                devices::insert(connection, &device, &by)?;
+                let told = RegistryWrite::new(None, Some(device.clone()), by.clone());
+                devices::insert(connection, &device, told.as_ref())?;
             }
             Ok(free)
         })
         .await
     }
 
-    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+    async fn restore(
+        &self,
+        device: &Device,
+        by: &Origin,
+        now: Timestamp,
+    ) -> Result<Result<bool, NotRestored>, RegistryError> {
         let (device, by, issuers) = (device.clone(), by.clone(), self.issuers().clone());
-        self.write(move |connection| restore::restore(connection, &issuers, &device, &by)).await
+        self.write(move |connection| restore::restore(connection, &issuers, &device, &by, now)).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {

@@ -90,10 +90,14 @@ pub(crate) fn of_record(record: &str, key: &str) -> Result<Device, SqlError> {
     record.and_then(Device::try_from).map_err(|source| SqlError::Corrupt { key: key.to_owned(), source })
 }
 
-/// Registers a device, whose id has to be free.
-pub(crate) fn insert(connection: &mut dyn Connection, device: &Device, by: &Origin) -> Result<(), SqlError> {
+/// Registers a device, whose id has to be free, and tells it as `told`.
+pub(crate) fn insert(
+    connection: &mut dyn Connection,
+    device: &Device,
+    told: Option<&RegistryWrite>,
+) -> Result<(), SqlError> {
     keys::update(connection, None, Some(device))?;
-    let last_entry = tell(connection, None, Some(device), None, by)?;
+    let last_entry = tell(connection, told, None)?;
     write(
         connection,
         "INSERT INTO devices (version, state, enabled, device_group, template, certificate, unsettled_since, \
@@ -117,7 +121,8 @@ pub(crate) fn update(
         return Ok(());
     }
     keys::update(connection, Some(&before), Some(after))?;
-    let last_entry = tell(connection, Some(before), Some(after), last_entry, by)?;
+    let told = RegistryWrite::new(Some(before), Some(after.clone()), by.clone());
+    let last_entry = tell(connection, told.as_ref(), last_entry)?;
     write(
         connection,
         "UPDATE devices SET version = ?, state = ?, enabled = ?, device_group = ?, template = ?, certificate = ?, \
@@ -138,7 +143,7 @@ pub(crate) fn delete(
 ) -> Result<(), SqlError> {
     let id = buried.id.clone();
     keys::update(connection, Some(&there.device), None)?;
-    tell(connection, Some(buried), None, there.last_entry, by)?;
+    tell(connection, RegistryWrite::new(Some(buried), None, by.clone()).as_ref(), there.last_entry)?;
     ledger::unlink(connection, there.last_certificate)?;
     connection.execute("DELETE FROM devices WHERE id = ?", &[id.as_str().into()]).map(|_| ())
 }
@@ -201,16 +206,14 @@ fn json(record: &DeviceRecord) -> Result<String, SqlError> {
 /// Writes down what happened, in the same transaction, and returns the last entry that the device has then.
 fn tell(
     connection: &mut dyn Connection,
-    before: Option<Device>,
-    after: Option<&Device>,
+    write: Option<&RegistryWrite>,
     mut last_entry: Option<i64>,
-    by: &Origin,
 ) -> Result<Option<i64>, SqlError> {
-    let Some(write) = RegistryWrite::new(before, after.cloned(), by.clone()) else { return Ok(None) };
-    let place = |earlier| if after.is_some() { Place::InList { earlier } } else { Place::Apart { earlier } };
-    for entry in AuditEntry::of(&write) {
+    let Some(write) = write else { return Ok(None) };
+    let place = |earlier| if write.after.is_some() { Place::InList { earlier } } else { Place::Apart { earlier } };
+    for entry in AuditEntry::of(write) {
         last_entry = Some(audit_trail::append(connection, &entry, place(last_entry))?);
     }
-    decisions::note(connection, &write)?;
+    decisions::note(connection, write)?;
     Ok(last_entry)
 }

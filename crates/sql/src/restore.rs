@@ -1,7 +1,8 @@
 //! A device that an export wrote, put back with its certificates.
 
 use cvm_provisioning::{
-    Certificate, CertificateId, Device, LedgerEntry, NotRestored, Origin, Standing, State, ThingName,
+    Certificate, CertificateId, Device, LedgerEntry, NotRestored, Origin, RegistryWrite, Standing, State, ThingName,
+    Timestamp,
 };
 
 use crate::connection::Connection;
@@ -15,6 +16,7 @@ pub(crate) fn restore(
     issuers: &Issuers,
     device: &Device,
     by: &Origin,
+    now: Timestamp,
 ) -> Result<Result<bool, NotRestored>, SqlError> {
     if devices::lock(connection, &device.id)?.is_some() {
         return Ok(Ok(false));
@@ -43,7 +45,8 @@ pub(crate) fn restore(
             tracing::warn!(%device, %certificate, "an earlier certificate of a restored device cannot be revoked with the device: the export does not have it; revoke it with `cvm ca revoke FILE`");
         }
     }
-    devices::insert(connection, device, by)?;
+    let told = RegistryWrite::restored(device.clone(), by.clone(), now);
+    devices::insert(connection, device, Some(&told))?;
     Ok(Ok(true))
 }
 

@@ -129,6 +129,11 @@ async fn a_restored_device_has_a_certificate_of_its_own_that_can_be_revoked() {
 }
 
 #[tokio::test]
+async fn a_restore_is_told_when_it_is_done() {
+    restore::is_told_when_it_is_done(&registry().1).await;
+}
+
+#[tokio::test]
 async fn unknown_devices_are_kept_within_bounds_until_they_are_registered() {
     let (_folder, registry) = registry();
     unknown::are_kept_within_bounds_until_they_are_registered([&registry, &registry]).await;

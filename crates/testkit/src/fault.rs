@@ -9,8 +9,8 @@ use cvm_provisioning::{
     Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateLedger, CertificateOwner,
     CertificateSummary, Certificates, Claim, ClaimIssuer, ClaimReserve, ClaimStore, Credential, Csr, Cursors,
     Departures, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory,
-    InventoryPage, IssuedCertificate, IssuedClaim, KeyFingerprint, LedgerEntry, Leftover, Origin, Page, Platform,
-    PlatformError, PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains,
+    InventoryPage, IssuedCertificate, IssuedClaim, KeyFingerprint, LedgerEntry, Leftover, NotRestored, Origin, Page,
+    Platform, PlatformError, PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains,
     ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
     ThingPrincipalType, Timestamp, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
@@ -301,6 +301,15 @@ impl<P: Platform> Platform for Faulty<P> {
 impl<T: DeviceStore> DeviceStore for Faulty<T> {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
         self.registry_call(self.inner.add(device, by)).await
+    }
+
+    async fn restore(
+        &self,
+        device: &Device,
+        by: &Origin,
+        now: Timestamp,
+    ) -> Result<Result<bool, NotRestored>, RegistryError> {
+        self.registry_call(self.inner.restore(device, by, now)).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {

@@ -5,7 +5,7 @@ use cvm_provisioning::{
     Attempt, Beside, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimReserve, ClaimStore, Credential,
     Cursors, Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint,
     Leftover, NotRestored, Origin, Page, Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains,
-    ReservationLost, Reservations, Reserve, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    ReservationLost, Reservations, Reserve, Timestamp, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 
 /// The registry that the domain's own rules make: each method under one lock.
@@ -41,7 +41,12 @@ impl MemoryRegistry {
         if before == after {
             return;
         }
-        let Some(write) = RegistryWrite::new(before, after, by.clone()) else { return };
+        if let Some(write) = RegistryWrite::new(before, after, by.clone()) {
+            self.keep(write);
+        }
+    }
+
+    fn keep(&self, write: RegistryWrite) {
         let mut rest = self.rest();
         rest.told += 1;
         let id = format!("{:08}", rest.told);
@@ -135,14 +140,27 @@ impl DeviceStore for MemoryRegistry {
         Ok(free)
     }
 
-    async fn restore(&self, device: &Device, by: &Origin) -> Result<Result<bool, NotRestored>, RegistryError> {
+    async fn restore(
+        &self,
+        device: &Device,
+        by: &Origin,
+        now: Timestamp,
+    ) -> Result<Result<bool, NotRestored>, RegistryError> {
         let in_use = {
             let devices = self.devices();
             device.keys().into_iter().find_map(|key| Some((key, owner_of(&devices, &key, &device.id)?)))
         };
         match in_use {
             Some((key, owner)) => Ok(Err(NotRestored::KeyInUse { key, owner })),
-            None => self.add(device, by).await.map(Ok),
+            None => {
+                let mut devices = self.devices();
+                let free = !devices.contains_key(&device.id);
+                if free {
+                    self.keep(RegistryWrite::restored(device.clone(), by.clone(), now));
+                    devices.insert(device.id.clone(), device.clone());
+                }
+                Ok(Ok(free))
+            }
         }
     }
 

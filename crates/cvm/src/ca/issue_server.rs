@@ -48,8 +48,14 @@ pub(crate) struct ServerTerms {
 impl ServerTerms {
     /// The request for a certificate with these names.
     pub(crate) fn request(&self, names: &[ServerName]) -> ServerRequest {
+        let mut distinct: Vec<ServerName> = Vec::new();
+        names.iter().for_each(|name| {
+            if !distinct.contains(name) {
+                distinct.push(name.clone());
+            }
+        });
         ServerRequest {
-            names: names.to_vec(),
+            names: distinct,
             validity: self.validity.duration(),
             renew_before: self.renew_before.duration(),
         }

@@ -2,7 +2,7 @@ use clap::Args;
 use cvm_interchange::{CertificateTold, DeviceDocument};
 use cvm_provisioning::{DeviceId, KeyOrigin, State};
 
-use super::view::{DeviceView, attestation, is_current};
+use super::view::{DeviceView, attestation};
 use super::{DeviceError, DeviceRegistry};
 use crate::error::CommandError;
 use crate::facts::Facts;
@@ -103,14 +103,14 @@ fn lines(device: &DeviceDocument) -> Vec<String> {
     if let Some(group) = &told.enrolled_with {
         facts.add("enrolled with", group);
     }
-    match &told.last_refusal {
-        Some(refusal) if is_current(refusal, device) => {
+    match told.last_refusal.as_ref().map(|refusal| (refusal, refusal.advice.as_ref())) {
+        Some((refusal, Some(advice))) => {
             facts.add("last refusal", format_args!("{} at {}", refusal.reason, refusal.at));
             let key = if told.state == State::Quarantined.name() { "  other key" } else { "  its key" };
             facts.add(key, refusal.key);
-            facts.add("  next", refusal.advice.replace(" ID", &format!(" {}", device.device_id)));
+            facts.add("  next", advice.replace(" ID", &format!(" {}", device.device_id)));
         }
-        Some(refusal) => {
+        Some((refusal, None)) => {
             facts.add("last refusal", format_args!("{} at {}, resolved since", refusal.reason, refusal.at))
         }
         None => {}

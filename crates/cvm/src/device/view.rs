@@ -7,7 +7,7 @@ use cvm_interchange::{
     AttestationDocument, CertificateTold, DeviceDocument, Moment, RefusalTold, ReservationTold, SupersededTold,
     WrongProofsTold,
 };
-use cvm_provisioning::{Denial, KeyFingerprint, KeyOrigin, State, Timestamp};
+use cvm_provisioning::{KeyFingerprint, KeyOrigin, State, Timestamp};
 use serde::Serialize;
 
 /// A device in JSON.
@@ -30,7 +30,7 @@ pub(super) struct DeviceView<'a> {
     reservation: Option<&'a ReservationTold>,
     enrolled_with: Option<&'a str>,
     unsettled_since: Option<Moment>,
-    last_refusal: Option<RefusalView<'a>>,
+    last_refusal: Option<&'a RefusalTold>,
     wrong_proofs: WrongProofsTold,
     generation: &'a str,
     version: u64,
@@ -60,7 +60,7 @@ impl<'a> From<&'a DeviceDocument> for DeviceView<'a> {
             reservation: told.reservation.as_ref(),
             enrolled_with: told.enrolled_with.as_deref(),
             unsettled_since: told.unsettled_since,
-            last_refusal: told.last_refusal.as_ref().map(|refusal| RefusalView::new(refusal, device)),
+            last_refusal: told.last_refusal.as_ref(),
             wrong_proofs: told.wrong_proofs,
             generation: &device.generation_id,
             version: told.version,
@@ -68,40 +68,6 @@ impl<'a> From<&'a DeviceDocument> for DeviceView<'a> {
             updated_at: told.updated_at,
         }
     }
-}
-
-/// An attempt that was not let in; without advice once it is resolved.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RefusalView<'a> {
-    reason: &'a str,
-    advice: Option<&'a str>,
-    key: KeyFingerprint,
-    at: Moment,
-}
-
-impl<'a> RefusalView<'a> {
-    fn new(refusal: &'a RefusalTold, device: &DeviceDocument) -> Self {
-        let RefusalTold { reason, advice, key, at } = refusal;
-        Self { reason, advice: is_current(refusal, device).then_some(advice), key: *key, at: *at }
-    }
-}
-
-/// Whether the cause of the last refusal is still there: the device got no certificate and used none since, and its state
-/// would have it refused again.
-pub(super) fn is_current(refusal: &RefusalTold, device: &DeviceDocument) -> bool {
-    let told = &device.cvm;
-    let is_in = |state: State| told.state == state.name();
-    let succeeded =
-        told.certificate.as_ref().map(|it| it.used_at.map_or(it.issued_at.0, |at| at.0.max(it.issued_at.0)));
-    let has_cause = match Denial::from_code(&refusal.reason) {
-        Some(Denial::Cloned | Denial::Quarantined) => is_in(State::Quarantined),
-        Some(Denial::Disabled) => device.status == "disabled",
-        Some(Denial::Revoked) => is_in(State::Revoked),
-        Some(Denial::WrongProof) => told.wrong_proofs.count > 0,
-        _ => true,
-    };
-    has_cause && succeeded.is_none_or(|at| at <= refusal.at.0)
 }
 
 #[derive(Debug, Serialize)]

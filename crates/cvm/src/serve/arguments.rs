@@ -1,6 +1,6 @@
 //! What the server can be told: each of it as an option, as a variable, and as a key of the file of `--config`.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::platform::{PlatformName, TemplateFile};
 use super::rates::Rate;
-use crate::arguments::TimeToLive;
+use crate::arguments::{TimeToLive, listen_address};
 use crate::own_ca::PassphraseArguments;
 
 /// Serve devices and operators on this machine, with a CA of its own or for AWS IoT
@@ -175,24 +175,6 @@ fn audit_retention(text: &str) -> Result<TimeToLive, String> {
     }
 }
 
-/// Parses an address to listen on. A name is resolved; its IPv4 address comes first, as clients of the default names use
-/// that one.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let Some((name, Ok(port))) = text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) else {
-        return Err("expected ADDRESS:PORT, such as 127.0.0.1:8443, [::1]:8443 or localhost:8443".to_owned());
-    };
-    if name.is_empty() {
-        return Err(format!("the address is missing: write 0.0.0.0:{port} or [::]:{port} to listen on every address"));
-    }
-    let unresolved = || format!("{name:?} does not resolve to an address of this machine: write the address itself");
-    let mut addresses: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(|_| unresolved())?.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    addresses.first().copied().ok_or_else(unresolved)
-}
-
 /// A network, or the one of a single address.
 fn network(text: &str) -> Result<IpNet, &'static str> {
     let single = text.parse::<IpAddr>().map(IpNet::from);
@@ -212,25 +194,3 @@ Examples:
   cvm serve --platform aws --template template.json \\
       --database dynamodb:cvm-DeviceTable --audit-table cvm-AuditTable
   cvm serve --config /etc/cvm/serve.toml --check";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listen_address_may_be_a_name_and_a_wrong_one_says_what_to_write() {
-        let listen = |text: &str| listen_address(text);
-        assert_eq!(listen("127.0.0.1:8443").unwrap().to_string(), "127.0.0.1:8443");
-        assert_eq!(listen("[::1]:8443").unwrap().to_string(), "[::1]:8443");
-        assert!(listen("localhost:8443").unwrap().ip().is_loopback());
-        for (text, advice) in [
-            ("8443", "127.0.0.1:8443"),
-            ("localhost", "localhost:8443"),
-            (":8443", "0.0.0.0:8443"),
-            ("a b:1", "the address itself"),
-        ] {
-            let error = listen(text).unwrap_err();
-            assert!(error.contains(advice), "{text}: {error}");
-        }
-    }
-}

@@ -39,6 +39,8 @@ pub(super) fn open(
 ) -> Result<(Router, JobWorker), ServeError> {
     let path = arguments.job_folder.clone().unwrap_or_else(|| arguments.data.join(FOLDER));
     file::private_folder(&path)?;
+    // A file there may have tokens in it, or be the next import.
+    file::take_permissions(&path, if arguments.job_folder.is_some() { 0o022 } else { 0o077 })?;
     let objects = FolderObjects::open(path.clone()).map_err(|source| ServeError::JobFolder { path, source })?;
     let jobs = SqlJobs::new(registry.clone(), objects.id());
     let (tell, written) = mpsc::channel(WRITTEN);

@@ -8,7 +8,7 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use cvm_http::{Caller, NoOperator, NoRestore, Operator, Problem};
+use cvm_http::{Caller, NoOperator, NoRestore, Operator, Problem, RoleRefused};
 use cvm_provisioning::{Actor, AttemptId, TrustedUser};
 use tokio::sync::Notify;
 
@@ -123,6 +123,9 @@ pub(super) async fn admit_operator(State(door): State<OperatorDoor>, mut request
         request.extensions_mut().insert(Operator(actor));
     }
     let response = next.run(request).await;
+    if response.extensions().get::<RoleRefused>().is_some() {
+        door.metrics.operator_refused(Refusal::Role.reason());
+    }
     if !only_looks {
         door.woken.notify_one();
     }

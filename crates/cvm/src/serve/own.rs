@@ -23,7 +23,7 @@ use super::routes::Doors;
 use super::tls::ServerTls;
 use super::trail_ends::log_trail_ends;
 use super::trail_retention::trim_trail;
-use super::{Begun, ServeError, Told, now, ocsp, owner, published, readiness};
+use super::{Begun, OPERATORS, OperatorTokens, ServeError, Told, now, ocsp, owner, published, readiness};
 use crate::backup;
 use crate::ca_key::CaKey;
 use crate::own_ca::{CaFolder, OwnAuthority};
@@ -54,7 +54,8 @@ pub(super) async fn begin(
     let Told { arguments, certificate, refused_keys, woken, more, refusals } = told;
     let folder = CaFolder::of_data(&arguments.data);
     let is_backup = backup::begun_with(&arguments.data)?.is_some();
-    owner::expect_history(&registry, &folder, arguments.accept_lost_registry, is_backup).await?;
+    let has_served = !OperatorTokens::in_folder(&arguments.data.join(OPERATORS))?.list()?.is_empty();
+    owner::expect_history(&registry, &folder, has_served, arguments.accept_lost_registry, is_backup).await?;
     owner::claim(&registry, "own").await?;
     owner::expect_authority(&registry, folder.root()?.as_ref()).await?;
     let authority = OwnAuthority::open(folder, arguments.passphrase.clone(), now()).await?;

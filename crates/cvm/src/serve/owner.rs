@@ -39,15 +39,18 @@ pub(super) async fn claim_account(registry: &SqlRegistry, address: &str) -> Resu
 
 /// Refuses a registry that has no history, or an older one than the revocation lists that the CA has published: the registry was
 /// lost, or put back alone, and new lists would make revoked certificates valid again. The number of a list is in the registry
-/// before the list is published. `accepted` is the number of the lists whose loss the operator accepts. A backup may have lists
+/// before the list is published. `has_served` is whether the server has operators, whose first comes after the first lists:
+/// their file may be lost, too. `accepted` is the number of the lists whose loss the operator accepts. A backup may have lists
 /// that were made while it was copied.
 pub(super) async fn expect_history(
     registry: &SqlRegistry,
     folder: &CaFolder,
+    has_served: bool,
     accepted: Option<u64>,
     is_backup: bool,
 ) -> Result<(), ServeError> {
-    let Some(number) = folder.last_list_number() else { return Ok(()) };
+    let began = has_served && folder.issuing_path(1, "pem").exists();
+    let Some(number) = folder.last_list_number().or(began.then_some(0)) else { return Ok(()) };
     let lists = folder.lists_path();
     let known = registry.place(LIST_NUMBER).await?;
     if known.is_none() && registry.place(AUTHORITY).await?.is_none() {
@@ -145,17 +148,22 @@ mod tests {
         std::fs::create_dir(ca.path()).unwrap();
         // A CA that was prepared, and has not issued yet.
         std::fs::write(ca.root_certificate_path(), "").unwrap();
-        expect_history(&registry, &ca, None, false).await.unwrap();
+        std::fs::write(ca.issuing_path(1, "pem"), "").unwrap();
+        // Its first start was cut off before there was an operator.
+        expect_history(&registry, &ca, false, None, false).await.unwrap();
+        let refused = expect_history(&registry, &ca, true, None, false).await.unwrap_err();
+        assert!(matches!(refused, ServeError::LostRegistry { number: 0, .. }), "the lists were lost, too");
+        expect_history(&registry, &ca, true, Some(0), false).await.unwrap();
         let list = root_authority().await.sign_crl([], 41, std::time::Duration::from_secs(60), NOW).await.unwrap();
         for (lists, number) in [(list.pem(), 41), ("torn", 0)] {
             std::fs::write(ca.lists_path(), lists).unwrap();
             for accepted in [None, Some(7)] {
-                let refused = expect_history(&registry, &ca, accepted, false).await.unwrap_err();
+                let refused = expect_history(&registry, &ca, true, accepted, false).await.unwrap_err();
                 assert!(matches!(refused, ServeError::LostRegistry { number: found, .. } if found == number));
                 let option = format!("--accept-lost-registry {number}");
                 assert!(refused.advice().contains(&option), "{}", refused.advice());
             }
-            expect_history(&registry, &ca, Some(number), false).await.unwrap();
+            expect_history(&registry, &ca, true, Some(number), false).await.unwrap();
         }
         std::fs::write(ca.lists_path(), list.pem()).unwrap();
         for (known, is_backup, accepted, is_refused) in [
@@ -166,7 +174,7 @@ mod tests {
             ("40", true, None, false),
         ] {
             registry.move_to(LIST_NUMBER, Some(known)).await.unwrap();
-            let begun = expect_history(&registry, &ca, accepted, is_backup).await;
+            let begun = expect_history(&registry, &ca, true, accepted, is_backup).await;
             let refused = matches!(begun, Err(ServeError::OldRegistry { number: 41, known: 40, .. }));
             assert_eq!((refused, begun.is_err()), (is_refused, is_refused), "{known} {is_backup} {accepted:?}");
         }

@@ -119,7 +119,7 @@ impl<R: DeviceStore, T> Registry<R, T> {
             // Nobody would ever know them.
             return Err(Failure::argument("cvm.attestation lacks tokenDigest, and keys are not made here"));
         }
-        Ok(self.operations.restore(&device, &call.origin).await?)
+        Ok(self.operations.restore(&device, &call.origin, call.now).await?)
     }
 }
 

@@ -73,12 +73,7 @@ impl Call {
     pub(super) fn check_restore(&self, restores: bool) -> Result<(), Failure> {
         match self.may_restore || !restores {
             true => Ok(()),
-            false => {
-                let Origin { door, request_id, source, actor } = &self.origin;
-                let (door, actor) = (door.name(), actor.as_ref().map(Actor::as_str));
-                tracing::warn!(target: "audit", outcome = "refused", door, reason = "role", actor, request_id, source);
-                Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices"))
-            }
+            false => Err(Failure::new(Code::GenericForbidden, "only an admin may restore devices")),
         }
     }
 

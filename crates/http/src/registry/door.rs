@@ -20,6 +20,10 @@ pub struct Operator(pub Actor);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NoRestore;
 
+/// The operator's role did not allow the request: an extension of the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoleRefused;
+
 /// Why there is no operator: an extension of the request, put there by whoever has looked for one.
 #[derive(Clone, Copy, Debug)]
 pub struct NoOperator(pub &'static str);
@@ -48,8 +52,15 @@ pub(super) async fn admit(
         Some(Extension(Operator(actor))) => {
             origin.actor = Some(actor);
             let may_restore = request.extensions_mut().remove::<NoRestore>().is_none();
-            request.extensions_mut().insert(Admitted { may_restore, origin, now });
-            next.run(request).await
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            request.extensions_mut().insert(Admitted { may_restore, origin: origin.clone(), now });
+            let response = next.run(request).await;
+            if response.extensions().get::<Failure>().is_some_and(Failure::is_for_another_role) {
+                let Origin { request_id, source, actor, .. } = &origin;
+                let (actor, path) = (actor.as_ref().map(Actor::as_str), uri.path());
+                tracing::warn!(target: "audit", outcome = "refused", door = Door::Registry.name(), reason = "role", actor, %method, path, request_id, source);
+            }
+            response
         }
         None => {
             let why = request.extensions().get::<NoOperator>().map_or("unauthenticated", |NoOperator(why)| why);
@@ -57,7 +68,8 @@ pub(super) async fn admit(
             // What somebody unknown writes is not logged.
             let method = request.method();
             tracing::warn!(target: "audit", outcome = "refused", door = Door::Registry.name(), reason = why, %method, request_id, source);
-            let text = "sign the request, or send a token, as the operator of this service says";
+            let text =
+                "send an operator's token in Authorization: Bearer, or on AWS sign the request (Signature Version 4)";
             Failure::new(Code::IotHubUnauthorizedAccess, text).answer(tracking, now)
         }
     };
@@ -66,6 +78,9 @@ pub(super) async fn admit(
         // Such as Allow, beside 405.
         for (name, value) in response.headers().iter().filter(|(name, _)| *name != "content-length") {
             written.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        if failure.is_for_another_role() {
+            written.extensions_mut().insert(RoleRefused);
         }
         response = written;
     }

@@ -125,6 +125,11 @@ impl Failure {
         Self { code, message }
     }
 
+    /// Whether the operator's role does not allow it.
+    pub(super) fn is_for_another_role(&self) -> bool {
+        self.code == Code::GenericForbidden
+    }
+
     /// What was sent is not what is taken.
     pub(super) fn argument(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::ArgumentInvalid, message)

@@ -28,7 +28,7 @@ use cvm_provisioning::{AuditTrail, DeviceStore, Operations, Presences};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::call::MAX_BODY;
-pub use self::door::{NoOperator, NoRestore, Operator};
+pub use self::door::{NoOperator, NoRestore, Operator, RoleRefused};
 use self::failure::{Code, Failure};
 pub use self::jobs::{Jobs, jobs_elsewhere};
 pub use self::unknown_devices::{unknown_devices, unknown_devices_elsewhere};

@@ -6,7 +6,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, Request};
 use axum::{Extension, Router};
-use cvm_http::{Jobs, Operator, Registry, registry_router, unknown_devices};
+use cvm_http::{Jobs, Operator, Registry, RoleRefused, registry_router, unknown_devices};
 use cvm_provisioning::{Actor, Device, DeviceStore as _, Operations, UnknownDevices};
 use cvm_testkit::fixture::{NOW, id};
 use cvm_testkit::{Faulty, MemoryJobs, MemoryRegistry, MemoryTrail, Script};
@@ -31,6 +31,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// Whether whoever counts refusals is told that the operator's role did not allow it.
+    pub(crate) is_for_another_role: bool,
 }
 
 impl Answer {
@@ -44,7 +46,7 @@ impl Answer {
     /// The body, which is a list of what the document says.
     pub(crate) fn is_list_of(&self, name: &str) {
         for body in self.body.as_array().unwrap() {
-            Self { status: self.status, headers: HeaderMap::new(), body: body.clone() }.is(name);
+            Self { body: body.clone(), headers: HeaderMap::new(), ..*self }.is(name);
         }
     }
 
@@ -85,6 +87,7 @@ impl Api {
             request = request.header(*name, *value);
         }
         let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let is_for_another_role = response.extensions().get::<RoleRefused>().is_some();
         let (status, headers) = (response.status(), response.headers().clone());
         assert_eq!(headers[CACHE_CONTROL], "no-store");
         assert!(headers.contains_key("x-request-id"));
@@ -95,7 +98,7 @@ impl Api {
             assert!(body["Message"].as_str().unwrap().starts_with(&format!("ErrorCode:{code};")));
             assert!(body["ExceptionMessage"].as_str().unwrap().ends_with("-G:1-TimeStamp:01/15/2027 08:00:00"));
         }
-        Answer { status: status.as_u16(), headers, body }
+        Answer { status: status.as_u16(), headers, body, is_for_another_role }
     }
 
     pub(crate) async fn get(&self, uri: &str) -> Answer {

@@ -184,7 +184,7 @@ async fn what_was_done_before_is_no_error_when_it_is_asked_for_again() {
 #[tokio::test]
 async fn what_was_exported_is_put_back_as_it_was_and_over_nothing() {
     let api = Api::new(&Script::default());
-    let mut was = Device { state: State::Quarantined, ..device("sn-1") };
+    let mut was = device("sn-1");
     was.disable("lost".parse().ok(), NOW);
     for device in [was.clone(), device("sn-2")] {
         assert!(api.registry.add(&device, &origin()).await.unwrap());
@@ -222,6 +222,7 @@ async fn threat_59_an_operator_who_may_not_restore_devices_restores_none() {
     let job = json!({"type": "import", "cvm": {"restore": true}});
     for (uri, body) in [("/devices?restore=true", exported.clone()), ("/jobs/create", job)] {
         let refused = limited.post(uri, body).await;
+        assert!(refused.is_for_another_role, "whoever counts refusals is told: {uri}");
         assert_eq!((refused.status, refused.header("iothub-errorcode")), (403, "GenericForbidden"), "{uri}");
     }
     assert_eq!(limited.post("/devices?restore=false", json!([{"id": "sn-2"}])).await.status, 200);

@@ -96,14 +96,14 @@ pub trait DeviceStore: Send + Sync {
     fn add(&self, device: &Device, by: &Origin) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Registers a device as an export wrote it, with its certificate, if that can be its; `false` where the id is taken. The
-    /// device is consistent in itself: what is checked here is what the registry knows of its certificates.
+    /// device is consistent in itself: what is checked here is what the registry knows of its certificates. The write is
+    /// told as one of `now`, whatever the moments in the export.
     fn restore(
         &self,
         device: &Device,
         by: &Origin,
-    ) -> impl Future<Output = Result<Result<bool, NotRestored>, RegistryError>> + Send {
-        async { self.add(device, by).await.map(Ok) }
-    }
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Result<bool, NotRestored>, RegistryError>> + Send;
 
     /// The device as it is at this moment.
     fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
@@ -178,6 +178,9 @@ pub enum NotRestored {
         /// The device that has it.
         owner: DeviceId,
     },
+    /// Something happened to the device after the present moment.
+    #[error("the export says what happened at {0}, which lies ahead: set the clock of this service")]
+    Ahead(Timestamp),
     /// No CA of this server has issued the certificate.
     #[error("no CA of this server has issued the certificate {0}")]
     Stranger(CertificateId),

@@ -1,10 +1,12 @@
 //! A device that is restored has certificates that are its own, and that can be revoked.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cvm_authority::{Authorities, Authority, AuthorityProfile, Curve, LocalSigner, Profile, SharedAuthorities, Tier};
 use cvm_provisioning::{
-    CertificateLedger as _, Credential, Device, DeviceStore as _, IssuedCertificate, NotRestored, Standing, State,
+    AuditQuery, AuditTrail as _, CertificateLedger as _, Credential, Device, DeviceStore as _, IssuedCertificate,
+    NotRestored, Standing, State,
 };
 use cvm_sql::{IssuedBy, SqlRegistry};
 use cvm_testkit::fixture::{NOW, csr, device, later, origin};
@@ -48,7 +50,7 @@ pub(super) async fn enters_what_can_be_revoked_and_refuses_what_is_not_the_devic
     ca.issues_for(registry);
     let there = ca.device("sn-1").await;
     let certificate = there.credential.as_ref().unwrap().certificate;
-    let restore = async |device: &Device| registry.restore(device, &origin()).await.unwrap();
+    let restore = async |device: &Device| registry.restore(device, &origin(), later(9)).await.unwrap();
 
     let stranger = other_ca.device("sn-1").await;
     let id = stranger.credential.as_ref().unwrap().certificate;
@@ -83,4 +85,18 @@ pub(super) async fn enters_what_can_be_revoked_and_refuses_what_is_not_the_devic
     let version = there.version;
     assert!(registry.remove(&there.clone().bury(later(2)), version, &origin()).await.unwrap());
     assert_eq!(restore(&there).await, Err(NotRestored::Revoked(certificate)));
+}
+
+pub(super) async fn is_told_when_it_is_done(registry: &SqlRegistry) {
+    let there = device("sn-5");
+    assert!(registry.add(&there, &origin()).await.unwrap());
+    let version = there.version;
+    assert!(registry.remove(&there.clone().bury(later(2)), version, &origin()).await.unwrap());
+    assert_eq!(registry.restore(&there, &origin(), later(9)).await.unwrap(), Ok(true));
+    let query = AuditQuery { device: Some(there.id.clone()), since: NOW, until: later(100) };
+    let entries = registry.entries(&query, None, 10).await.unwrap().entries;
+    let told: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.at)).collect();
+    assert_eq!(told, [("created", later(9)), ("deleted", later(2)), ("created", NOW)]);
+    let ids: BTreeSet<_> = entries.iter().map(|entry| &entry.id).collect();
+    assert_eq!(ids.len(), entries.len(), "no entry has the id of another");
 }

@@ -225,7 +225,8 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     let in_use = ClaimReserve::KeyInUse { owner: third.device.clone() };
     assert_eq!(reserve_with_claim(&claimed("claimed-too", b"2", third.proof.key)).await, in_use);
 
-    let restore = async |device: &Device| registry.restore(device, &origin()).await.expect("the store answers");
+    let restore =
+        async |device: &Device| registry.restore(device, &origin(), later(9)).await.expect("the store answers");
     let not_restored = NotRestored::KeyInUse { key, owner: id("claimed") };
     assert_eq!(restore(&claimed("restored", b"3", key)).await, Err(not_restored));
     assert_eq!(registry.find(&id("restored")).await.expect("the store answers"), None);

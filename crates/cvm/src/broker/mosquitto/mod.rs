@@ -15,6 +15,7 @@ use serde_json::json;
 use self::written::Written;
 use super::BrokerError;
 use crate::address::Address;
+use crate::arguments::fixed_listen_address;
 use crate::ca::{DataArguments, ServerTerms};
 use crate::file::{self, FileError};
 use crate::output::{Output, shell_word};
@@ -43,7 +44,7 @@ pub(super) struct MosquittoArguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The address on which mosquitto listens, as ADDRESS:PORT; 0.0.0.0:8883 for other machines
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8883")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8883", value_parser = fixed_listen_address)]
     listen: SocketAddr,
     /// The server that `refresh` asks; verified by root.pem, or by server-ca.pem in the folder if that file exists
     #[arg(long, env = "CVM_SERVER", value_name = "URL", default_value = "https://localhost:8443")]
@@ -76,6 +77,7 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     let MosquittoArguments { names, data, passphrase, out, listen, server, path, terms } = arguments;
     let ca = data.folder();
     let now: Timestamp = SystemTime::now().into();
+    expect_trust(&ca)?;
     file::private_folder(out)?;
     copy_trust(&ca, out)?;
     let server_files = ServerFiles::new(out);
@@ -143,14 +145,23 @@ pub(super) async fn run(arguments: &MosquittoArguments, output: &Output) -> Resu
     Ok(())
 }
 
+/// What the broker trusts, and its name in the folder.
+fn trust(ca: &CaFolder) -> [(PathBuf, &'static str); 3] {
+    [(ca.root_certificate_path(), ROOT), (ca.bundle_path(), CA), (ca.lists_path(), LISTS)]
+}
+
+/// Makes sure that the server was started: the first start makes the CAs and the lists.
+fn expect_trust(ca: &CaFolder) -> Result<(), BrokerError> {
+    match trust(ca).into_iter().find(|(path, _)| !path.exists()) {
+        Some((path, _)) => Err(OwnCaError::NoLists { path }.into()),
+        None => Ok(()),
+    }
+}
+
 /// Copies what the broker trusts out of the CA's folder. Files that exist are kept: `refresh` replaces them, and ends the
 /// sessions of devices that are revoked by what is new.
 fn copy_trust(ca: &CaFolder, out: &Path) -> Result<(), BrokerError> {
-    for (from, to) in [(ca.root_certificate_path(), ROOT), (ca.bundle_path(), CA), (ca.lists_path(), LISTS)] {
-        if !from.exists() {
-            // The first start of the server makes the lists.
-            return Err(OwnCaError::NoLists { path: from }.into());
-        }
+    for (from, to) in trust(ca) {
         let (text, path) = (file::read_text(&from, MAX_FILE)?, out.join(to));
         match file::create(&path, &text) {
             Err(FileError::Exists { .. }) if to == ROOT && file::read_text(&path, MAX_FILE)? != text => {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use cvm_provisioning::{
-    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, KeyFingerprint, Origin,
-    Page, RegistryError, TokenDigest, Tombstone,
+    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, KeyFingerprint,
+    NotRestored, Origin, Page, RegistryError, Timestamp, TokenDigest, Tombstone,
 };
 use cvm_testkit::MemoryRegistry;
 use futures_util::FutureExt as _;
@@ -45,6 +45,15 @@ impl Dying {
 impl DeviceStore for Dying {
     async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
         self.write(self.registry.add(device, by)).await
+    }
+
+    async fn restore(
+        &self,
+        device: &Device,
+        by: &Origin,
+        now: Timestamp,
+    ) -> Result<Result<bool, NotRestored>, RegistryError> {
+        self.registry.restore(device, by, now).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
