@@ -8,6 +8,10 @@ VENV   := .venv
 DEVICE := .venv-device
 NODE   := tests/node/node_modules
 DENY   := .local/tools/bin/cargo-deny
+MUTANTS := .local/tools/bin/cargo-mutants
+# The files that say who is admitted, and what becomes of whom.
+DECIDING := attestation changes claim confirm decision device first_connect notice pre_provisioning subject superseded \
+  trusted_users vend vend_at_once
 PYTHON := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
@@ -88,6 +92,11 @@ endif
 deploy: package ## Deploy to the AWS account of your credentials; STACK=cvm ARCH=arm64 PARAMETERS="LogLevel=debug"
 	$(PYTHON) scripts/deploy.py --stack-name $(STACK) --architecture $(ARCH) $(PARAMETERS)
 
+.PHONY: mutants
+mutants: $(MUTANTS) ## Change each file that decides, and list the changes that no test notices; takes hours
+	$(MUTANTS) mutants --package cvm-provisioning $(DECIDING:%=--file crates/provisioning/src/%.rs) \
+	  --output .local --timeout 90
+
 .PHONY: measure
 measure: tools ## Measure cold start, warm latency, memory and size of the functions
 	$(PYTHON) scripts/measure.py
@@ -126,6 +135,11 @@ $(DENY):
 	@# It runs for a second: time spent on making it fast is lost.
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
 	  cargo install --quiet --locked --root .local/tools --version 0.20.2 cargo-deny
+
+$(MUTANTS):
+	@echo "Building cargo-mutants into .local/tools, once; this takes a few minutes"
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
+	  cargo install --quiet --locked --root .local/tools --version 27.1.0 cargo-mutants
 
 # For this machine with plain cargo: a release is the functions alone, as it is deployed; a debug build is everything, as
 # "cargo build" has it, or, with TARGETS, "cargo test": that has more features on, and would all be compiled again.

@@ -20,11 +20,13 @@ use cvm_provisioning::DeviceStore as _;
 mod support;
 
 const ROWS: usize = 100_000;
+const ROWS_OF_A_TEST: usize = 100;
 
 #[tokio::main]
 async fn main() {
-    // Cargo itself gives `--bench`.
-    let rows = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ROWS);
+    // Cargo itself gives `--bench`, and "cargo test" does not.
+    let all = if std::env::args().any(|argument| argument == "--bench") { ROWS } else { ROWS_OF_A_TEST };
+    let rows = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(all);
     let (endpoint, registry) = support::dynamodb().await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

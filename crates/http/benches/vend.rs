@@ -11,7 +11,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use cvm_http::{Handout, RootCa, router};
 use cvm_provisioning::{
-    Csr, DeviceIdFrom, DeviceStore as _, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys,
+    Changes as _, Csr, DeviceIdFrom, IssuedCertificate, LogAudit, Platform, PlatformError, PolicyName, RefusedKeys,
     RegisteredCertificate, Thing, ThingGroupName, ThingName, ThingPrincipalType, Vend,
 };
 use cvm_testkit::fixture::{NOW, TOKEN, device, origin, templates};

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cvm_provisioning::{
-    Audit, AuditRecord, Beside, Credential, Csr, DeviceStore as _, RefusedKeys, Reservations as _, Reserve, VendAtOnce,
+    Audit, AuditRecord, Beside, CertificateId, Changes as _, Credential, Csr, RefusedKeys, Reserve, VendAtOnce,
     Vending as _,
 };
 use cvm_sql::SqlRegistry;
@@ -28,6 +28,7 @@ use self::own_ca::own_ca;
 mod own_ca;
 
 const DEVICES: usize = 100_000;
+const DEVICES_OF_A_TEST: usize = 100;
 /// Devices that are registered as operators do it, at most; further ones are copies of them.
 const REGISTERED: usize = 1_000_000;
 /// Vends of each way, at most.
@@ -36,8 +37,9 @@ const CALLERS: usize = 64;
 
 #[tokio::main]
 async fn main() {
-    // Cargo itself gives `--bench`.
-    let devices = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(DEVICES).max(2);
+    // Cargo itself gives `--bench`, and "cargo test" does not.
+    let all = if std::env::args().any(|argument| argument == "--bench") { DEVICES } else { DEVICES_OF_A_TEST };
+    let devices = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(all).max(2);
     let folder = tempfile::tempdir().unwrap();
     let registry = SqlRegistry::in_folder(folder.path()).unwrap();
     let filled = each(devices.min(REGISTERED), {
@@ -53,17 +55,20 @@ async fn main() {
     // Devices from all over the registry, and others for each way.
     let vends = VENDS.min(devices / 2);
     let step = devices / vends;
-    // One key for all, since devices make theirs themselves.
-    let key = Arc::new(csr("bench"));
-    let credential = Arc::new(credential(&key).await);
+    // Devices make their keys themselves, so that is not measured.
+    let keys: Arc<Vec<Csr>> = Arc::new((0..vends).map(|_| csr("bench")).collect());
+    let credential = Arc::new(credential(&keys[0]).await);
     let reserved = each(vends, {
-        let (registry, key) = (registry.clone(), Arc::clone(&key));
+        let (registry, keys) = (registry.clone(), Arc::clone(&keys));
         move |number| {
-            let (registry, key, credential) = (registry.clone(), Arc::clone(&key), Arc::clone(&credential));
+            let (registry, keys) = (registry.clone(), Arc::clone(&keys));
+            let key = *keys[number].key().fingerprint();
+            let certificate = CertificateId::of(name(number).as_bytes());
+            let credential = Credential { key, certificate, ..Credential::clone(&credential) };
             async move {
-                let attempt = attempt(&name(number * step), number as u128 + 1, &key, NOW);
-                assert!(matches!(registry.reserve(&attempt).await.unwrap(), Reserve::Held(_)));
-                registry.commit(&attempt, &credential, &Beside::NOTHING).await.unwrap().unwrap();
+                let attempt = attempt(&name(number * step), number as u128 + 1, &keys[number], NOW);
+                let Reserve::Held(held) = registry.reserve(&attempt).await.unwrap() else { panic!("it is free") };
+                registry.commit(&held, &attempt, &credential, &Beside::NOTHING).await.unwrap().unwrap();
             }
         }
     })
@@ -76,10 +81,11 @@ async fn main() {
         templates: templates(),
         refused_keys: RefusedKeys::default(),
     });
+    let keys: Arc<Vec<Csr>> = Arc::new((0..vends).map(|_| csr("bench")).collect());
     let vended = each(vends, move |number| {
-        let (vend, key) = (Arc::clone(&vend), Arc::clone(&key));
+        let (vend, keys) = (Arc::clone(&vend), Arc::clone(&keys));
         async move {
-            let request = request(&name(number * step + 1), number as u128 + 1, Some(&key), NOW);
+            let request = request(&name(number * step + 1), number as u128 + 1, Some(&keys[number]), NOW);
             assert!(!vend.vend(request).await.unwrap().replayed);
         }
     })
