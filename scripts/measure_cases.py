@@ -64,7 +64,7 @@ def cases(aws: LocalAws, most: int) -> dict[str, Case]:
     same = itertools.repeat
     return {
         "vend": Case(
-            "2 × UpdateItem", same(sample("vend", "unknown-device")), {"statusCode": 403}, has_peer=True
+            "GetItem, UpdateItem", same(sample("vend", "unknown-device")), {"statusCode": 403}, has_peer=True
         ),
         "pre-provisioning-hook": Case(
             "BatchGetItem, TransactWriteItems",

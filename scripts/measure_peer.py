@@ -13,28 +13,21 @@ dynamodb = boto3.client("dynamodb")
 
 
 def vend(event: dict) -> dict:
-    """Two conditional writes, both refused."""
-    device = json.loads(event["body"])["deviceId"]
+    """A read that finds nothing, and a conditional write that is refused."""
+    key = {"deviceId": {"S": json.loads(event["body"])["deviceId"]}}
+    if "Item" in dynamodb.get_item(TableName=TABLE, Key=key, ConsistentRead=True):
+        return {"statusCode": 200, "body": "{}"}
     try:
-        update(device, "SET reservedBy = :value", "key")
+        dynamodb.update_item(
+            TableName=TABLE,
+            Key=key,
+            UpdateExpression="SET refusedFor = :value",
+            ConditionExpression="attribute_exists(deviceId)",
+            ExpressionAttributeValues={":value": {"S": "unknown-device"}},
+        )
     except dynamodb.exceptions.ConditionalCheckFailedException:
-        try:
-            update(device, "SET refusedFor = :value", "unknown-device")
-        except dynamodb.exceptions.ConditionalCheckFailedException:
-            pass
-        return {"statusCode": 403, "body": json.dumps({"code": "refused"})}
-    return {"statusCode": 200, "body": "{}"}
-
-
-def update(device: str, expression: str, value: str) -> None:
-    dynamodb.update_item(
-        TableName=TABLE,
-        Key={"deviceId": {"S": device}},
-        UpdateExpression=expression,
-        ConditionExpression="attribute_exists(deviceId)",
-        ExpressionAttributeValues={":value": {"S": value}},
-        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-    )
+        pass
+    return {"statusCode": 403, "body": json.dumps({"code": "refused"})}
 
 
 def hook(event: dict) -> dict:

@@ -189,9 +189,11 @@ class Stack:
             TableName=self.outputs["TableName"],
             Key={"deviceId": {"S": device.id}},
             UpdateExpression="SET #state = :reserved, reservedBy = :owner, reservedKey = :key, reservedUntil = :past, "
-            "attempts = :one ADD attemptedKeys :keys",
+            "reservedFrom = :registered, unsettledSince = :past, attempts = :one, version = version + :one "
+            "ADD attemptedKeys :keys",
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={
+                ":registered": {"S": "registered"},
                 ":reserved": {"S": "reserved"},
                 ":owner": {"S": "0" * 32},
                 ":key": {"S": key.thumbprint},

@@ -68,10 +68,12 @@ def test_the_lines_of_a_first_start_work_in_a_shell_of_another_server(tmp_path, 
         finally:
             server.kill()
     pasted = "".join(line for line in lines if line.startswith("    "))
-    shell = f"{pasted}\nprintf '%s' \"$CVM_SERVER,${{CVM_SERVER_CA-unset}}\""
-    environment = os.environ | {"CVM_SERVER": "https://other", "CVM_SERVER_CA": "other.pem"}
+    shell = f"{pasted}\nprintf '%s' \"$CVM_SERVER,${{CVM_SERVER_CA-unset}},${{CVM_TABLE-unset}}\""
+    others = {"CVM_SERVER": "https://other", "CVM_SERVER_CA": "other.pem", "CVM_TABLE": "other"}
+    environment = os.environ | others
     set_to = subprocess.run(["sh", "-ec", shell], env=environment, check=True, capture_output=True, text=True).stdout
-    address, trusted = set_to.split(",")
+    address, trusted, table = set_to.split(",")
+    assert table == "unset"
     assert address.startswith("https://localhost:"), set_to
     assert trusted == ("unset" if is_foreign else str(tmp_path / "data" / "ca" / "ca.pem"))
 

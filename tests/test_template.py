@@ -19,7 +19,7 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 # The calls that each function's code makes, and no more.
 ACTIONS = {
-    "Vend": {"dynamodb:GetItem", "dynamodb:UpdateItem", ISSUE}
+    "Vend": READ_AND_WRITE | {ISSUE}
     | {"iot:AttachPolicy", "iot:AttachThingPrincipal", "iot:ListThingPrincipals"}
     | THINGS
     | RETIRE,

@@ -1,20 +1,18 @@
 //! Claims in the table of the device registry, under keys that no device has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, Update};
 use cvm_provisioning::{
-    CertificateId, Claim, ClaimReserve, ClaimStore, Device, DeviceId, Origin, RegistryError, Status, Timestamp,
-    TrustedUser,
+    CertificateId, Claim, ClaimStore, Device, DeviceId, RegistryError, Status, Timestamp, TrustedUser,
 };
 use cvm_records::{ClaimRecord, ENABLED};
 
-use crate::changed_by::{CHANGED_BY, changed_by};
+use crate::change::unbuilt;
 use crate::error::registry_error;
 use crate::item;
-use crate::keys::Transaction;
 use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text};
 
 /// How long a trusted user's claim is kept after it has ended.
@@ -42,51 +40,6 @@ impl ClaimStore for DynamoDbRegistry {
         let claim = claims.into_iter().next().map(from_item).transpose()?;
         let device = devices.into_iter().next().map(item::from_item).transpose()?;
         Ok((claim, device))
-    }
-
-    async fn reserve_with_claim(
-        &self,
-        claim: &Claim,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> Result<ClaimReserve, RegistryError> {
-        let count = Update::builder()
-            .table_name(&self.table)
-            .key(TABLE_KEY, text(claim_key(&claim.certificate)))
-            .update_expression("ADD #used :one")
-            .condition_expression(
-                "#status = :enabled AND (attribute_not_exists(#quota) OR #used < #quota) \
-                 AND (attribute_not_exists(expiresAt) OR expiresAt > :now)",
-            )
-            .expression_attribute_names("#quota", "quota")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_names("#used", "used")
-            .expression_attribute_values(":enabled", text(ENABLED))
-            .expression_attribute_values(":now", seconds(device.updated_at))
-            .expression_attribute_values(":one", number(1));
-        let count = count.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        let count = TransactWriteItem::builder().update(count).build();
-        let writes = [count, self.replacement(device, version, by)?];
-        let keys = device.reservation.iter().map(|held| held.key).collect();
-        Ok(match self.write_with_keys(&writes, &device.id, &keys).await? {
-            Transaction::Written => ClaimReserve::Held,
-            Transaction::Refused => ClaimReserve::Changed,
-            Transaction::KeyInUse { owner, .. } => ClaimReserve::KeyInUse { owner },
-        })
-    }
-
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let mut item = to_item(claim);
-        if let Some(end) = claim.expires_at {
-            // Long enough for whoever wants to know who vouched for what.
-            item.insert("forgetAt".to_owned(), seconds(end.after(KEPT)));
-        }
-        let put = Put::builder().table_name(&self.table).set_item(Some(item));
-        let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        let writes = [TransactWriteItem::builder().put(put).build(), self.replacement(device, version, by)?];
-        let written = self.write_with_keys(&writes, &device.id, &BTreeSet::new()).await?;
-        Ok(matches!(written, Transaction::Written))
     }
 
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
@@ -193,17 +146,33 @@ impl ClaimStore for DynamoDbRegistry {
 }
 
 impl DynamoDbRegistry {
-    /// Puts `device` in the place of the item at `version`.
-    fn replacement(&self, device: &Device, version: u64, by: &Origin) -> Result<TransactWriteItem, RegistryError> {
-        let put = Put::builder()
+    /// Counts one more device on a claim that is [open](Claim::is_open).
+    pub(crate) fn count_on_claim(&self, claim: &CertificateId, at: Timestamp) -> Result<Update, RegistryError> {
+        let count = Update::builder()
             .table_name(&self.table)
-            .set_item(Some(item::to_item(device)))
-            .item(CHANGED_BY, changed_by(by))
-            .condition_expression("version = :version AND generation = :generation")
-            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
-            .expression_attribute_values(":generation", text(device.generation));
-        let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        Ok(TransactWriteItem::builder().put(put).build())
+            .key(TABLE_KEY, text(claim_key(claim)))
+            .update_expression("ADD #used :one")
+            .condition_expression(
+                "#status = :enabled AND (attribute_not_exists(#quota) OR #used < #quota) \
+                 AND (attribute_not_exists(expiresAt) OR expiresAt > :now)",
+            )
+            .expression_attribute_names("#quota", "quota")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#used", "used")
+            .expression_attribute_values(":enabled", text(ENABLED))
+            .expression_attribute_values(":now", seconds(at))
+            .expression_attribute_values(":one", number(1));
+        count.build().map_err(unbuilt)
+    }
+
+    /// Registers a claim that was made out.
+    pub(crate) fn put_of_claim(&self, claim: &Claim) -> Result<Put, RegistryError> {
+        let mut item = to_item(claim);
+        if let Some(end) = claim.expires_at {
+            // Long enough for whoever wants to know who vouched for what.
+            item.insert("forgetAt".to_owned(), seconds(end.after(KEPT)));
+        }
+        Put::builder().table_name(&self.table).set_item(Some(item)).build().map_err(unbuilt)
     }
 }
 

@@ -1,21 +1,18 @@
 //! The device registry as operators use it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint, NotRestored, Origin, Page,
-    RegistryError, State, Timestamp, Tombstone, Tombstones,
+    Change, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint, Origin, Page, Put,
+    Refusal, RegistryError, State, Tombstone, Tombstones,
 };
 use cvm_records::ENABLED;
 use futures_util::future::try_join_all;
 
-use crate::changed_by::{CHANGED_BY, changed_by};
 use crate::error::registry_error;
 use crate::item;
-use crate::keys::Transaction;
-use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, seconds, text, written};
+use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, text};
 
 /// The most reads of a list before it says where to go on, whatever it has found: a filter that lets little through
 /// must not keep a caller waiting.
@@ -25,75 +22,13 @@ const FILTERED_READ: i32 = 1_000;
 /// Parts of the table that are counted side by side.
 const SEGMENTS: i32 = 4;
 
-/// The second half is for a write that took effect and whose answer was lost.
-const IS_NEW: &str = "attribute_not_exists(deviceId) OR (generation = :generation AND version = :version)";
-const IS_AT_VERSION: &str = "version = :version AND generation = :generation";
-
-impl DynamoDbRegistry {
-    /// Writes the device where the condition holds, and makes it the owner of the keys: all of it or nothing.
-    async fn put(
-        &self,
-        device: &Device,
-        by: &Origin,
-        condition: &str,
-        version: u64,
-        keys: BTreeSet<KeyFingerprint>,
-    ) -> Result<Transaction, RegistryError> {
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(item::to_item(device)))
-            .item(CHANGED_BY, changed_by(by))
-            .condition_expression(condition)
-            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
-            .expression_attribute_values(":generation", text(device.generation));
-        let put = put.build().map_err(|error| RegistryError::Unavailable { source: error.into() })?;
-        if !keys.is_empty() {
-            let put = TransactWriteItem::builder().put(put).build();
-            return self.write_with_keys(&[put], &device.id, &keys).await;
-        }
-        let request = self.client.put_item().set_table_name(Some(put.table_name)).set_item(Some(put.item));
-        let request = request.set_condition_expression(put.condition_expression);
-        let request = request.set_expression_attribute_values(put.expression_attribute_values);
-        Ok(if written(request.send().await)? { Transaction::Written } else { Transaction::Refused })
-    }
-
-    /// Writes the device, and makes it the owner of the key that it is registered with, unless another device has the key:
-    /// that one keeps it, and this one can still be changed and deleted.
-    async fn put_with_registered_key(
-        &self,
-        device: &Device,
-        by: &Origin,
-        condition: &str,
-        version: u64,
-        key: BTreeSet<KeyFingerprint>,
-    ) -> Result<bool, RegistryError> {
-        let written = match self.put(device, by, condition, version, key).await? {
-            Transaction::KeyInUse { .. } => self.put(device, by, condition, version, BTreeSet::new()).await?,
-            written => written,
-        };
-        Ok(matches!(written, Transaction::Written))
-    }
-}
-
 impl DeviceStore for DynamoDbRegistry {
-    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
-        let key = device.registered_key().into_iter().collect();
-        self.put_with_registered_key(device, by, IS_NEW, device.version, key).await
+    async fn put(&self, change: &Change) -> Result<Put, RegistryError> {
+        self.make(change).await
     }
 
-    async fn restore(
-        &self,
-        device: &Device,
-        by: &Origin,
-        // The stream has its own clock.
-        _: Timestamp,
-    ) -> Result<Result<bool, NotRestored>, RegistryError> {
-        match self.put(device, by, IS_NEW, device.version, device.keys()).await? {
-            Transaction::Written => Ok(Ok(true)),
-            Transaction::KeyInUse { key, owner } => Ok(Err(NotRestored::KeyInUse { key, owner })),
-            Transaction::Refused if self.find(&device.id).await?.is_some() => Ok(Ok(false)),
-            Transaction::Refused => Err(RegistryError::Throttled { source: "another write was under way".into() }),
-        }
+    async fn count_refusal(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
+        self.count_one(device, refusal, by).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
@@ -147,37 +82,6 @@ impl DeviceStore for DynamoDbRegistry {
             }
         }
         Ok(Page { devices, next: None })
-    }
-
-    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        // The key of a device that has a certificate is the device's already.
-        let key: BTreeSet<_> = device.registered_key().into_iter().filter(|_| device.credential.is_none()).collect();
-        self.put_with_registered_key(device, by, IS_AT_VERSION, version, key).await
-    }
-
-    async fn remove(&self, Tombstone { device }: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let unbuilt = |error: aws_sdk_dynamodb::error::BuildError| RegistryError::Unavailable { source: error.into() };
-        let delete = Delete::builder()
-            .table_name(&self.table)
-            .key(TABLE_KEY, text(&device.id))
-            .condition_expression("version = :version AND generation = :generation")
-            .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
-            .expression_attribute_values(":generation", text(device.generation))
-            .build()
-            .map_err(unbuilt)?;
-        let put = Put::builder()
-            .table_name(&self.table)
-            .item(TABLE_KEY, text(tombstone_key(&device.id, device.generation)))
-            .item(BURIED, AttributeValue::M(item::to_item(device)))
-            .item(CHANGED_BY, changed_by(by))
-            // The reconciler finds it by this, should nobody else have got to it.
-            .item("unsettledSince", seconds(device.updated_at))
-            .build()
-            .map_err(unbuilt)?;
-        let writes =
-            [TransactWriteItem::builder().delete(delete).build(), TransactWriteItem::builder().put(put).build()];
-        let written = self.write_with_keys(&writes, &device.id, &BTreeSet::new()).await?;
-        Ok(matches!(written, Transaction::Written))
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
@@ -251,7 +155,7 @@ pub(crate) const BURIED: &str = "buried";
 
 const TOMBSTONE: &str = "tombstone/";
 
-fn tombstone_key(id: &DeviceId, generation: GenerationId) -> String {
+pub(crate) fn tombstone_key(id: &DeviceId, generation: GenerationId) -> String {
     format!("{TOMBSTONE}{id}/{generation}")
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use cvm_provisioning::{Credential, Device, RegistryError, Superseded};
-use cvm_records::{CredentialRecord, DeviceRecord};
+use cvm_provisioning::{Device, RegistryError};
+use cvm_records::DeviceRecord;
 use serde::Serialize;
 
 /// The attribute that is a set and no list, so that a condition can add to it.
@@ -18,16 +18,6 @@ pub(crate) fn to_item(device: &Device) -> HashMap<String, AttributeValue> {
         item.insert(ATTEMPTED_KEYS.to_owned(), AttributeValue::Ss(keys));
     }
     item
-}
-
-/// The value of the `credential` attribute.
-pub(crate) fn credential_value(credential: &Credential) -> AttributeValue {
-    AttributeValue::M(serialize(CredentialRecord::from(credential)))
-}
-
-/// The value of the `superseded` attribute.
-pub(crate) fn superseded_value(all: &[Superseded]) -> AttributeValue {
-    AttributeValue::M(serialize(cvm_records::superseded(all)))
 }
 
 /// A device from an item.

@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use cvm_provisioning::{DeviceId, DeviceStore as _, KeyFingerprint, RegistryError};
 
 use crate::error::registry_error;
-use crate::registry::{DynamoDbRegistry, TABLE_KEY, text};
+use crate::registry::{DynamoDbRegistry, TABLE_KEY, number, text};
 
-/// Makes a device the owner of a key that nobody, the device itself or `:stale` has.
-const TAKE: &str = "SET #owner = :device";
-const IS_FREE: &str = "attribute_not_exists(#owner) OR #owner IN (:device, :stale)";
+/// Makes a device the owner of a key that nobody has, or the device itself, or `:stale`, which has not taken it again since.
+const TAKE: &str = "SET #owner = :device ADD taken :one";
+const IS_FREE: &str = "attribute_not_exists(#owner) OR #owner = :device OR \
+                       (#owner = :stale AND (taken = :taken OR attribute_not_exists(taken)))";
 
 /// What became of writes together with the keys of a device.
 #[derive(Debug)]
@@ -27,6 +27,12 @@ pub(crate) enum Transaction {
     Refused,
     /// Nothing was written: another device has one of the keys.
     KeyInUse { key: KeyFingerprint, owner: DeviceId },
+}
+
+/// The device that had a key last, and how often the key was taken then.
+struct Owner {
+    device: DeviceId,
+    taken: i64,
 }
 
 /// The attribute with the device.
@@ -44,10 +50,11 @@ impl DynamoDbRegistry {
     ) -> Result<Transaction, RegistryError> {
         // Who had a key and has it no more.
         let mut stale = BTreeMap::new();
+        let nobody = Owner { device: device.clone(), taken: 0 };
         for _ in 0..TRIES {
             let mut items = writes.to_vec();
             for key in keys {
-                let take = self.take(key, device, stale.get(key).unwrap_or(device))?;
+                let take = self.take(key, device, stale.get(key).unwrap_or(&nobody))?;
                 items.push(TransactWriteItem::builder().update(take).build());
             }
             let Err(error) = self.client.transact_write_items().set_transact_items(Some(items)).send().await else {
@@ -60,8 +67,8 @@ impl DynamoDbRegistry {
             }
             for (key, _) in keys.iter().zip(of_keys).filter(|(_, code)| **code == FAILED) {
                 let Some(owner) = self.last_owner(key).await? else { continue };
-                if owner != *device && self.has_key(&owner, key).await? {
-                    return Ok(Transaction::KeyInUse { key: *key, owner });
+                if owner.device != *device && self.has_key(&owner.device, key).await? {
+                    return Ok(Transaction::KeyInUse { key: *key, owner: owner.device });
                 }
                 stale.insert(*key, owner);
             }
@@ -69,7 +76,7 @@ impl DynamoDbRegistry {
         Err(several())
     }
 
-    fn take(&self, key: &KeyFingerprint, device: &DeviceId, stale: &DeviceId) -> Result<Update, RegistryError> {
+    fn take(&self, key: &KeyFingerprint, device: &DeviceId, stale: &Owner) -> Result<Update, RegistryError> {
         let take = Update::builder()
             .table_name(&self.table)
             .key(TABLE_KEY, text(name(key)))
@@ -77,71 +84,27 @@ impl DynamoDbRegistry {
             .condition_expression(IS_FREE)
             .expression_attribute_names("#owner", OWNER)
             .expression_attribute_values(":device", text(device))
-            .expression_attribute_values(":stale", text(stale));
+            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":stale", text(&stale.device))
+            .expression_attribute_values(":taken", number(stale.taken));
         take.build().map_err(|error| RegistryError::Unavailable { source: error.into() })
     }
 
     /// The device that had the key last.
-    async fn last_owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
+    async fn last_owner(&self, key: &KeyFingerprint) -> Result<Option<Owner>, RegistryError> {
         let read = self.client.get_item().table_name(&self.table).key(TABLE_KEY, text(name(key))).consistent_read(true);
         let item = read.send().await.map_err(registry_error)?.item;
-        item.map(|item| parse_owner(key, Some(&item))).transpose()
+        item.map(|item| parse_owner(key, &item)).transpose()
     }
 
     async fn has_key(&self, device: &DeviceId, key: &KeyFingerprint) -> Result<bool, RegistryError> {
         Ok(self.find(device).await?.is_some_and(|device| device.keys().contains(key)))
     }
 
-    /// Makes the key the device's, and returns the other device that has it, if there is one. The device has to be
-    /// reserved for the key already: of two devices that do this at once, the second sees that the first has the key.
-    pub(crate) async fn claim_key(
-        &self,
-        key: &KeyFingerprint,
-        device: &DeviceId,
-    ) -> Result<Option<DeviceId>, RegistryError> {
-        // Most keys are new, or the device's own.
-        let mut stale = device.clone();
-        for _ in 0..TRIES {
-            let Some(owner) = self.write_owner(key, device, &stale).await? else { return Ok(None) };
-            if self.has_key(&owner, key).await? {
-                return Ok(Some(owner));
-            }
-            stale = owner;
-        }
-        Err(several())
-    }
-
     /// The device that has the key.
     pub(crate) async fn key_owner(&self, key: &KeyFingerprint) -> Result<Option<DeviceId>, RegistryError> {
         let Some(owner) = self.last_owner(key).await? else { return Ok(None) };
-        Ok(self.has_key(&owner, key).await?.then_some(owner))
-    }
-
-    /// Writes the device as the owner in the place of none, itself or `stale`; else the owner as it was found.
-    async fn write_owner(
-        &self,
-        key: &KeyFingerprint,
-        device: &DeviceId,
-        stale: &DeviceId,
-    ) -> Result<Option<DeviceId>, RegistryError> {
-        let claimed = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(TABLE_KEY, text(name(key)))
-            .update_expression(TAKE)
-            .condition_expression(IS_FREE)
-            .expression_attribute_names("#owner", OWNER)
-            .expression_attribute_values(":device", text(device))
-            .expression_attribute_values(":stale", text(stale))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        let Err(error) = claimed else { return Ok(None) };
-        let Some(UpdateItemError::ConditionalCheckFailedException(refused)) = error.as_service_error() else {
-            return Err(registry_error(error));
-        };
-        parse_owner(key, refused.item.as_ref()).map(Some)
+        Ok(self.has_key(&owner.device, key).await?.then_some(owner.device))
     }
 }
 
@@ -150,11 +113,10 @@ fn name(key: &KeyFingerprint) -> String {
     format!("key/{key}")
 }
 
-fn parse_owner(
-    key: &KeyFingerprint,
-    item: Option<&HashMap<String, AttributeValue>>,
-) -> Result<DeviceId, RegistryError> {
-    let owner = item.and_then(|item| item.get(OWNER)?.as_s().ok()?.parse().ok());
+fn parse_owner(key: &KeyFingerprint, item: &HashMap<String, AttributeValue>) -> Result<Owner, RegistryError> {
+    let device = item.get(OWNER).and_then(|owner| owner.as_s().ok()?.parse().ok());
+    let taken = item.get("taken").and_then(|taken| taken.as_n().ok()?.parse().ok()).unwrap_or(0);
+    let owner = device.map(|device| Owner { device, taken });
     owner.ok_or_else(|| RegistryError::Corrupt { device: name(key), source: "the owner of a key is no device".into() })
 }
 

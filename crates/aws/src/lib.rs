@@ -5,6 +5,7 @@
 mod audit_trail;
 mod certificate_authorities;
 mod certificates;
+mod change;
 mod changed_by;
 mod claim_certificates;
 mod claims;

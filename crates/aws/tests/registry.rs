@@ -2,10 +2,13 @@
 
 #![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::{BehaviorVersion, ConfigBag, Credentials, Intercept, Region, RuntimeComponents};
+use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::types::builders::ProjectionBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
@@ -20,8 +23,8 @@ use cvm_aws::{
     UNSETTLED_INDEX,
 };
 use cvm_http::{Jobs, Operator, Registry, registry_router};
-use cvm_provisioning::{Actor, DeviceStore as _, Operations, Reservations as _, Reserve};
-use cvm_testkit::{Effect, Fault, LocalDynamoDb, MemoryJobs, MemoryTrail, contract, fixture, scenario};
+use cvm_provisioning::{Actor, Changes as _, Operations, Reserve, VendRequest};
+use cvm_testkit::{Effect, Fault, LocalDynamoDb, MemoryJobs, MemoryTrail, Script, contract, fixture, scenario};
 use tower::ServiceExt as _;
 
 #[tokio::test]
@@ -93,6 +96,35 @@ async fn threat_08_a_crash_between_the_reservation_and_the_key_gives_no_second_d
             "{order:?}: {in_use:?}"
         );
     }
+}
+
+/// What a vend costs on the table; what it costs at AWS IoT stands beside it in the tests of the domain.
+#[tokio::test]
+async fn a_fresh_vend_is_three_calls_a_replay_one_and_every_refusal_the_same_two() {
+    let database = TestDatabase::start();
+    let registry = database.registry("calls").await;
+    let (key, clone) = (fixture::csr("sn-1"), fixture::csr("sn-1"));
+    let world = scenario::World::new(registry.clone(), fixture::device("sn-1")).await;
+    let calls = async |request: VendRequest| {
+        database.calls.take();
+        let vend = world.vend(&Script::default());
+        let answer = vend.vend(request).await;
+        (answer.is_ok(), database.calls.take())
+    };
+    let vend = |number, csr| fixture::request("sn-1", number, Some(csr), fixture::NOW);
+    let fresh = calls(vend(1, &key)).await;
+    assert_eq!(fresh, (true, ["GetItem", "TransactWriteItems", "PutItem"].map(str::to_owned).into()));
+    assert_eq!(calls(vend(2, &key)).await, (true, vec!["GetItem".to_owned()]));
+    let refused = (false, ["GetItem", "UpdateItem"].map(str::to_owned).to_vec());
+    let unknown = fixture::request("sn-2", 3, Some(&key), fixture::NOW);
+    let wrong = VendRequest { token: None, ..vend(4, &key) };
+    for request in [unknown, wrong] {
+        assert_eq!(calls(request).await, refused);
+    }
+    // A clone changes the device: that is a write of the same kind.
+    let cloned = calls(vend(5, &clone)).await;
+    assert_eq!(cloned, (false, ["GetItem", "PutItem"].map(str::to_owned).into()));
+    assert_eq!(calls(vend(6, &key)).await, refused, "it is in quarantine");
 }
 
 #[tokio::test]
@@ -184,21 +216,51 @@ async fn of_two_operators_with_one_entity_tag_one_wins() {
 }
 
 /// A DynamoDB of this test's own.
+/// The names of the calls in their order.
+#[derive(Clone, Debug, Default)]
+struct Calls(Arc<Mutex<Vec<String>>>);
+
+impl Calls {
+    /// Those since this was asked last.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Intercept for Calls {
+    fn name(&self) -> &'static str {
+        "calls"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let target = context.request().headers().get("x-amz-target").unwrap();
+        self.0.lock().unwrap().push(target.rsplit('.').next().unwrap().to_owned());
+        Ok(())
+    }
+}
+
 struct TestDatabase {
     client: Client,
+    calls: Calls,
     _process: LocalDynamoDb,
 }
 
 impl TestDatabase {
     fn start() -> Self {
-        let process = LocalDynamoDb::start();
+        let (process, calls) = (LocalDynamoDb::start(), Calls::default());
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::for_tests())
             .endpoint_url(process.endpoint())
+            .interceptor(calls.clone())
             .region(Region::new("eu-central-1"))
             .build();
-        Self { client: Client::from_conf(config), _process: process }
+        Self { client: Client::from_conf(config), calls, _process: process }
     }
 
     async fn registry(&self, table: &str) -> DynamoDbRegistry {

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use cvm_bulk::{FailedLine, Import, ImportError, ImportFiles, ImportStanding, Summary};
 use cvm_interchange::{DefaultProof, Defaults, Format, ImportReader, Options};
-use cvm_provisioning::{DeviceStore, ImportMode, Operations, RegistryError};
+use cvm_provisioning::{Changes as _, DeviceStore, ImportMode, Operations, RegistryError};
 use cvm_testkit::fixture::{NOW, device, id, origin};
 use cvm_testkit::{Fault, Faulty, MemoryRegistry, Script};
 

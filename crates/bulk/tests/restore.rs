@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use cvm_bulk::{FailedLine, Import, ImportFiles, ImportStanding, KeptTokens};
 use cvm_interchange::{Format, IdentityLine, ImportReader, Options};
-use cvm_provisioning::{Device, DeviceStore as _, Operations};
+use cvm_provisioning::{Changes as _, Device, DeviceStore as _, Operations};
 use cvm_testkit::MemoryRegistry;
 use cvm_testkit::fixture::{NOW, device, origin};
 

@@ -153,7 +153,7 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use cvm_provisioning::DeviceStore as _;
+    use cvm_provisioning::Changes as _;
     use cvm_testkit::MemoryRegistry;
     use cvm_testkit::fixture::{NOW, attempt, csr, device, later, origin};
 

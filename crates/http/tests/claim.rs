@@ -7,7 +7,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, Request, StatusCode};
 use axum::{Extension, Router};
 use cvm_http::{Handout, RootCa, claim_router};
-use cvm_provisioning::{Attestation, Device, DeviceStore as _, TrustedUser, TrustedUsers};
+use cvm_provisioning::{Attestation, Changes as _, Device, TrustedUser, TrustedUsers};
 use cvm_testkit::fixture::{NOW, device, origin};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
 use serde_json::{Value, json};

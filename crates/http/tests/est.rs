@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cvm_http::{ClientCertificate, Est, est_router};
 use cvm_provisioning::{
-    Attestation, Certificate, Csr, Device, DeviceIdFrom, DeviceKey, DeviceStore as _, KeyFingerprint, KeyOrigin,
-    RefusedKeys, Vend, encode_der,
+    Attestation, Certificate, Changes as _, Csr, Device, DeviceIdFrom, DeviceKey, DeviceStore as _, KeyFingerprint,
+    KeyOrigin, RefusedKeys, Vend, encode_der,
 };
 use cvm_testkit::fixture::{NOW, TOKEN, csr, device, id, origin, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
@@ -403,7 +403,7 @@ async fn threat_58_a_key_made_here_comes_with_its_certificate_and_once() {
 
 #[tokio::test]
 async fn a_client_is_told_to_ask_the_same_again_while_another_attempt_is_under_way() {
-    let script = Script::fail(2, Fault::Hold);
+    let script = Script::fail(3, Fault::Hold);
     let app = Arc::new(App::with(&script, &[]).await);
     let key = csr("sn-1");
     let first = tokio::spawn({
@@ -422,7 +422,7 @@ async fn a_client_is_told_to_ask_the_same_again_while_another_attempt_is_under_w
 
 #[tokio::test]
 async fn threat_43_a_throttle_is_503_with_a_time_and_the_retry_finishes() {
-    for n in 1..=6 {
+    for n in 1..=7 {
         let app = App::with(&Script::fail(n, Fault::Throttle), &[]).await;
         let key = csr("sn-1");
         let throttled = app.send(post("simpleenroll", "sn-1", base64(&key))).await;

@@ -12,7 +12,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
 use cvm_http::{Handout, RootCa, router};
-use cvm_provisioning::{Attestation, DeviceIdFrom, DeviceStore as _, RefusedKeys, Vend};
+use cvm_provisioning::{Attestation, Changes as _, DeviceIdFrom, DeviceStore as _, RefusedKeys, Vend};
 use cvm_testkit::fixture::{NOW, device, id, origin, templates};
 use cvm_testkit::{MemoryAudit, MemoryPlatform, MemoryRegistry};
 use tower::ServiceExt as _;

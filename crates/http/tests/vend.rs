@@ -12,7 +12,9 @@ use axum::http::{Method, Request, Response, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cvm_http::{DeviceChain, Handout, Problem, RootCa, router};
-use cvm_provisioning::{Certificate, Csr, Device, DeviceIdFrom, DeviceStore as _, KeyOrigin, RefusedKeys, Vend};
+use cvm_provisioning::{
+    Certificate, Changes as _, Csr, Device, DeviceIdFrom, DeviceStore as _, KeyOrigin, RefusedKeys, Vend,
+};
 use cvm_testkit::fixture::{NOW, TOKEN, csr, device, id, origin, templates};
 use cvm_testkit::{Fault, Faulty, MemoryAudit, MemoryPlatform, MemoryRegistry, Script};
 use serde_json::{Value, json};
@@ -435,7 +437,7 @@ async fn an_address_may_end_with_a_slash() {
 
 #[tokio::test]
 async fn threat_43_a_throttle_is_503_with_a_time_and_the_retry_finishes() {
-    for n in 1..=6 {
+    for n in 1..=7 {
         let script = Script::fail(n, Fault::Throttle);
         let app = App::with_script(&script).await;
         let key = csr("sn-1");
@@ -451,7 +453,7 @@ async fn threat_43_a_throttle_is_503_with_a_time_and_the_retry_finishes() {
 
 #[tokio::test]
 async fn a_second_caller_is_told_when_the_first_is_over() {
-    let script = Script::fail(2, Fault::Hold);
+    let script = Script::fail(3, Fault::Hold);
     let app = Arc::new(App::with_script(&script).await);
     let key = csr("sn-1");
     let first = tokio::spawn({

@@ -307,7 +307,7 @@ pub enum InvalidIdentityLine {
 #[cfg(test)]
 mod tests {
     use cvm_provisioning::{
-        Attestation, CertificateId, Credential, Denial, LastRefusal, Module, State, Superseded, ThingName, Unsettled,
+        Attestation, CertificateId, Credential, Denial, LastRefusal, Module, Superseded, ThingName, Unsettled,
     };
     use cvm_testkit::fixture::{NOW, TOKEN, csr, device, later, token};
     use serde_json::{Value, json};
@@ -448,7 +448,6 @@ mod tests {
         device.put_module("camera".parse().unwrap(), module, later(6));
         device.last_refusal = Some(LastRefusal::new(Denial::Cloned, key, later(7)));
         device.unsettled = Some(Unsettled { since: later(7), keys: [key].into() });
-        device.state = State::Quarantined;
         let json = serde_json::to_string(&IdentityLine::of(&device, true)).unwrap();
         assert_eq!(line(&json).device().unwrap().0, device, "{json}");
         let imported = line(&json).entry(ImportMode::Create).unwrap().0.settings;

@@ -50,19 +50,29 @@ impl Claim {
     ///
     /// The [`Denial`] that says why not.
     pub fn admits(&self, device: &DeviceId, now: Timestamp) -> Result<(), Denial> {
-        if !self.status.enabled {
-            return Err(Denial::ClaimRevoked);
-        }
-        if self.expires_at.is_some_and(|end| end <= now) {
-            return Err(Denial::ClaimExpired);
-        }
+        self.is_in_force(now)?;
         match &self.made_out {
             Some(made_out) if made_out.device != *device => Err(Denial::ClaimForAnother),
             _ => Ok(()),
         }
     }
 
-    /// Whether it may make one more reservation.
+    /// Whether it may make one more reservation at this moment.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.is_in_force(now).is_ok() && self.has_quota().is_ok()
+    }
+
+    fn is_in_force(&self, now: Timestamp) -> Result<(), Denial> {
+        if !self.status.enabled {
+            return Err(Denial::ClaimRevoked);
+        }
+        match self.expires_at {
+            Some(end) if end <= now => Err(Denial::ClaimExpired),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether its quota allows one more reservation.
     ///
     /// # Errors
     ///

@@ -7,9 +7,9 @@
 use crate::enforce::keep_out;
 use crate::superseded::Succeed;
 use crate::{
-    Audit, AuditRecord, CertificateId, CertificateIndex, Certificates, Credential, Denial, Departures, Device,
-    DeviceId, DeviceStore, Origin, Outcome, Platform, PlatformError, Presence, Presences, Refusal,
-    RegisteredCertificate, RegistryError, Reservations, Standing, State, ThingName, Timestamp,
+    Audit, AuditRecord, CertificateId, CertificateIndex, Certificates, Changes as _, Credential, Denial, Departures,
+    Device, DeviceId, DeviceStore, Origin, Outcome, Platform, PlatformError, Presence, Presences, Refusal,
+    RegisteredCertificate, RegistryError, Standing, State, ThingName, Timestamp,
 };
 
 /// The confirmation of devices at their first connection, with what it needs.
@@ -77,7 +77,7 @@ impl Connection {
 
 impl<R, P, A> Confirm<R, P, A>
 where
-    R: CertificateIndex + DeviceStore + Presences + Reservations,
+    R: CertificateIndex + DeviceStore + Presences,
     P: Certificates + Departures + Platform,
     A: Audit,
 {
@@ -107,7 +107,7 @@ where
         };
         for _ in 0..Self::TRIES {
             let Some(device) = self.registry.find(&id).await? else { return Ok(Confirmation::Nothing) };
-            if let Some(confirmation) = self.note(device, connection).await? {
+            if let Some(confirmation) = Box::pin(self.note(device, connection)).await? {
                 return Ok(confirmation);
             }
         }
@@ -224,7 +224,7 @@ where
             Outcome::Removed { certificate: &connection.certificate }
         } else {
             let refusal = Refusal { denial: Denial::Cloned, key, at: connection.at, noted: true };
-            self.registry.refuse(&device.id, &refusal, &connection.origin).await?;
+            self.registry.refuse(&device.id, Some(device), &refusal, &connection.origin).await?;
             Outcome::Quarantined {
                 certificate: kept.map(|credential| &credential.certificate),
                 provisioned_key: kept.map(|credential| &credential.key),

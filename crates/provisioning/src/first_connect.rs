@@ -26,10 +26,10 @@ use futures_util::future::{join, join_all};
 
 use crate::vend::decide;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, CertificateDefect, CertificateId, Certificates, Credential, Decision,
-    Denial, Device, DeviceNaming, DeviceStore, GroupCredential, Origin, Outcome, ParametersError, Platform,
-    PlatformError, Proof, Refusal, RefusedKeys, RegisteredCertificate, RegistryError, Reservations, Reserve, Resources,
-    Standing, Templates, Timestamp, Unnamed,
+    Attempt, AttemptId, Audit, AuditRecord, CertificateDefect, CertificateId, Certificates, Changes as _, Credential,
+    Decision, Denial, Device, DeviceNaming, DeviceStore, GroupCredential, Origin, Outcome, ParametersError, Platform,
+    PlatformError, Proof, Refusal, RefusedKeys, RegisteredCertificate, RegistryError, Reserve, Resources, Standing,
+    Templates, Timestamp, Unnamed,
 };
 
 /// Just-in-time registration, with what it needs.
@@ -162,7 +162,7 @@ impl Unacceptable {
 
 impl<R, P, A> FirstConnect<R, P, A>
 where
-    R: Reservations + DeviceStore,
+    R: DeviceStore,
     P: Platform + Certificates,
     A: Audit,
 {
@@ -347,7 +347,7 @@ where
         attempt: &Attempt,
     ) -> Result<Admission, FirstConnectError> {
         let refusal = Refusal::new(denial, found, attempt);
-        self.registry.refuse(&attempt.device, &refusal, &attempt.origin).await?;
+        self.registry.refuse(&attempt.device, found, &refusal, &attempt.origin).await?;
         match (denial, &attempt.proof.certificate) {
             (Denial::Cloned | Denial::Revoked | Denial::Unknown | Denial::WrongProof, Some(certificate)) => {
                 self.reject(certificate).await

@@ -10,12 +10,15 @@
 //! | whether it may | [`Device::decide`] |
 //! | what it becomes | [`ProvisioningTemplate`] |
 //! | what happens then | [`Vend`] |
-//! | what it needs from the world | [`Reservations`], [`DeviceStore`], [`Platform`], [`Audit`] |
+//! | what it needs from the world | [`DeviceStore`], [`Platform`], [`Audit`] |
+//! | what is changed in the registry, over any store | [`Changes`] |
 
 mod attempt;
 mod attestation;
 mod audit;
 mod certificate;
+mod change;
+mod changes;
 mod claim;
 mod confirm;
 mod credential;
@@ -75,6 +78,8 @@ pub use attestation::{
 };
 pub use audit::{Actor, AuditRecord, LogAudit, Origin, Outcome};
 pub use certificate::{BadCertificate, Certificate, CertificateDefect};
+pub use change::{Change, ClaimChange, DeviceChange, LedgerChange, Put};
+pub use changes::Changes;
 pub use claim::{Claim, MadeOut};
 pub use confirm::{Confirm, ConfirmError, Confirmation, Connection};
 pub use credential::{Credential, IssuedCertificate, IssuedClaim, RegisteredCertificate, Standing};
@@ -107,9 +112,9 @@ pub use pem::BadPem;
 pub use policy_lint::{PolicyFinding, PolicyProblem, Severity, lint_policy};
 pub use ports::{
     Audit, CertificateAuthority, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary,
-    Certificates, ClaimIssuer, ClaimReserve, ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore,
-    Enrol, Enrolments, Inventory, InventoryPage, LedgerEntry, NotRestored, Page, Platform, PlatformError, Presences,
-    RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
+    Certificates, ClaimIssuer, ClaimStore, Cursors, Departures, DeviceCounts, DeviceFilter, DeviceStore, Inventory,
+    InventoryPage, LedgerEntry, NotRestored, Page, Platform, PlatformError, Presences, RegistryError, Reserve,
+    Tombstones, UnsettledDevice,
 };
 pub use pre_provisioning::{ClientIds, NotAllowed, PreProvisioning, ProvisioningRequest};
 pub use presence::Presence;
@@ -121,7 +126,7 @@ pub use settings::{InvalidSettings, Settings, StatusSetting};
 pub use signature::BadSignature;
 pub use status::Status;
 pub use subject::{DeviceIdFrom, InvalidDeviceIdFrom, Subject};
-pub use superseded::Superseded;
+pub use superseded::{Superseded, end_successions};
 pub use template::{
     AttributeName, AttributeValue, BillingGroupName, CertificateResource, CertificateSource, CertificateStatus,
     Feature, FeatureKind, InvalidName, InvalidParameter, InvalidPolicyDocument, Override, PackageName,

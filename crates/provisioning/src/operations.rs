@@ -1,8 +1,9 @@
 //! What operators do with the registry, whichever tool they do it with.
 
 use crate::{
-    Attestation, Device, DeviceId, DeviceStore, ETag, GenerationId, InvalidSettings, Module, ModuleId, ModuleManager,
-    NotProvisioned, NotQuarantined, NotRestored, NothingToRevoke, Origin, RegistryError, Settings, Timestamp,
+    Attestation, Changes as _, Device, DeviceId, DeviceStore, ETag, GenerationId, InvalidSettings, Module, ModuleId,
+    ModuleManager, NotProvisioned, NotQuarantined, NotRestored, NothingToRevoke, Origin, RegistryError, Settings,
+    Timestamp,
 };
 
 /// The operations, with what they need.

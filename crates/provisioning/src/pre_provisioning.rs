@@ -11,9 +11,9 @@ use std::error::Error;
 
 use crate::vend::decide;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, Certificate, CertificateId, ClaimReserve, ClaimStore, Decision, Denial,
+    Attempt, AttemptId, Audit, AuditRecord, Certificate, CertificateId, Changes as _, ClaimStore, Decision, Denial,
     Device, DeviceId, DeviceIdFrom, DeviceStore, GroupCredential, InvalidDeviceId, Origin, Outcome, ParametersError,
-    Proof, Refusal, RefusedKeys, RegistryError, Reservations, TemplateName, Templates, Timestamp,
+    Proof, Put, Refusal, RefusedKeys, RegistryError, TemplateName, Templates, Timestamp,
 };
 
 /// The pre-provisioning hook, with what it needs.
@@ -149,7 +149,7 @@ impl From<RegistryError> for Reason {
     }
 }
 
-impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A> {
+impl<R: ClaimStore + DeviceStore, A: Audit> PreProvisioning<R, A> {
     /// Lost races before the device is told to come back.
     const TRIES: usize = 3;
 
@@ -199,7 +199,9 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
                 };
                 self.record(request, Some(&attempt), outcome);
                 let refusal = Refusal::new(denial, found.as_ref(), &attempt);
-                if let Err(error) = self.registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
+                if let Err(error) =
+                    self.registry.refuse(&attempt.device, found.as_ref(), &refusal, &attempt.origin).await
+                {
                     let error: &dyn Error = &error;
                     tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
                 }
@@ -268,13 +270,13 @@ impl<R: ClaimStore + Reservations + DeviceStore, A: Audit> PreProvisioning<R, A>
             let version = device.version;
             device.reserve(attempt);
             match self.registry.reserve_with_claim(&claim, &device, version, &attempt.origin).await? {
-                ClaimReserve::Held => return Ok(overrides),
-                ClaimReserve::KeyInUse { owner } => {
+                Put::Done => return Ok(overrides),
+                Put::KeyInUse { owner, .. } => {
                     let key = attempt.proof.key;
                     tracing::warn!(device = %attempt.device, %owner, %key, "the key is another device's");
                     return Err(Denial::KeyInUse.into());
                 }
-                ClaimReserve::Changed => {}
+                Put::Changed => {}
             }
         }
         Err(Reason::Wait)

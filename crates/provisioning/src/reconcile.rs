@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::confirm::disarm;
 use crate::superseded::Succeed;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, Credential, Cursors,
-    Departures, Device, DeviceFilter, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId, Inventory, Origin,
-    Outcome, Platform, PlatformError, Presences, Proof, RegistryError, Reservation, Standing, State, ThingName,
-    Timestamp, Tombstones, Unsettled, UnsettledDevice,
+    Attempt, AttemptId, Audit, AuditRecord, CertificateId, CertificateIndex, CertificateSummary, Changes as _,
+    Credential, Cursors, Departures, Device, DeviceFilter, DeviceId, DeviceStore, Enforce, EnforceError, GenerationId,
+    Inventory, Origin, Outcome, Platform, PlatformError, Presences, Proof, RegistryError, Reservation, Standing, State,
+    ThingName, Timestamp, Tombstones, Unsettled, UnsettledDevice,
 };
 
 /// The reconciler, with what it needs.

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use crate::confirm::disarm;
 use crate::{
-    Attempt, Audit, AuditRecord, CertificateId, Certificates, Credential, Device, DeviceStore, KeyFingerprint, Origin,
-    Outcome, Platform, PlatformError, RegistryError, ThingName, Timestamp,
+    Attempt, Audit, AuditRecord, CertificateId, CertificateLedger, Certificates, Change, Changes as _, Credential,
+    Device, DeviceStore, Door, KeyFingerprint, LedgerChange, Origin, Outcome, Platform, PlatformError, Put,
+    RegistryError, ThingName, Timestamp,
 };
 
 /// A certificate that a newer one has taken the place of. It stays in power until the newer one was seen, so that a device
@@ -29,6 +30,11 @@ impl Superseded {
     fn of(credential: &Credential, since: Timestamp) -> Self {
         let Credential { certificate, certificate_name, key, thing, .. } = credential.clone();
         Self { certificate, certificate_name, key, thing, since }
+    }
+
+    /// What the ledger of our own CA is to have of it when it has lost its power.
+    pub(crate) const fn revoked(&self, at: Timestamp) -> LedgerChange {
+        LedgerChange::Revoke { certificate: self.certificate, at }
     }
 }
 
@@ -75,6 +81,33 @@ where
         self.registry.replace(&device, version, origin).await?;
         Ok(())
     }
+}
+
+/// Takes superseded certificates of our own CA out of power whose time is over at `now`, those of at most `limit` devices, and
+/// says how many devices that were. A device that changes at the same time is left to the next time.
+///
+/// # Errors
+///
+/// [`RegistryError`].
+pub async fn end_successions<R: CertificateLedger + DeviceStore>(
+    registry: &R,
+    now: Timestamp,
+    limit: u16,
+) -> Result<usize, RegistryError> {
+    let by = Origin::new(Door::Succession, String::new());
+    let mut ended = 0;
+    for id in registry.successions_due(now, limit).await? {
+        let Some(before) = registry.find(&id).await? else { continue };
+        if before.succession_ends().is_none_or(|end| now < end) {
+            continue;
+        }
+        let mut after = before.clone();
+        let superseded = after.end_succession(now);
+        let mut change = Change::replace(&before, after, &by);
+        change.ledger.extend(superseded.iter().map(|superseded| superseded.revoked(now)));
+        ended += usize::from(registry.put(&change).await? == Put::Done);
+    }
+    Ok(ended)
 }
 
 impl Device {

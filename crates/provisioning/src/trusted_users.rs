@@ -7,8 +7,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use crate::{
-    Attestation, Audit, AuditRecord, Claim, ClaimIssuer, ClaimStore, Device, DeviceId, DeviceStore, IssuedClaim,
-    MadeOut, Origin, Outcome, PlatformError, RegistryError, State, TemplateName, Timestamp, TrustedUser,
+    Attestation, Audit, AuditRecord, Changes as _, Claim, ClaimIssuer, ClaimStore, Device, DeviceId, DeviceStore,
+    IssuedClaim, MadeOut, Origin, Outcome, PlatformError, RegistryError, State, TemplateName, Timestamp, TrustedUser,
     TrustedUserClaim,
 };
 

@@ -14,7 +14,7 @@
 //! powerless, and the device would be bricked by a lost answer.
 //!
 //! **Why nothing is lost before it.** A failure that we live to see is written down with the certificate it leaves
-//! ([`Reservations::release`]). If the process dies without a word, the reservation still names the device and the key,
+//! ([`Changes::release`](crate::Changes::release)). If the process dies without a word, the reservation still names the device and the key,
 //! and the thing lists the certificate: the next attempt finds it there, takes it up again or retires it. A certificate
 //! is never handed out before the registry knows it, so what a crash leaves is in nobody's hands.
 //!
@@ -34,12 +34,13 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3};
 
+use crate::changes::{TRIES, contended};
 use crate::superseded::Succession;
 use crate::{
-    Attempt, AttemptId, Audit, AuditRecord, Beside, Certificate, Credential, Csr, Decision, Denial, Device, DeviceId,
-    DeviceKey, DeviceStore, EnrolmentToken, KeyFingerprint, Leftover, Origin, Outcome, ParametersError, Platform,
-    PlatformError, Policy, PolicyName, Proof, Refusal, RefusedKeys, RegistryError, Remains, ReservationLost,
-    Reservations, Reserve, Resources, ShownCertificate, Templates, Timestamp,
+    Attempt, AttemptId, Audit, AuditRecord, Beside, Certificate, Changes as _, Credential, Csr, Decision, Denial,
+    Device, DeviceId, DeviceKey, DeviceStore, EnrolmentToken, KeyFingerprint, Leftover, Origin, Outcome,
+    ParametersError, Platform, PlatformError, Policy, PolicyName, Proof, Put, Refusal, RefusedKeys, RegistryError,
+    Remains, ReservationLost, Resources, ShownCertificate, Templates, Timestamp,
 };
 
 /// Where devices ask for their certificates: what a door calls.
@@ -51,7 +52,7 @@ pub trait Vending: Send + Sync {
     fn record(&self, record: &AuditRecord<'_>);
 }
 
-impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vending for Vend<R, P, A> {
+impl<R: DeviceStore, P: Platform, A: Audit> Vending for Vend<R, P, A> {
     async fn vend(&self, request: VendRequest) -> Result<Vended, VendError> {
         self.vend(request).await
     }
@@ -191,7 +192,7 @@ impl VendRequest {
 }
 
 /// What an attempt is told that is given nothing new, written down once.
-pub(crate) async fn turn_away<R: Reservations, A: Audit>(
+pub(crate) async fn turn_away<R: DeviceStore, A: Audit>(
     registry: &R,
     audit: &A,
     decision: Decision,
@@ -238,7 +239,7 @@ pub(crate) async fn turn_away<R: Reservations, A: Audit>(
 }
 
 /// Refuses an attempt with the right proof whose key is another device's.
-pub(crate) async fn refuse_key<R: Reservations, A: Audit>(
+pub(crate) async fn refuse_key<R: DeviceStore, A: Audit>(
     registry: &R,
     audit: &A,
     owner: &DeviceId,
@@ -253,9 +254,9 @@ pub(crate) async fn refuse_key<R: Reservations, A: Audit>(
 }
 
 /// Writes a refusal down; without it the refusal is in the log alone.
-async fn count<R: Reservations>(registry: &R, denial: Denial, found: Option<&Device>, attempt: &Attempt) {
+async fn count<R: DeviceStore>(registry: &R, denial: Denial, found: Option<&Device>, attempt: &Attempt) {
     let refusal = Refusal::new(denial, found, attempt);
-    if let Err(error) = registry.refuse(&attempt.device, &refusal, &attempt.origin).await {
+    if let Err(error) = registry.refuse(&attempt.device, found, &refusal, &attempt.origin).await {
         let error: &dyn Error = &error;
         tracing::warn!(device = %attempt.device, error, "a refusal was not counted");
     }
@@ -272,7 +273,7 @@ pub(crate) fn record(audit: &impl Audit, attempt: &Attempt, outcome: Outcome<'_>
     audit.record(&AuditRecord { origin: &attempt.origin, device, key, outcome });
 }
 
-impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
+impl<R: DeviceStore, P: Platform, A: Audit> Vend<R, P, A> {
     /// Decides about one request, and does what the decision asks for.
     ///
     /// # Errors
@@ -282,22 +283,10 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         let is_refused = |key: &KeyFingerprint| self.refused_keys.contains(key) || self.platform.has_key(key);
         let request = request.parse(is_refused, &self.audit)?;
         let Requested { mut attempt, csr, private_key, parameters } = request;
-        if self.platform.prepares() {
-            match Box::pin(self.look_and_prepare(&attempt, &csr, &parameters)).await {
-                ControlFlow::Continue(prepared) => attempt.prepared = prepared,
-                ControlFlow::Break(answer) => return answer,
-            }
-        }
-        let held = match self.registry.reserve(&attempt).await {
-            Ok(Reserve::Held(device)) => device,
-            Ok(Reserve::KeyInUse { owner, device }) => {
-                return Err(refuse_key(&self.registry, &self.audit, &owner, &device, &attempt).await);
-            }
-            Ok(Reserve::Refused(found)) => {
-                let decision = decide(found.as_ref(), &attempt);
-                return turn_away(&self.registry, &self.audit, decision, found.as_ref(), &attempt).await;
-            }
-            Err(error) => return Err(failed(&self.audit, &attempt, error.into())),
+        let held = Box::pin(self.reserve(&mut attempt, &csr, &parameters)).await?;
+        let held = match held {
+            ControlFlow::Continue(held) => held,
+            ControlFlow::Break(vended) => return Ok(vended),
         };
         match self.provision(&held, &attempt, &csr, &parameters).await {
             Ok(credential) => {
@@ -307,6 +296,41 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             }
             Err(error) => Err(failed(&self.audit, &attempt, error)),
         }
+    }
+
+    /// Gives the attempt the right to the device, or the answer that it is given instead.
+    async fn reserve(
+        &self,
+        attempt: &mut Attempt,
+        csr: &Csr,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<ControlFlow<Vended, Device>, VendError> {
+        for _ in 0..TRIES {
+            let found = self.registry.find(&attempt.device).await;
+            let found = found.map_err(|error| failed(&self.audit, attempt, error.into()))?;
+            let device = match (decide(found.as_ref(), attempt), found) {
+                (Decision::Provision, Some(device)) => device,
+                (decision, found) => {
+                    let answer = turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt);
+                    return answer.await.map(ControlFlow::Break);
+                }
+            };
+            if self.platform.prepares() {
+                let prepared = Box::pin(self.prepare_for(&device, attempt, csr, parameters)).await;
+                attempt.prepared = prepared.map_err(|error| failed(&self.audit, attempt, error))?;
+            }
+            let mut held = device.clone();
+            held.reserve(attempt);
+            let put = self.registry.hold(&device, &held, attempt).await;
+            match put.map_err(|error| failed(&self.audit, attempt, error.into()))? {
+                Put::Done => return Ok(ControlFlow::Continue(held)),
+                Put::KeyInUse { owner, .. } => {
+                    return Err(refuse_key(&self.registry, &self.audit, &owner, &device, attempt).await);
+                }
+                Put::Changed => {}
+            }
+        }
+        Err(failed(&self.audit, attempt, contended().into()))
     }
 
     /// Makes a reserved device what it is to become, and ends the reservation one way or the other.
@@ -320,7 +344,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         let mut left = device.leftover();
         let mut beside = Beside { superseded: device.superseded.clone(), remains: device.remains_beside(attempt) };
         let error = match self.build(device, attempt, csr, parameters, &mut left, &mut beside).await {
-            Ok(credential) => match self.registry.commit(attempt, &credential, &beside).await {
+            Ok(credential) => match self.registry.commit(device, attempt, &credential, &beside).await {
                 Ok(Ok(())) => return Ok(credential),
                 Ok(Err(ReservationLost { to_same_key })) => {
                     // Somebody else decides about this device now, and does not know this certificate. Only another
@@ -334,7 +358,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
             },
             Err(error) => error,
         };
-        if let Err(unreleased) = self.registry.release(attempt, &left, beside.remains).await {
+        if let Err(unreleased) = self.registry.release(device, attempt, &left, beside.remains).await {
             // The lease runs out by itself, and the next attempt then asks the platform what is there.
             let error: &dyn Error = &unreleased;
             tracing::warn!(device = %attempt.device, error, "a reservation was not released");
@@ -357,7 +381,7 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
         let found = match found {
             None if self.platform.prepares() => {
                 *left = Leftover::Known(None);
-                Some(Box::pin(self.prepare_again(csr, attempt, &resources)).await?)
+                Some(Box::pin(self.prepare_again(device, csr, attempt, &resources)).await?)
             }
             found => found,
         };

@@ -8,11 +8,12 @@
 //! 3 enrol   the decision again, and what follows from it; only now does anybody receive it
 //! ```
 
+use crate::changes::{TRIES, contended};
 use crate::vend::{Requested, decide, failed, record, refuse_key, turn_away};
 use crate::{
-    Attempt, Audit, AuditRecord, CertificateAuthority, CertificateLedger, Credential, Decision, Device, DeviceStore,
-    Enrol, Enrolments, KeyFingerprint, Outcome, PlatformError, RefusedKeys, Reservations, Superseded, Templates,
-    VendError, VendRequest, Vended, Vending,
+    Attempt, Audit, AuditRecord, CertificateAuthority, CertificateLedger, Changes as _, Credential, Decision, Device,
+    DeviceStore, KeyFingerprint, Outcome, PlatformError, Put, RefusedKeys, Superseded, Templates, VendError,
+    VendRequest, Vended, Vending,
 };
 
 /// The vend, with what it needs.
@@ -32,7 +33,7 @@ pub struct VendAtOnce<R, C, A> {
 
 impl<R, C, A> Vending for VendAtOnce<R, C, A>
 where
-    R: CertificateLedger + DeviceStore + Enrolments + Reservations,
+    R: CertificateLedger + DeviceStore,
     C: CertificateAuthority,
     A: Audit,
 {
@@ -41,40 +42,41 @@ where
         let Requested { attempt, csr, private_key, parameters } = request.parse(is_refused, &self.audit)?;
         let attempt = &attempt;
         let fail = |error: VendError| failed(&self.audit, attempt, error);
-        let found = self.registry.find(&attempt.device).await.map_err(|error| fail(error.into()))?;
-        let device = match (decide(found.as_ref(), attempt), found) {
-            (Decision::Provision, Some(device)) => device,
-            (decision, found) => {
-                if matches!(decision, Decision::Deny(_)) {
-                    self.tell_of_stranger(attempt).await;
+        for _ in 0..TRIES {
+            let found = self.registry.find(&attempt.device).await.map_err(|error| fail(error.into()))?;
+            let device = match (decide(found.as_ref(), attempt), found) {
+                (Decision::Provision, Some(device)) => device,
+                (decision, found) => {
+                    if matches!(decision, Decision::Deny(_)) {
+                        self.tell_of_stranger(attempt).await;
+                    }
+                    let answer = turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt);
+                    return Box::pin(answer).await;
                 }
-                return turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt).await;
+            };
+            let resources =
+                self.templates.evaluate(&device, &parameters).map_err(|error| fail(VendError::Parameters(error)))?;
+            let signed = self.authority.certify(&csr, &resources.thing.name).await;
+            let (issued, entry) = signed.map_err(|error| fail(error.into()))?;
+            if let Err(defect) = issued.certificate.lint(csr.key().fingerprint()) {
+                return Err(fail(PlatformError::Defective { source: defect.into() }.into()));
             }
-        };
-        let resources =
-            self.templates.evaluate(&device, &parameters).map_err(|error| fail(VendError::Parameters(error)))?;
-        let signed = self.authority.certify(&csr, &resources.thing.name).await;
-        let (issued, entry) = signed.map_err(|error| fail(error.into()))?;
-        if let Err(defect) = issued.certificate.lint(csr.key().fingerprint()) {
-            return Err(fail(PlatformError::Defective { source: defect.into() }.into()));
+            let credential = Credential::new(&issued, attempt, &resources);
+            match Box::pin(self.registry.enrol(&device, attempt, &credential, &entry)).await {
+                Ok(Put::Done) => {
+                    let Credential { certificate, thing, .. } = &credential;
+                    record(&self.audit, attempt, Outcome::Provisioned { certificate, thing });
+                    return Ok(Vended { credential, private_key, replayed: false });
+                }
+                Ok(Put::KeyInUse { owner, .. }) => {
+                    return Err(Box::pin(refuse_key(&self.registry, &self.audit, &owner, &device, attempt)).await);
+                }
+                // Somebody else was faster, or an operator stepped in. The certificate is in no ledger and nobody has seen it.
+                Ok(Put::Changed) => {}
+                Err(error) => return Err(fail(error.into())),
+            }
         }
-        let credential = Credential::new(&issued, attempt, &resources);
-        match self.registry.enrol(attempt, &credential, &entry).await {
-            Ok(Enrol::Done) => {
-                let outcome = Outcome::Provisioned { certificate: &credential.certificate, thing: &credential.thing };
-                record(&self.audit, attempt, outcome);
-                Ok(Vended { credential, private_key, replayed: false })
-            }
-            Ok(Enrol::KeyInUse { owner, device }) => {
-                Err(refuse_key(&self.registry, &self.audit, &owner, &device, attempt).await)
-            }
-            // Somebody else was faster, or an operator stepped in. The certificate is in no ledger and nobody has seen it.
-            Ok(Enrol::Refused(found)) => {
-                let decision = decide(found.as_ref(), attempt);
-                turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt).await
-            }
-            Err(error) => Err(fail(error.into())),
-        }
+        Err(fail(contended().into()))
     }
 
     fn record(&self, record: &AuditRecord<'_>) {

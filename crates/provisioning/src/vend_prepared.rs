@@ -4,41 +4,16 @@
 //! whoever comes after an attempt that died knows what that one can have left, and the same key goes on with it.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
-use crate::vend::{decide, failed, turn_away};
 use crate::{
-    Attempt, Audit, Credential, Csr, Decision, Device, DeviceStore, Leftover, Platform, PlatformError, Remains,
-    Reservations, Reserve, Resources, Vend, VendError, Vended,
+    Attempt, Audit, Changes as _, Credential, Csr, Device, DeviceStore, Leftover, Platform, PlatformError, Remains,
+    Reserve, Resources, Vend, VendError,
 };
 
-impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
-    /// Looks whether the attempt would be let in, so that strangers cost no signature, and signs what the reservation is to
-    /// record: nothing where there is something to go on with.
-    pub(crate) async fn look_and_prepare(
-        &self,
-        attempt: &Attempt,
-        csr: &Csr,
-        parameters: &BTreeMap<String, String>,
-    ) -> ControlFlow<Result<Vended, VendError>, Option<Credential>> {
-        let found = match self.registry.find(&attempt.device).await {
-            Ok(found) => found,
-            Err(error) => return ControlFlow::Break(Err(failed(&self.audit, attempt, error.into()))),
-        };
-        let device = match (decide(found.as_ref(), attempt), found) {
-            (Decision::Provision, Some(device)) => device,
-            (decision, found) => {
-                let turned_away = turn_away(&self.registry, &self.audit, decision, found.as_ref(), attempt);
-                return ControlFlow::Break(turned_away.await);
-            }
-        };
-        match self.prepare_for(&device, attempt, csr, parameters).await {
-            Ok(prepared) => ControlFlow::Continue(prepared),
-            Err(error) => ControlFlow::Break(Err(failed(&self.audit, attempt, error))),
-        }
-    }
-
-    async fn prepare_for(
+impl<R: DeviceStore, P: Platform, A: Audit> Vend<R, P, A> {
+    /// Signs what the reservation is to record: nothing where there is something to go on with. Call it only for an attempt that
+    /// would be let in, so that strangers cost no signature.
+    pub(crate) async fn prepare_for(
         &self,
         device: &Device,
         attempt: &Attempt,
@@ -57,13 +32,14 @@ impl<R: DeviceStore + Reservations, P: Platform, A: Audit> Vend<R, P, A> {
     /// The right to the device is given up and taken again, with this one in the same write.
     pub(crate) async fn prepare_again(
         &self,
+        device: &Device,
         csr: &Csr,
         attempt: &Attempt,
         resources: &Resources,
     ) -> Result<Credential, VendError> {
         let credential = self.prepare(csr, attempt, resources).await?;
         let left = Leftover::Known(Some(credential.clone()));
-        self.registry.release(attempt, &left, Remains::Unsettled).await?;
+        self.registry.release(device, attempt, &left, Remains::Unsettled).await?;
         match self.registry.reserve(attempt).await? {
             Reserve::Held(_) => Ok(credential),
             Reserve::KeyInUse { .. } | Reserve::Refused(_) => {

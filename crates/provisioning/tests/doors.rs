@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Admission, Attestation, Certificate, CertificateId, Claim, ClaimError, ClaimRequest, ClaimStore as _, ClientIds,
-    Device, DeviceStore as _, Door, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing,
-    State, Status, Timestamp,
+    Admission, Attestation, Certificate, CertificateId, Changes as _, Claim, ClaimError, ClaimRequest, ClaimStore as _,
+    ClientIds, Device, Door, FirstConnectError, KeyOrigin, Origin, RefusedCertificates, RefusedKeys, Standing, State,
+    Status, Timestamp,
 };
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::claims::{self, claimed_device, question};
@@ -35,12 +35,12 @@ mod first_connections {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registration_is_six_calls_in_five_steps_and_a_duplicate_is_one() {
+    async fn a_registration_is_seven_calls_in_six_steps_and_a_duplicate_is_one() {
         let factory = Factory::new("factory");
         let (device, certificate) = factory.device("sn-1");
         let world = World::new(MemoryRegistry::default(), device).await;
         world.show(&certificate, &factory);
-        for (calls, steps, expected) in [(6, 5, Admission::Admitted), (1, 1, Admission::Ignored)] {
+        for (calls, steps, expected) in [(7, 6, Admission::Admitted), (1, 1, Admission::Ignored)] {
             let script = Script::paced(Duration::from_secs(1));
             let start = tokio::time::Instant::now();
             let admitted = world.first_connect(&script).admit(registration(&certificate, &factory, NOW)).await;

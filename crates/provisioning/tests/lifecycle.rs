@@ -1,9 +1,9 @@
 //! What follows from writes: notices, the trail, the bus, and the platform in line.
 
-#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+#![expect(clippy::large_futures, clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use cvm_provisioning::{
-    AuditQuery, AuditTrail as _, Device, DeviceStore as _, GenerationId, Lifecycle, Module, NoticeKind, Operations,
+    AuditQuery, AuditTrail as _, Changes as _, Device, GenerationId, Lifecycle, Module, NoticeKind, Operations,
     Precondition, RegistryWrite, State, Verdict,
 };
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request};
@@ -121,10 +121,10 @@ mod notices {
         assert_eq!(life.told(), [Refused]);
         life.change(|device| device.renew(later(13)).unwrap()).await;
         assert_eq!(life.told(), [Renewable]);
-        let failing = Script::fail(4, Fault::Outage);
+        let failing = Script::fail(5, Fault::Outage);
         life.world.vend(&failing).vend(request("sn-1", 5, Some(&csr("sn-1")), later(14))).await.unwrap_err();
         assert_eq!(life.told(), [Reserved], "and it could not give the reservation back");
-        let throttled = Script::fail(3, Fault::Throttle);
+        let throttled = Script::fail(4, Fault::Throttle);
         let again = request("sn-1", 6, Some(&csr("sn-1")), later(60));
         life.world.vend(&throttled).vend(again).await.unwrap_err();
         assert_eq!(life.told(), [Reserved, Released]);

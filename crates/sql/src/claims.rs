@@ -1,13 +1,11 @@
 //! Claims, and how many each trusted user had made out.
 
-use cvm_provisioning::{
-    CertificateId, Claim, ClaimReserve, ClaimStore, Device, DeviceId, Origin, RegistryError, TrustedUser,
-};
+use cvm_provisioning::{CertificateId, Claim, ClaimStore, Device, DeviceId, RegistryError, TrustedUser};
 use cvm_records::ClaimRecord;
 
 use crate::connection::{Connection, Row, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, device_store, devices, keys};
+use crate::{SqlRegistry, device_store};
 
 impl ClaimStore for SqlRegistry {
     async fn look_up(
@@ -17,58 +15,6 @@ impl ClaimStore for SqlRegistry {
     ) -> Result<(Option<Claim>, Option<Device>), RegistryError> {
         let (claim, device) = (*claim, device.clone());
         self.read(move |connection| Ok((find(connection, &claim)?, device_store::find(connection, &device)?))).await
-    }
-
-    async fn reserve_with_claim(
-        &self,
-        claim: &Claim,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> Result<ClaimReserve, RegistryError> {
-        let (certificate, device, by) = (claim.certificate, device.clone(), by.clone());
-        self.write(move |connection| {
-            // The claim last: many devices share it, and none should wait for another for long.
-            let there = find(connection, &certificate)?;
-            let is_open = |claim: &Claim| {
-                let ended = claim.expires_at.is_some_and(|end| end <= device.updated_at);
-                claim.status.enabled && claim.has_quota().is_ok() && !ended
-            };
-            if !there.as_ref().is_some_and(is_open) {
-                return Ok(ClaimReserve::Changed);
-            }
-            let locked = devices::lock(connection, &device.id)?;
-            let Some(locked) = locked.filter(|there| there.is(device.generation, version)) else {
-                return Ok(ClaimReserve::Changed);
-            };
-            if let Some(held) = &device.reservation
-                && let Some(owner) = keys::other_owner(connection, &held.key, &device.id)?
-            {
-                return Ok(ClaimReserve::KeyInUse { owner });
-            }
-            devices::update(connection, locked, &device, &by)?;
-            match lock(connection, &certificate)? {
-                Some(claim) if is_open(&claim) => {
-                    put(connection, &Claim { used: claim.used + 1, ..claim })?;
-                    Ok(ClaimReserve::Held)
-                }
-                // It was used up or revoked in between: what was written of the device is taken back, and looked at anew.
-                _ => Err(SqlError::Contended("the claim was changed".into())),
-            }
-        })
-        .await
-    }
-
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let (claim, device, by) = (claim.clone(), device.clone(), by.clone());
-        self.write(move |connection| {
-            let replaced = device_store::replace(connection, &device, version, &by)?;
-            if replaced {
-                put(connection, &claim)?;
-            }
-            Ok(replaced)
-        })
-        .await
     }
 
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
@@ -126,12 +72,12 @@ impl ClaimStore for SqlRegistry {
     }
 }
 
-fn find(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<Claim>, SqlError> {
+pub(crate) fn find(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<Claim>, SqlError> {
     select(connection, id, "")
 }
 
 /// The claim, as it is for as long as the transaction lasts.
-fn lock(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<Claim>, SqlError> {
+pub(crate) fn lock(connection: &mut dyn Connection, id: &CertificateId) -> Result<Option<Claim>, SqlError> {
     let end = connection.for_update();
     select(connection, id, end)
 }
@@ -151,7 +97,7 @@ fn insert(connection: &mut dyn Connection, claim: &Claim) -> Result<(), SqlError
     write(connection, "INSERT INTO claims (certificate, record) VALUES (?, ?)", claim)
 }
 
-fn put(connection: &mut dyn Connection, claim: &Claim) -> Result<(), SqlError> {
+pub(crate) fn put(connection: &mut dyn Connection, claim: &Claim) -> Result<(), SqlError> {
     write(connection, "REPLACE INTO claims (certificate, record) VALUES (?, ?)", claim)
 }
 

@@ -1,24 +1,44 @@
 //! The registry as operators use it.
 
 use cvm_provisioning::{
-    Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, FleetMoment, FleetSummary, KeyFingerprint, NotRestored,
-    Origin, Page, RegistryError, RegistryWrite, State, Timestamp, Tombstone,
+    CertificateId, Change, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, FleetMoment, FleetSummary,
+    KeyFingerprint, NotRestored, Origin, Page, Put, Refusal, RegistryError, State, Timestamp,
 };
 
 use crate::connection::{Connection, Value};
 use crate::error::SqlError;
-use crate::{SqlRegistry, decoy, devices, fleet, keys, restore, tombstones};
+use crate::{SqlRegistry, change, decoy, devices, fleet, keys, restore};
 
 impl DeviceStore for SqlRegistry {
-    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
-        let (device, by) = (device.clone(), by.clone());
+    async fn put(&self, change: &Change) -> Result<Put, RegistryError> {
+        let change = change.clone();
+        self.write(move |connection| change::put(connection, &change)).await
+    }
+
+    async fn count_refusal(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
+        let (id, refusal, by) = (device.clone(), refusal.clone(), by.clone());
+        let write = move |connection: &mut dyn Connection| {
+            let Some(there) = devices::lock(connection, &id)? else { return Ok(()) };
+            let mut device = there.device.clone();
+            device.refuse(&refusal);
+            devices::update(connection, there, &device, &by)
+        };
+        match self.counts_later() {
+            true => self.write_unattended("a refusal", write),
+            false => self.write(write).await,
+        }
+    }
+
+    async fn is_recorded(&self, device: &DeviceId, certificate: &CertificateId) -> Result<bool, RegistryError> {
+        if !self.is_shared() {
+            // SQLite shows a change when its log is on the disk (sqlite.org, "Write-Ahead Logging").
+            return Ok(true);
+        }
+        let (id, certificate) = (device.clone(), *certificate);
         self.write(move |connection| {
-            let free = devices::lock(connection, &device.id)?.is_none();
-            if free {
-                let told = RegistryWrite::new(None, Some(device.clone()), by.clone());
-                devices::insert(connection, &device, told.as_ref())?;
-            }
-            Ok(free)
+            let found = devices::lock(connection, &id)?;
+            end_behind_what_was_read(connection)?;
+            Ok(found.is_some_and(|there| there.device.has(&certificate)))
         })
         .await
     }
@@ -46,27 +66,6 @@ impl DeviceStore for SqlRegistry {
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         let (filter, after) = (filter.clone(), after.cloned());
         self.read(move |connection| list(connection, &filter, after.as_ref(), limit)).await
-    }
-
-    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let (device, by) = (device.clone(), by.clone());
-        self.write(move |connection| replace(connection, &device, version, &by)).await
-    }
-
-    async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let (tombstone, by) = (tombstone.clone(), by.clone());
-        self.write(move |connection| {
-            let buried = &tombstone.device;
-            match devices::lock(connection, &buried.id)? {
-                Some(there) if there.is(buried.generation, version) => {
-                    tombstones::insert(connection, &tombstone)?;
-                    devices::delete(connection, &there, buried.clone(), &by)?;
-                    Ok(true)
-                }
-                _ => Ok(false),
-            }
-        })
-        .await
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
@@ -103,22 +102,6 @@ pub(crate) fn find(connection: &mut dyn Connection, id: &DeviceId) -> Result<Opt
             decoy::read(id.as_str());
             Ok(None)
         }
-    }
-}
-
-/// Puts `device` in the place of the item at `version`, and says whether it was.
-pub(crate) fn replace(
-    connection: &mut dyn Connection,
-    device: &Device,
-    version: u64,
-    by: &Origin,
-) -> Result<bool, SqlError> {
-    match devices::lock(connection, &device.id)? {
-        Some(there) if there.is(device.generation, version) => {
-            devices::update(connection, there, device, by)?;
-            Ok(true)
-        }
-        _ => Ok(false),
     }
 }
 
@@ -195,4 +178,15 @@ fn last_looked_at(connection: &mut dyn Connection, after: Option<&DeviceId>) -> 
     let corrupt =
         |source: <DeviceId as std::str::FromStr>::Err| SqlError::Corrupt { key: id.to_owned(), source: source.into() };
     id.parse().map(Some).map_err(corrupt)
+}
+
+/// Lets the transaction end when all that it has read would outlive a crash. InnoDB shows a change when it is committed in
+/// memory, which is before its log is on the disk; a commit waits for the log until its own place in it (MariaDB and MySQL
+/// manuals, `innodb_flush_log_at_trx_commit`).
+fn end_behind_what_was_read(connection: &mut dyn Connection) -> Result<(), SqlError> {
+    if !connection.shows_what_is_not_on_the_disk() {
+        return Ok(());
+    }
+    let statement = "INSERT INTO meta (name, value) VALUES ('shown', 1) ON DUPLICATE KEY UPDATE value = value + 1";
+    connection.execute(statement, &[]).map(|_| ())
 }

@@ -1,8 +1,6 @@
 //! The item of a device, read and written inside a transaction.
 
-use cvm_provisioning::{
-    AuditEntry, Credential, Device, DeviceId, GenerationId, LedgerEntry, Origin, RegistryWrite, Timestamp,
-};
+use cvm_provisioning::{AuditEntry, Credential, Device, DeviceId, LedgerEntry, Origin, RegistryWrite, Timestamp};
 use cvm_records::{DeviceRecord, GivenRecord};
 
 use crate::audit_trail::{self, Place};
@@ -32,11 +30,6 @@ struct InLedger {
 }
 
 impl Locked {
-    /// Whether this is the device of that generation at that version.
-    pub(crate) fn is(&self, generation: GenerationId, version: u64) -> bool {
-        self.device.generation == generation && self.device.version == version
-    }
-
     /// Enters a certificate that the device is to be given with [`update`] in the same transaction.
     pub(crate) fn enter(
         &mut self,

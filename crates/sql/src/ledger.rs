@@ -70,6 +70,15 @@ impl CertificateLedger for SqlRegistry {
         self.write(move |connection| set_standing(connection, &id, standing, now)).await
     }
 
+    async fn successions_due(&self, now: Timestamp, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+        let statement = "SELECT id FROM devices WHERE succession_ends <= ? ORDER BY succession_ends LIMIT ?";
+        let due = self.read(move |connection| {
+            let rows = connection.query(statement, &[Value::Integer(now.seconds()), Value::Integer(limit.into())])?;
+            rows.iter().map(|row| row.text(0).map(ToOwned::to_owned)).collect::<Result<Vec<_>, _>>()
+        });
+        Ok(due.await?.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
     async fn without_power(&self, issuer: &str, ends_after: Timestamp) -> Result<Vec<LedgerEntry>, RegistryError> {
         let issuer = issuer.to_owned();
         self.read(move |connection| {

@@ -5,13 +5,13 @@
 //! differs is in `sqlite`, `mysql` and the schema.
 
 mod audit_trail;
+mod change;
 mod claims;
 mod connection;
 mod decisions;
 mod decoy;
 mod device_store;
 mod devices;
-mod enrolments;
 mod error;
 mod fleet;
 mod index;
@@ -24,7 +24,6 @@ mod places;
 mod presence;
 mod queue;
 mod registry;
-mod reservations;
 mod restore;
 mod schema;
 mod sqlite;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cvm_provisioning::{
     Attempt, AuditQuery, AuditTrail as _, Certificate, CertificateId, CertificateIndex as _, CertificateLedger as _,
-    Csr, DeviceStore as _, Enrolments as _, KeyOrigin, RefusedKeys, ShownCertificate, Standing, State, Superseded,
-    Timestamp, VendAtOnce, VendError, VendRequest, Vended, Vending as _,
+    Changes as _, Csr, DeviceStore as _, KeyOrigin, RefusedKeys, ShownCertificate, Standing, State, Superseded,
+    Timestamp, VendAtOnce, VendError, VendRequest, Vended, Vending as _, end_successions,
 };
 use cvm_sql::SqlRegistry;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request, templates};
@@ -231,12 +231,12 @@ async fn superseded_certificates_lose_their_power_when_their_grace_is_over() {
     let first = world.ask(request(NAME, 1, Some(&csr(NAME)), NOW)).await.unwrap();
     let second = world.ask(renewal(2, &first, &csr(NAME), later(10))).await.unwrap();
     let end = later(10).after(Superseded::GRACE);
-    assert_eq!(world.registry.end_successions(end.before(Duration::from_secs(1)), 10).await.unwrap(), 0);
+    assert_eq!(end_successions(&world.registry, end.before(Duration::from_secs(1)), 10).await.unwrap(), 0);
     assert_eq!(world.powerful().await.len(), 2);
-    assert_eq!(world.registry.end_successions(end, 10).await.unwrap(), 1);
+    assert_eq!(end_successions(&world.registry, end, 10).await.unwrap(), 1);
     assert_eq!(world.powerful().await, [second.credential.certificate]);
     assert_eq!(world.stored().await.superseded, []);
-    assert_eq!(world.registry.end_successions(end, 10).await.unwrap(), 0);
+    assert_eq!(end_successions(&world.registry, end, 10).await.unwrap(), 0);
     let query = AuditQuery { device: Some(id(NAME)), since: NOW, until: end.after(Duration::from_secs(1)) };
     let page = world.registry.entries(&query, None, 10).await.unwrap();
     let told: Vec<_> = page.entries.iter().map(|entry| entry.action.as_str()).collect();

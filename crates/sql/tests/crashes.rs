@@ -16,7 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvm_provisioning::{Attempt, CertificateId, DeviceStore as _, RefusedKeys, RegistryError, State, Vend};
+use cvm_provisioning::{
+    Attempt, CertificateId, Changes as _, DeviceStore as _, RefusedKeys, RegistryError, State, Vend,
+};
 use cvm_sql::{OpenError, SqlRegistry, Verified};
 use cvm_testkit::fixture::{NOW, csr, device, id, origin, request, templates};
 use cvm_testkit::{MemoryAudit, MemoryPlatform};

@@ -8,7 +8,7 @@
 use std::net::TcpListener;
 
 use cvm_provisioning::{
-    CertificateId, CertificateLedger as _, DeviceStore as _, RefusedKeys, Reservations as _, VendAtOnce, Vending as _,
+    CertificateId, CertificateLedger as _, Changes as _, DeviceStore as _, RefusedKeys, VendAtOnce, Vending as _,
 };
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry};
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin, request, templates};

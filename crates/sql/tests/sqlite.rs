@@ -5,8 +5,8 @@
 use cvm_bulk::{ExportFormat, ExportRequest, ExportStanding, Folder, Job, JobStatus, JobStore as _, Work};
 use cvm_provisioning::{
     Actor, AttemptId, AuditPage, AuditQuery, AuditTrail as _, Beside, CertificateAuthority as _, CertificateId,
-    CertificateLedger as _, Credential, Denial, Device, DeviceFilter, DeviceStore as _, Enrol, Enrolments as _,
-    LedgerEntry, Refusal, Reservations as _, Reserve, Standing, ThingName,
+    CertificateLedger as _, Changes as _, Credential, Denial, Device, DeviceFilter, DeviceStore as _, LedgerEntry, Put,
+    Refusal, Reserve, Standing, ThingName,
 };
 use cvm_sql::{OpenError, SqlJobs, SqlRegistry, Verified};
 use cvm_testkit::fixture::{NOW, csr, device, later, origin};
@@ -64,10 +64,11 @@ async fn threat_08_a_key_that_a_device_had_before_keys_were_compared_is_that_dev
         let (issued, entry) = platform.certify(&key, &thing).await.unwrap();
         let credential = Credential { key: *key.key().fingerprint(), ..Credential::of(&issued, thing, NOW) };
         if in_ledger {
-            assert_eq!(registry.enrol(&attempt("sn-1", 1), &credential, &entry).await.unwrap(), Enrol::Done);
+            let enrolled = registry.enrol(&device("sn-1"), &attempt("sn-1", 1), &credential, &entry).await;
+            assert_eq!(enrolled.unwrap(), Put::Done);
         } else {
-            assert!(matches!(registry.reserve(&attempt("sn-1", 1)).await.unwrap(), Reserve::Held(_)));
-            registry.commit(&attempt("sn-1", 1), &credential, &Beside::NOTHING).await.unwrap().unwrap();
+            let Reserve::Held(held) = registry.reserve(&attempt("sn-1", 1)).await.unwrap() else { panic!() };
+            registry.commit(&held, &attempt("sn-1", 1), &credential, &Beside::NOTHING).await.unwrap().unwrap();
         }
         drop((platform, registry));
         let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
@@ -92,7 +93,7 @@ async fn the_contract_is_kept_where_refusals_are_counted_later() {
     let attempt = cvm_testkit::fixture::attempt("sn-1", 1, &csr("sn-1"), NOW);
     for _ in 0..3 {
         let refusal = Refusal::new(Denial::WrongProof, None, &attempt);
-        registry.refuse(&attempt.device, &refusal, &origin()).await.unwrap();
+        registry.refuse(&attempt.device, None, &refusal, &origin()).await.unwrap();
     }
     // What is written later is written behind it.
     assert!(registry.add(&device("sn-2"), &origin()).await.unwrap());

@@ -1,18 +1,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cvm_bulk::{Fetched, Job, JobId, JobStore, ObjectError, ObjectPath, Objects};
+use cvm_provisioning::State::Provisioned;
 use cvm_provisioning::{
-    Attempt, Beside, CertificateAuthority, CertificateId, CertificateIndex, CertificateLedger, CertificateOwner,
-    CertificateSummary, Certificates, Claim, ClaimIssuer, ClaimReserve, ClaimStore, Credential, Csr, Cursors,
-    Departures, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, Enrol, Enrolments, GenerationId, Inventory,
-    InventoryPage, IssuedCertificate, IssuedClaim, KeyFingerprint, LedgerEntry, Leftover, NotRestored, Origin, Page,
-    Platform, PlatformError, PolicyName, Presence, Presences, Refusal, RegisteredCertificate, RegistryError, Remains,
-    ReservationLost, Reservations, Reserve, Standing, TemplateName, Thing, ThingGroupName, ThingName,
-    ThingPrincipalType, Timestamp, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    CertificateAuthority, CertificateId, CertificateIndex, CertificateLedger, CertificateOwner, CertificateSummary,
+    Certificates, Change, Claim, ClaimIssuer, ClaimStore, Csr, Cursors, Departures, Device, DeviceCounts, DeviceFilter,
+    DeviceId, DeviceStore, GenerationId, Inventory, InventoryPage, IssuedCertificate, IssuedClaim, KeyFingerprint,
+    LedgerEntry, NotRestored, Origin, Page, Platform, PlatformError, PolicyName, Presence, Presences, Put, Refusal,
+    RegisteredCertificate, RegistryError, Standing, TemplateName, Thing, ThingGroupName, ThingName, ThingPrincipalType,
+    Timestamp, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
 };
 use tokio::sync::Notify;
 
@@ -64,7 +64,7 @@ pub struct Script(Arc<State>);
 struct State {
     calls: AtomicUsize,
     fault: Option<(usize, Fault)>,
-    hold_commit: bool,
+    hold_commit: AtomicBool,
     forgets: bool,
     killed: Notify,
     held: Notify,
@@ -78,9 +78,9 @@ impl Script {
         Self(Arc::new(State { fault: Some((n, fault)), ..State::default() }))
     }
 
-    /// The commit is held, whichever call it is.
+    /// The first commit is held, whichever call it is.
     pub fn hold_commit() -> Self {
-        Self(Arc::new(State { hold_commit: true, ..State::default() }))
+        Self(Arc::new(State { hold_commit: AtomicBool::new(true), ..State::default() }))
     }
 
     /// What the registry shows did not outlive a crash of it.
@@ -191,52 +191,6 @@ impl<T> Faulty<T> {
     }
 }
 
-impl<R: Reservations> Reservations for Faulty<R> {
-    async fn is_recorded(&self, device: &DeviceId, certificate: &CertificateId) -> Result<bool, RegistryError> {
-        Ok(!self.script.0.forgets && self.inner.is_recorded(device, certificate).await?)
-    }
-
-    async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
-        self.registry_call(self.inner.reserve(attempt)).await
-    }
-
-    async fn commit(
-        &self,
-        attempt: &Attempt,
-        credential: &Credential,
-        beside: &Beside,
-    ) -> Result<Result<(), ReservationLost>, RegistryError> {
-        if self.script.0.hold_commit {
-            self.script.0.held.notify_one();
-            self.script.0.resumed.notified().await;
-        }
-        self.registry_call(self.inner.commit(attempt, credential, beside)).await
-    }
-
-    async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
-        self.registry_call(self.inner.release(attempt, left, remains)).await
-    }
-
-    async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
-        self.registry_call(self.inner.refuse(device, refusal, by)).await
-    }
-}
-
-impl<R: Enrolments> Enrolments for Faulty<R> {
-    async fn enrol(
-        &self,
-        attempt: &Attempt,
-        credential: &Credential,
-        entry: &LedgerEntry,
-    ) -> Result<Enrol, RegistryError> {
-        self.registry_call(self.inner.enrol(attempt, credential, entry)).await
-    }
-
-    async fn end_successions(&self, now: Timestamp, limit: u16) -> Result<usize, RegistryError> {
-        self.registry_call(self.inner.end_successions(now, limit)).await
-    }
-}
-
 impl<C: CertificateAuthority> CertificateAuthority for Faulty<C> {
     async fn certify(&self, csr: &Csr, thing: &ThingName) -> Result<(IssuedCertificate, LedgerEntry), PlatformError> {
         self.platform_call(self.inner.certify(csr, thing)).await
@@ -299,8 +253,21 @@ impl<P: Platform> Platform for Faulty<P> {
 }
 
 impl<T: DeviceStore> DeviceStore for Faulty<T> {
-    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.add(device, by)).await
+    async fn put(&self, change: &Change) -> Result<Put, RegistryError> {
+        let gives = change.after().is_some_and(|device| device.state == Provisioned);
+        if gives && self.script.0.hold_commit.swap(false, Ordering::SeqCst) {
+            self.script.0.held.notify_one();
+            self.script.0.resumed.notified().await;
+        }
+        self.registry_call(self.inner.put(change)).await
+    }
+
+    async fn count_refusal(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
+        self.registry_call(self.inner.count_refusal(device, refusal, by)).await
+    }
+
+    async fn is_recorded(&self, device: &DeviceId, certificate: &CertificateId) -> Result<bool, RegistryError> {
+        Ok(!self.script.0.forgets && self.inner.is_recorded(device, certificate).await?)
     }
 
     async fn restore(
@@ -322,14 +289,6 @@ impl<T: DeviceStore> DeviceStore for Faulty<T> {
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         self.registry_call(self.inner.list(filter, after, limit)).await
-    }
-
-    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.replace(device, version, by)).await
-    }
-
-    async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.remove(tombstone, version, by)).await
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
@@ -384,20 +343,6 @@ impl<T: ClaimStore> ClaimStore for Faulty<T> {
         self.registry_call(self.inner.look_up(claim, device)).await
     }
 
-    async fn reserve_with_claim(
-        &self,
-        claim: &Claim,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> Result<ClaimReserve, RegistryError> {
-        self.registry_call(self.inner.reserve_with_claim(claim, device, version, by)).await
-    }
-
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        self.registry_call(self.inner.make_out(claim, device, version, by)).await
-    }
-
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {
         self.registry_call(self.inner.count_claim(user, day, quota)).await
     }
@@ -444,6 +389,10 @@ impl<T: CertificateLedger> CertificateLedger for Faulty<T> {
 
     async fn set_standing(&self, id: &CertificateId, standing: Standing, now: Timestamp) -> Result<(), RegistryError> {
         self.registry_call(self.inner.set_standing(id, standing, now)).await
+    }
+
+    async fn successions_due(&self, now: Timestamp, limit: u16) -> Result<Vec<DeviceId>, RegistryError> {
+        self.registry_call(self.inner.successions_due(now, limit)).await
     }
 
     async fn without_power(&self, issuer: &str, ends_after: Timestamp) -> Result<Vec<LedgerEntry>, RegistryError> {

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cvm_provisioning::{CertificateId, CertificateLedger, LedgerEntry, RegistryError, Standing, ThingName, Timestamp};
+use cvm_provisioning::{
+    CertificateId, CertificateLedger, DeviceId, LedgerEntry, RegistryError, Standing, ThingName, Timestamp,
+};
 
 /// A ledger in memory.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,10 @@ impl CertificateLedger for MemoryLedger {
             (entry.standing, entry.since) = (standing, now);
         }
         Ok(())
+    }
+
+    async fn successions_due(&self, _: Timestamp, _: u16) -> Result<Vec<DeviceId>, RegistryError> {
+        Ok(Vec::new())
     }
 
     async fn without_power(&self, issuer: &str, ends_after: Timestamp) -> Result<Vec<LedgerEntry>, RegistryError> {

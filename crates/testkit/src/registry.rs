@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvm_provisioning::{
-    Attempt, Beside, CertificateId, CertificateIndex, CertificateOwner, Claim, ClaimReserve, ClaimStore, Credential,
-    Cursors, Decision, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint,
-    Leftover, NotRestored, Origin, Page, Presence, Presences, Refusal, RegistryError, RegistryWrite, Remains,
-    ReservationLost, Reservations, Reserve, Timestamp, Tombstone, Tombstones, TrustedUser, UnsettledDevice,
+    CertificateId, CertificateIndex, CertificateOwner, Change, Claim, ClaimChange, ClaimStore, Cursors, Device,
+    DeviceChange, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, GenerationId, KeyFingerprint, Origin, Page,
+    Presence, Presences, Put, Refusal, RegistryError, RegistryWrite, Tombstone, Tombstones, TrustedUser,
+    UnsettledDevice,
 };
 
 /// The registry that the domain's own rules make: each method under one lock.
@@ -37,25 +37,17 @@ impl MemoryRegistry {
         std::mem::take(&mut self.rest().writes)
     }
 
-    fn tell(&self, before: Option<Device>, after: Option<Device>, by: &Origin) {
-        if before == after {
-            return;
-        }
-        if let Some(write) = RegistryWrite::new(before, after, by.clone()) {
-            self.keep(write);
-        }
-    }
-
-    fn keep(&self, write: RegistryWrite) {
-        let mut rest = self.rest();
-        rest.told += 1;
-        let id = format!("{:08}", rest.told);
-        rest.writes.push(RegistryWrite { id, ..write });
-    }
-
     /// Taken after the devices where both are needed.
     fn rest(&self) -> MutexGuard<'_, Rest> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rest {
+    fn tell(&mut self, write: Option<RegistryWrite>) {
+        let Some(write) = write.filter(|write| write.before != write.after) else { return };
+        self.told += 1;
+        self.writes.push(RegistryWrite { id: format!("{:08}", self.told), ..write });
     }
 }
 
@@ -65,103 +57,49 @@ fn owner_of(devices: &BTreeMap<DeviceId, Device>, key: &KeyFingerprint, device: 
     others.find(|other| other.keys().contains(key)).map(|owner| owner.id.clone())
 }
 
-/// Puts `device` in the place of the item at `version`.
-fn replace(devices: &mut BTreeMap<DeviceId, Device>, device: &Device, version: u64) -> bool {
-    match devices.get_mut(&device.id) {
-        Some(there) if there.version == version && there.generation == device.generation => {
-            *there = device.clone();
-            true
-        }
-        _ => false,
-    }
-}
-
-impl Reservations for MemoryRegistry {
-    async fn reserve(&self, attempt: &Attempt) -> Result<Reserve, RegistryError> {
+impl DeviceStore for MemoryRegistry {
+    async fn put(&self, change: &Change) -> Result<Put, RegistryError> {
         let mut devices = self.devices();
-        let owner = owner_of(&devices, &attempt.proof.key, &attempt.device);
-        let Some(device) = devices.get_mut(&attempt.device) else { return Ok(Reserve::Refused(None)) };
-        Ok(match (device.decide(attempt), owner) {
-            (Decision::Provision, Some(owner)) => Reserve::KeyInUse { owner, device: device.clone() },
-            (Decision::Provision, None) => {
-                let before = device.clone();
-                device.reserve(attempt);
-                self.tell(Some(before), Some(device.clone()), &attempt.origin);
-                Reserve::Held(device.clone())
-            }
-            _ => Reserve::Refused(Some(device.clone())),
-        })
-    }
-
-    async fn commit(
-        &self,
-        attempt: &Attempt,
-        credential: &Credential,
-        beside: &Beside,
-    ) -> Result<Result<(), ReservationLost>, RegistryError> {
-        Ok(match self.devices().get_mut(&attempt.device) {
-            Some(device) => {
-                let before = device.clone();
-                let committed = device.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
-                self.tell(Some(before), Some(device.clone()), &attempt.origin);
-                committed
-            }
-            None => Err(ReservationLost { to_same_key: false }),
-        })
-    }
-
-    async fn release(&self, attempt: &Attempt, left: &Leftover, remains: Remains) -> Result<(), RegistryError> {
-        if let Some(device) = self.devices().get_mut(&attempt.device) {
-            let before = device.clone();
-            device.release(attempt.id, left.clone(), remains, attempt.now);
-            self.tell(Some(before), Some(device.clone()), &attempt.origin);
+        let before = devices.get(change.id()).cloned();
+        if !change.is_of(before.as_ref()) || !change.ledger.is_empty() {
+            return Ok(Put::Changed);
         }
-        Ok(())
+        let mut rest = self.rest();
+        let claim = match &change.claim {
+            None => None,
+            Some(ClaimChange::Count { claim, at }) => match rest.claims.get(claim) {
+                Some(claim) if claim.is_open(*at) => Some(Claim { used: claim.used + 1, ..claim.clone() }),
+                _ => return Ok(Put::Changed),
+            },
+            Some(ClaimChange::MakeOut(claim)) => Some(claim.clone()),
+        };
+        for key in &change.exclusive {
+            if let Some(owner) = owner_of(&devices, key, change.id()) {
+                return Ok(Put::KeyInUse { key: *key, owner });
+            }
+        }
+        rest.claims.extend(claim.map(|claim| (claim.certificate, claim)));
+        match &change.device {
+            DeviceChange::Add(device) | DeviceChange::Restore { device, .. } | DeviceChange::Replace { device, .. } => {
+                devices.insert(device.id.clone(), device.clone());
+            }
+            DeviceChange::Remove { tombstone, .. } => {
+                let device = &tombstone.device;
+                devices.remove(&device.id);
+                rest.tombstones.insert((device.id.clone(), device.generation), tombstone.clone());
+            }
+        }
+        rest.tell(change.told(before));
+        Ok(Put::Done)
     }
 
-    async fn refuse(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
+    async fn count_refusal(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
         if let Some(device) = self.devices().get_mut(device) {
             let before = device.clone();
             device.refuse(refusal);
-            self.tell(Some(before), Some(device.clone()), by);
+            self.rest().tell(RegistryWrite::new(Some(before), Some(device.clone()), by.clone()));
         }
         Ok(())
-    }
-}
-
-impl DeviceStore for MemoryRegistry {
-    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
-        let mut devices = self.devices();
-        let free = !devices.contains_key(&device.id);
-        if free {
-            self.tell(None, Some(device.clone()), by);
-            devices.insert(device.id.clone(), device.clone());
-        }
-        Ok(free)
-    }
-
-    async fn restore(
-        &self,
-        device: &Device,
-        by: &Origin,
-        now: Timestamp,
-    ) -> Result<Result<bool, NotRestored>, RegistryError> {
-        let in_use = {
-            let devices = self.devices();
-            device.keys().into_iter().find_map(|key| Some((key, owner_of(&devices, &key, &device.id)?)))
-        };
-        match in_use {
-            Some((key, owner)) => Ok(Err(NotRestored::KeyInUse { key, owner })),
-            None => {
-                let mut devices = self.devices();
-                let free = !devices.contains_key(&device.id);
-                if free {
-                    self.keep(RegistryWrite::restored(device.clone(), by.clone(), now));
-                    devices.insert(device.id.clone(), device.clone());
-                }
-                Ok(Ok(free))
-            }
-        }
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
@@ -181,29 +119,6 @@ impl DeviceStore for MemoryRegistry {
         let page: Vec<_> = rest.by_ref().take(limit.into()).cloned().collect();
         let next = rest.next().and_then(|_| page.last()).map(|device| device.id.clone());
         Ok(Page { devices: page, next })
-    }
-
-    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let mut devices = self.devices();
-        let before = devices.get(&device.id).cloned();
-        let replaced = replace(&mut devices, device, version);
-        if replaced {
-            self.tell(before, Some(device.clone()), by);
-        }
-        Ok(replaced)
-    }
-
-    async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let buried = &tombstone.device;
-        let mut devices = self.devices();
-        let same = |there: &Device| there.version == version && there.generation == buried.generation;
-        let there = devices.get(&buried.id).is_some_and(same);
-        if there {
-            devices.remove(&buried.id);
-            self.tell(Some(buried.clone()), None, by);
-            self.rest().tombstones.insert((buried.id.clone(), buried.generation), tombstone.clone());
-        }
-        Ok(there)
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
@@ -259,46 +174,6 @@ impl ClaimStore for MemoryRegistry {
     ) -> Result<(Option<Claim>, Option<Device>), RegistryError> {
         let devices = self.devices();
         Ok((self.rest().claims.get(claim).cloned(), devices.get(device).cloned()))
-    }
-
-    async fn reserve_with_claim(
-        &self,
-        claim: &Claim,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> Result<ClaimReserve, RegistryError> {
-        let mut devices = self.devices();
-        let before = devices.get(&device.id).cloned();
-        let owner = device.reservation.as_ref().and_then(|held| owner_of(&devices, &held.key, &device.id));
-        let mut rest = self.rest();
-        let Some(there) = rest.claims.get_mut(&claim.certificate) else { return Ok(ClaimReserve::Changed) };
-        let ended = there.expires_at.is_some_and(|end| end <= device.updated_at);
-        let open = there.status.enabled && there.has_quota().is_ok() && !ended;
-        if !open || devices.get(&device.id).is_none_or(|found| found.version != version) {
-            return Ok(ClaimReserve::Changed);
-        }
-        if let Some(owner) = owner {
-            return Ok(ClaimReserve::KeyInUse { owner });
-        }
-        if !replace(&mut devices, device, version) {
-            return Ok(ClaimReserve::Changed);
-        }
-        there.used += 1;
-        drop(rest);
-        self.tell(before, Some(device.clone()), by);
-        Ok(ClaimReserve::Held)
-    }
-
-    async fn make_out(&self, claim: &Claim, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        let mut devices = self.devices();
-        let before = devices.get(&device.id).cloned();
-        let replaced = replace(&mut devices, device, version);
-        if replaced {
-            self.tell(before, Some(device.clone()), by);
-            self.rest().claims.insert(claim.certificate, claim.clone());
-        }
-        Ok(replaced)
     }
 
     async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use cvm_aws::{HookAnswer, HookQuestion};
 use cvm_provisioning::{
     Audit, AuditRecord, ClaimStore, DeviceStore, Door, LogAudit, NotAllowed, Origin, Outcome, PreProvisioning,
-    Reservations,
 };
 use serde_json::Value;
 
@@ -18,7 +17,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(3_500);
 /// Answers one question.
 pub(crate) async fn answer<R, A>(door: &PreProvisioning<R, A>, question: Value, request_id: String) -> HookAnswer
 where
-    R: ClaimStore + DeviceStore + Reservations,
+    R: ClaimStore + DeviceStore,
     A: Audit,
 {
     match tokio::time::timeout(DEADLINE, decide(door, question, &request_id)).await {
@@ -37,7 +36,7 @@ async fn decide<R, A>(
     request_id: &str,
 ) -> Result<BTreeMap<String, String>, NotAllowed>
 where
-    R: ClaimStore + DeviceStore + Reservations,
+    R: ClaimStore + DeviceStore,
     A: Audit,
 {
     let origin = Origin::new(Door::Hook, request_id.to_owned());

@@ -83,7 +83,7 @@ async fn change(
 mod tests {
     use std::sync::Mutex;
 
-    use cvm_provisioning::{ClaimReserve, Device, DeviceId, Origin, RegistryError, Status, TrustedUser};
+    use cvm_provisioning::{Device, DeviceId, RegistryError, Status, TrustedUser};
     use cvm_testkit::MemoryRegistry;
     use cvm_testkit::fixture::NOW;
 
@@ -102,26 +102,6 @@ mod tests {
             device: &DeviceId,
         ) -> Result<(Option<Claim>, Option<Device>), RegistryError> {
             self.registry.look_up(claim, device).await
-        }
-
-        async fn reserve_with_claim(
-            &self,
-            claim: &Claim,
-            device: &Device,
-            version: u64,
-            by: &Origin,
-        ) -> Result<ClaimReserve, RegistryError> {
-            self.registry.reserve_with_claim(claim, device, version, by).await
-        }
-
-        async fn make_out(
-            &self,
-            claim: &Claim,
-            device: &Device,
-            version: u64,
-            by: &Origin,
-        ) -> Result<bool, RegistryError> {
-            self.registry.make_out(claim, device, version, by).await
         }
 
         async fn count_claim(&self, user: &TrustedUser, day: i64, quota: u64) -> Result<bool, RegistryError> {

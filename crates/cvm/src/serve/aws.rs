@@ -10,7 +10,7 @@ use cvm_aws::{AwsIot, Clients, DynamoDbAuditTrail, DynamoDbRegistry};
 use cvm_http::{Endpoint, Est, Handout, Registry, device_router, registry_router};
 use cvm_provisioning::{
     AuditQuery, AuditTrail, Certificate, DeviceStore, LogAudit, Operations, Portion, Presences, Reconcile,
-    RegistryError, Reservations, Vend,
+    RegistryError, Vend,
 };
 use cvm_sql::SqlRegistry;
 use tokio::task::JoinSet;
@@ -169,7 +169,7 @@ fn doors<R, T>(
     hears_of_connections: bool,
 ) -> Result<Doors, ServeError>
 where
-    R: Probe + DeviceStore + Presences + Reservations,
+    R: Probe + DeviceStore + Presences,
     T: AuditTrail + 'static,
 {
     // What a device checks is the endpoint's certificate.

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cvm_authority::{Authority, Crl, RevokedCertificate};
-use cvm_provisioning::{CertificateLedger as _, Cursors as _, Enrolments as _, RegistryError, Timestamp};
+use cvm_provisioning::{CertificateLedger as _, Cursors as _, RegistryError, Timestamp, end_successions};
 use cvm_sql::SqlRegistry;
 
 use super::decisions::{AT_ONCE, Decisions};
@@ -157,7 +157,7 @@ impl Enforcement {
 
     /// Takes certificates out of power that newer ones have taken the place of, and says whether there were any.
     async fn end_successions(&self) -> bool {
-        match self.registry.end_successions(now(), AT_ONCE).await {
+        match end_successions(&self.registry, now(), AT_ONCE).await {
             Ok(ended) => ended > 0,
             Err(error) => {
                 let cause: &dyn std::error::Error = &error;

@@ -256,6 +256,9 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
+/// Variables that a shell may have of another server or of a table, and that would count beside those of this server.
+const OTHERS: &str = "CVM_TABLE CVM_OPERATOR_TOKEN_FILE";
+
 /// Says where it is, and, when it is new, what to do with it.
 fn welcome(
     output: &Output,
@@ -273,9 +276,9 @@ fn welcome(
     let ca = Some(ca.display().to_string()).filter(|_| is_own || arguments.platform == PlatformName::Own);
     let trusted = ca.as_deref().filter(|_| is_own);
     // A shell may have the one of another server.
-    let server_ca = match trusted {
-        Some(ca) => format!(" CVM_SERVER_CA={}", shell_word(ca)),
-        None => "\n    unset CVM_SERVER_CA".to_owned(),
+    let (server_ca, others) = match trusted {
+        Some(ca) => (format!(" CVM_SERVER_CA={}", shell_word(ca)), OTHERS.to_owned()),
+        None => (String::new(), format!("{OTHERS} CVM_SERVER_CA")),
     };
     // It was called by a path, so a shell may not find it by its name.
     let called = std::env::args().next().unwrap_or_else(|| "cvm".to_owned());
@@ -313,6 +316,7 @@ fn welcome(
         "
 This token lets you operate it; it is not shown again, and ends in a day. `cvm token create --data {data}` makes others.
 
+    unset {others}
     export CVM_SERVER={url} CVM_URL={url}{server_ca}
     export CVM_OPERATOR_TOKEN={token}{path}
 

@@ -50,7 +50,7 @@ pub(super) async fn expect_history(
     is_backup: bool,
 ) -> Result<(), ServeError> {
     let began = has_served && folder.issuing_path(1, "pem").exists();
-    let Some(number) = folder.last_list_number().or(began.then_some(0)) else { return Ok(()) };
+    let Some(number) = folder.last_list_number().or_else(|| began.then_some(0)) else { return Ok(()) };
     let lists = folder.lists_path();
     let known = registry.place(LIST_NUMBER).await?;
     if known.is_none() && registry.place(AUTHORITY).await?.is_none() {

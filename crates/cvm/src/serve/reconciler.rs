@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use cvm_aws::AwsIot;
-use cvm_provisioning::{Door, LogAudit, Reconcile, ReconcileError};
+use cvm_provisioning::{CertificateLedger as _, Door, LogAudit, Reconcile, ReconcileError};
 use cvm_sql::SqlRegistry;
 
 use super::decisions::{AT_ONCE, origin};

@@ -1,7 +1,7 @@
 use cvm_aws::DynamoDbRegistry;
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, Certificate, CertificateId, Claim, ClaimReserve, ClaimStore, Credential, Csr,
-    Device, DeviceStore, GroupCredential, IssuedCertificate, MadeOut, Proof,
+    Attempt, AttemptId, Attestation, Certificate, CertificateId, Changes as _, Claim, ClaimStore, Credential, Csr,
+    Device, GroupCredential, IssuedCertificate, MadeOut, Proof, Put,
 };
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{NOW, csr, device, id, later, origin};
@@ -42,7 +42,7 @@ async fn reserve(registry: &DynamoDbRegistry, claim: &CertificateId, device: &De
     });
     let claim = registry.find_claim(claim).await.unwrap().unwrap();
     let held = registry.reserve_with_claim(&claim, &reserved, device.version, &origin()).await.unwrap();
-    assert_eq!(held, ClaimReserve::Held);
+    assert_eq!(held, Put::Done);
     reserved
 }
 

@@ -1,6 +1,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 
-use cvm_provisioning::{Attestation, CertificateId, DeviceStore, EnrolmentToken, Tombstones};
+use cvm_provisioning::{Attestation, CertificateId, Changes as _, DeviceStore, EnrolmentToken, Tombstones};
 use cvm_testkit::MemoryPlatform;
 use cvm_testkit::fixture::{TOKEN, csr, device, id, origin};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair};

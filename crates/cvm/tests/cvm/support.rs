@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement
 use axum::Router;
 use cvm_aws::{DynamoDbRegistry, TABLE_KEY};
 use cvm_http::{Handout, RootCa};
-use cvm_provisioning::{DeviceIdFrom, DeviceStore, RefusedKeys, Reservations, Vend};
+use cvm_provisioning::{DeviceIdFrom, DeviceStore, RefusedKeys, Vend};
 use cvm_testkit::fixture::templates;
 use cvm_testkit::{LocalDynamoDb, MemoryAudit, MemoryPlatform};
 use serde_json::Value;
@@ -153,7 +153,7 @@ pub(crate) async fn dynamodb() -> (String, DynamoDbRegistry) {
 }
 
 /// The vending API over this registry.
-pub(crate) fn api<R: Reservations + DeviceStore + 'static>(registry: R) -> Router {
+pub(crate) fn api<R: DeviceStore + 'static>(registry: R) -> Router {
     let vend = Vend {
         registry,
         platform: MemoryPlatform::default(),

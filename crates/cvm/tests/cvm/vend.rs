@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_LENGTH, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use cvm_provisioning::{Attestation, Certificate, Device, DeviceStore, KeyFingerprint, KeyOrigin};
+use cvm_provisioning::{Attestation, Certificate, Changes as _, Device, KeyFingerprint, KeyOrigin};
 use cvm_testkit::fixture::{TOKEN, csr, device, origin};
 use cvm_testkit::{MemoryPlatform, MemoryRegistry};
 use rcgen::{KeyPair, PublicKeyData};

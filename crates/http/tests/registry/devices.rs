@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::header::ETAG;
 use axum::http::{Request, StatusCode};
 use cvm_http::NoRestore;
-use cvm_provisioning::{Device, DeviceStore as _, Door, Presence, Presences as _, State};
+use cvm_provisioning::{Changes as _, Device, DeviceStore as _, Door, Presence, Presences as _, State};
 use cvm_testkit::fixture::{NOW, attempt, csr, device, id, later, origin, request};
 use cvm_testkit::scenario::World;
 use cvm_testkit::{MemoryRegistry, Script};

@@ -1,6 +1,6 @@
 //! The fleet at a glance, and devices that are not registered.
 
-use cvm_provisioning::{DeviceStore as _, UnknownAttempt};
+use cvm_provisioning::{Changes as _, UnknownAttempt};
 use cvm_testkit::Script;
 use cvm_testkit::fixture::{NOW, attempt, csr, device, id, later, origin};
 use serde_json::json;

@@ -5,13 +5,13 @@ mod own_authority;
 mod platform;
 mod registry;
 
-pub use self::own_authority::{CertificateAuthority, CertificateLedger, Enrol, Enrolments, LedgerEntry};
+pub use self::own_authority::{CertificateAuthority, CertificateLedger, LedgerEntry};
 pub use self::platform::{
     CertificateSummary, Certificates, ClaimIssuer, Departures, Inventory, InventoryPage, Platform, PlatformError,
 };
 pub use self::registry::{
-    CertificateIndex, CertificateOwner, ClaimReserve, ClaimStore, Cursors, DeviceCounts, DeviceFilter, DeviceStore,
-    NotRestored, Page, Presences, RegistryError, Reservations, Reserve, Tombstones, UnsettledDevice,
+    CertificateIndex, CertificateOwner, ClaimStore, Cursors, DeviceCounts, DeviceFilter, DeviceStore, NotRestored,
+    Page, Presences, RegistryError, Reserve, Tombstones, UnsettledDevice,
 };
 
 /// Where audit records go.

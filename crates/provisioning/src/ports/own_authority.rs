@@ -1,8 +1,8 @@
 //! A CA of one's own, and what is kept of its certificates.
 
 use crate::{
-    Attempt, CertificateId, Credential, Csr, Device, DeviceId, IssuedCertificate, KeyFingerprint, PlatformError,
-    RegistryError, Standing, ThingName, Timestamp,
+    CertificateId, Csr, DeviceId, IssuedCertificate, KeyFingerprint, PlatformError, RegistryError, Standing, ThingName,
+    Timestamp,
 };
 
 /// A CA of our own, which can say what a certificate will be before anything is written.
@@ -16,39 +16,6 @@ pub trait CertificateAuthority: Send + Sync {
 
     /// Whether this is the key of one of the CAs, or of a CA above them: no device may have it.
     fn has_key(&self, key: &KeyFingerprint) -> bool;
-}
-
-/// A registry that is the ledger of our own CA as well.
-pub trait Enrolments: Send + Sync {
-    /// Makes `credential` the device's with [`Device::enrol`], enters its certificate, and takes what is outdated out of
-    /// power, all or nothing, where [`Device::decide`] says [`Decision::Provision`](crate::Decision::Provision) at that
-    /// moment. Where it says anything else, nothing is changed.
-    fn enrol(
-        &self,
-        attempt: &Attempt,
-        credential: &Credential,
-        entry: &LedgerEntry,
-    ) -> impl Future<Output = Result<Enrol, RegistryError>> + Send;
-
-    /// Takes superseded certificates of at most `limit` devices out of power whose time is over at `now`, and says how many
-    /// devices that were.
-    fn end_successions(&self, now: Timestamp, limit: u16) -> impl Future<Output = Result<usize, RegistryError>> + Send;
-}
-
-/// What became of an enrolment.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Enrol {
-    /// The certificate is the device's.
-    Done,
-    /// Nothing was changed: another device has the key.
-    KeyInUse {
-        /// The device that has it.
-        owner: DeviceId,
-        /// The device as it was found.
-        device: Device,
-    },
-    /// The device as it was found, unchanged; `None` where there is no such device.
-    Refused(Option<Device>),
 }
 
 /// The certificates that a platform of one's own has issued, and how they stand.
@@ -76,6 +43,13 @@ pub trait CertificateLedger: Send + Sync {
         standing: Standing,
         now: Timestamp,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// At most `limit` devices whose superseded certificates have to lose their power at `now`, the longest due first.
+    fn successions_due(
+        &self,
+        now: Timestamp,
+        limit: u16,
+    ) -> impl Future<Output = Result<Vec<DeviceId>, RegistryError>> + Send;
 
     /// The certificates of this issuer that nobody may let in, and that end after this moment.
     fn without_power(

@@ -6,59 +6,9 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attempt, Beside, CertificateId, Claim, Credential, Device, DeviceId, FleetMoment, FleetSummary, GenerationId,
-    GroupName, KeyFingerprint, Leftover, Origin, Presence, Refusal, Remains, ReservationLost, State, TemplateName,
-    Timestamp, Tombstone, TrustedUser,
+    CertificateId, Change, Claim, Device, DeviceChange, DeviceId, FleetMoment, FleetSummary, GenerationId, GroupName,
+    KeyFingerprint, Origin, Presence, Put, Refusal, State, TemplateName, Timestamp, Tombstone, TrustedUser,
 };
-
-/// The device registry as a device's own path uses it.
-///
-/// Each method that changes something is one conditional write with the effect of the [`Device`] method of the same name.
-pub trait Reservations: Send + Sync {
-    /// Reserves the device for this attempt where [`Device::decide`] says
-    /// [`Decision::Provision`](crate::Decision::Provision) and no other device [has](Device::keys) the key of the attempt.
-    /// In any other case the device is as it was before; a store that has to take a reservation back moves its version.
-    fn reserve(&self, attempt: &Attempt) -> impl Future<Output = Result<Reserve, RegistryError>> + Send;
-
-    /// Ends a reservation with success.
-    fn commit(
-        &self,
-        attempt: &Attempt,
-        credential: &Credential,
-        beside: &Beside,
-    ) -> impl Future<Output = Result<Result<(), ReservationLost>, RegistryError>> + Send;
-
-    /// Ends a reservation without success, at once; the next attempt builds on what is left.
-    fn release(
-        &self,
-        attempt: &Attempt,
-        left: &Leftover,
-        remains: Remains,
-    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
-
-    /// Writes down that an attempt was refused: a wrong proof is counted, a clone puts the device into quarantine. It is
-    /// one write whatever the reason, so that the time it takes does not reveal the reason.
-    ///
-    /// The version of the device stays where the refusal changes no more than the count. An operator's
-    /// [`replace`](DeviceStore::replace) that comes at the same time may therefore overwrite some of the count.
-    fn refuse(
-        &self,
-        device: &DeviceId,
-        refusal: &Refusal,
-        by: &Origin,
-    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
-
-    /// Whether the device has this certificate in a way that would outlive a crash of the registry, which has shown it as the
-    /// device's. There is nothing to ask where a change is not shown before it is on the disk.
-    fn is_recorded(
-        &self,
-        device: &DeviceId,
-        certificate: &CertificateId,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send {
-        let _ = (device, certificate);
-        async { Ok(true) }
-    }
-}
 
 /// What became of a reservation.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,24 +26,35 @@ pub enum Reserve {
     Refused(Option<Device>),
 }
 
-/// What became of a reservation with a claim.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ClaimReserve {
-    /// The device is reserved.
-    Held,
-    /// Another device has the key. Nothing was changed.
-    KeyInUse {
-        /// The device that has it.
-        owner: DeviceId,
-    },
-    /// The device is no longer at the version, or the claim is revoked or used up by now. Nothing was changed.
-    Changed,
-}
-
-/// The device registry as operators use it. `by` is who made a change: it is kept beside the change, for the audit.
+/// The device registry. It reads devices, and it makes a [`Change`] whole or not at all; who may be changed, and to what, is
+/// not its to say: [`Changes`](crate::Changes) has the rules, for every store.
 pub trait DeviceStore: Send + Sync {
-    /// Registers a device; `false` where the id is taken, which changes nothing.
-    fn add(&self, device: &Device, by: &Origin) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    /// The device as it is at this moment.
+    fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
+
+    /// Makes the change, all of it or nothing, where the device is [what was read](Change::is_of).
+    fn put(&self, change: &Change) -> impl Future<Output = Result<Put, RegistryError>> + Send;
+
+    /// Counts a refusal by the rule of [`Device::refuse`], whatever the version, which stays. An unknown device, and one in
+    /// quarantine, is left as it is. It may be written after the answer, so that the time does not reveal whether there is
+    /// such a device. A change that comes at the same time may overwrite some of the count.
+    fn count_refusal(
+        &self,
+        device: &DeviceId,
+        refusal: &Refusal,
+        by: &Origin,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// Whether the device has this certificate in a way that would outlive a crash of the registry, which has shown it as the
+    /// device's. There is nothing to ask where a change is not shown before it is on the disk.
+    fn is_recorded(
+        &self,
+        device: &DeviceId,
+        certificate: &CertificateId,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send {
+        let _ = (device, certificate);
+        async { Ok(true) }
+    }
 
     /// Registers a device as an export wrote it, with its certificate, if that can be its; `false` where the id is taken. The
     /// device is consistent in itself: what is checked here is what the registry knows of its certificates. The write is
@@ -103,10 +64,17 @@ pub trait DeviceStore: Send + Sync {
         device: &Device,
         by: &Origin,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Result<bool, NotRestored>, RegistryError>> + Send;
-
-    /// The device as it is at this moment.
-    fn find(&self, id: &DeviceId) -> impl Future<Output = Result<Option<Device>, RegistryError>> + Send;
+    ) -> impl Future<Output = Result<Result<bool, NotRestored>, RegistryError>> + Send {
+        let mut change = Change::of(DeviceChange::Restore { device: device.clone(), at: now }, by);
+        change.exclusive = device.keys();
+        async move {
+            Ok(match self.put(&change).await? {
+                Put::Done => Ok(true),
+                Put::KeyInUse { key, owner } => Err(NotRestored::KeyInUse { key, owner }),
+                Put::Changed => Ok(false),
+            })
+        }
+    }
 
     /// The device that [has](Device::keys) this key.
     fn owner_of(&self, key: &KeyFingerprint) -> impl Future<Output = Result<Option<DeviceId>, RegistryError>> + Send;
@@ -118,24 +86,6 @@ pub trait DeviceStore: Send + Sync {
         after: Option<&DeviceId>,
         limit: u16,
     ) -> impl Future<Output = Result<Page, RegistryError>> + Send;
-
-    /// Puts `device` in the place of the item that it was read from and changed; `false` where the item is no longer
-    /// at `version`, which changes nothing.
-    fn replace(
-        &self,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
-
-    /// Removes the item that was at `version` and leaves a tombstone, both or neither; `false` where the item is no
-    /// longer at that version, which changes nothing.
-    fn remove(
-        &self,
-        tombstone: &Tombstone,
-        version: u64,
-        by: &Origin,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// How many devices there are.
     fn count(&self) -> impl Future<Output = Result<DeviceCounts, RegistryError>> + Send;
@@ -291,26 +241,6 @@ pub trait ClaimStore: Send + Sync {
         claim: &CertificateId,
         device: &DeviceId,
     ) -> impl Future<Output = Result<(Option<Claim>, Option<Device>), RegistryError>> + Send;
-
-    /// Puts `device`, reserved, in the place of the item at `version`, makes the key of the reservation the device's, and
-    /// counts the device on its claim: all of it or nothing.
-    fn reserve_with_claim(
-        &self,
-        claim: &Claim,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> impl Future<Output = Result<ClaimReserve, RegistryError>> + Send;
-
-    /// Registers a claim that was made out for `device`, and puts `device` in the place of the item at `version`, both
-    /// or neither; `false` where the item is no longer at `version`.
-    fn make_out(
-        &self,
-        claim: &Claim,
-        device: &Device,
-        version: u64,
-        by: &Origin,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Counts one more claim of this user on this day (days since 1970-01-01); `false`, uncounted, where that would be
     /// more than `quota`.

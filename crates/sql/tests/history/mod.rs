@@ -1,6 +1,8 @@
 //! What happened to a device is found by the device, however it came into the trail.
 
-use cvm_provisioning::{AuditEntry, AuditQuery, AuditTrail as _, Device, DeviceStore as _, GenerationId, Timestamp};
+use cvm_provisioning::{
+    AuditEntry, AuditQuery, AuditTrail as _, Changes as _, Device, DeviceStore as _, GenerationId, Timestamp,
+};
 use cvm_sql::SqlRegistry;
 use cvm_testkit::fixture::{NOW, device, id, later, origin};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cvm_provisioning::{
-    Certificate, CertificateId, CertificateIndex as _, CertificateLedger as _, DeviceStore as _, RefusedKeys, Standing,
-    VendAtOnce, VendRequest, Vended, Vending as _,
+    Certificate, CertificateId, CertificateIndex as _, CertificateLedger as _, Changes as _, DeviceStore as _,
+    RefusedKeys, Standing, VendAtOnce, VendRequest, Vended, Vending as _,
 };
 use cvm_sql::SqlRegistry;
 use cvm_testkit::MemoryAudit;

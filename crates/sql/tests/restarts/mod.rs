@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cvm_provisioning::{
-    CertificateId, CertificateLedger as _, Csr, DeviceStore as _, RefusedKeys, RegistryError, Standing, VendAtOnce,
-    VendError, Vending as _,
+    CertificateId, CertificateLedger as _, Changes as _, Csr, DeviceStore as _, RefusedKeys, RegistryError, Standing,
+    VendAtOnce, VendError, Vending as _,
 };
 use cvm_sql::{SqlRegistry, Verified};
 use cvm_testkit::MemoryAudit;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cvm_authority::{Authorities, Authority, AuthorityProfile, Curve, LocalSigner, Profile, SharedAuthorities, Tier};
 use cvm_provisioning::{
-    AuditQuery, AuditTrail as _, CertificateLedger as _, Credential, Device, DeviceStore as _, IssuedCertificate,
-    NotRestored, Standing, State,
+    AuditQuery, AuditTrail as _, CertificateLedger as _, Changes as _, Credential, Device, DeviceStore as _,
+    IssuedCertificate, NotRestored, Standing, State,
 };
 use cvm_sql::{IssuedBy, SqlRegistry};
 use cvm_testkit::fixture::{NOW, csr, device, later, origin};

@@ -1,7 +1,7 @@
 //! A change of the audit trail is detected, whichever column it is in.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use cvm_provisioning::{AuditQuery, AuditTrail as _, Device, DeviceStore as _, Timestamp};
+use cvm_provisioning::{AuditQuery, AuditTrail as _, Changes as _, Device, DeviceStore as _, Timestamp};
 use cvm_sql::{BrokenChain, SqlRegistry, TrailEnd, Verified};
 use cvm_testkit::fixture::{NOW, device, id, later, origin};
 use data_encoding::HEXLOWER;

@@ -1,7 +1,7 @@
 //! Devices that asked and are not registered.
 
 use cvm_provisioning::{
-    DeviceStore as _, Timestamp, UnknownAttempt, UnknownCount, UnknownDeviceStore as _, UnknownDevices,
+    Changes as _, Timestamp, UnknownAttempt, UnknownCount, UnknownDeviceStore as _, UnknownDevices,
 };
 use cvm_sql::SqlRegistry;
 use cvm_testkit::fixture::{NOW, device, id, later, origin};

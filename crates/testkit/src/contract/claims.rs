@@ -1,8 +1,8 @@
 //! Claims, the devices that are reserved by them, and the users whom they are made out to.
 
 use cvm_provisioning::{
-    Attempt, AttemptId, CertificateId, Claim, ClaimReserve, Device, GroupCredential, KeyFingerprint, MadeOut, Proof,
-    Status, TrustedUser, TrustedUserClaim,
+    Attempt, AttemptId, CertificateId, Changes as _, Claim, Device, GroupCredential, KeyFingerprint, MadeOut, Proof,
+    Put, Status, TrustedUser, TrustedUserClaim,
 };
 
 use super::{put, stored};
@@ -31,25 +31,25 @@ pub(super) async fn a_reservation_by_claim_is_counted_with_it_or_not_made<R: Reg
     let reserve = async |device: &Device, version| {
         registry.reserve_with_claim(&claim, device, version, &origin()).await.expect("the store answers")
     };
-    assert_eq!(reserve(&first, 1).await, ClaimReserve::Changed, "no such claim");
+    assert_eq!(reserve(&first, 1).await, Put::Changed, "no such claim");
     assert!(registry.put_claim(&claim, None).await.expect("the store answers"));
-    assert_eq!(reserve(&first, 1).await, ClaimReserve::Held);
-    assert_eq!(reserve(&first, 1).await, ClaimReserve::Changed, "that version is gone");
+    assert_eq!(reserve(&first, 1).await, Put::Done);
+    assert_eq!(reserve(&first, 1).await, Put::Changed, "that version is gone");
     let (found, stored) = registry.look_up(&claim.certificate, &first.id).await.expect("the store answers");
     assert_eq!(found, Some(Claim { used: 1, ..claim.clone() }));
     assert_eq!(stored, Some(first.clone()));
 
     let second = reserved(b"d", &first);
-    assert_eq!(reserve(&second, first.version).await, ClaimReserve::Held);
+    assert_eq!(reserve(&second, first.version).await, Put::Done);
     let third = reserved(b"z", &device("claimed-too"));
     put(registry, &device("claimed-too")).await;
-    assert_eq!(reserve(&third, 1).await, ClaimReserve::Changed, "it is used up");
+    assert_eq!(reserve(&third, 1).await, Put::Changed, "it is used up");
     let expired = Claim { quota: None, expires_at: Some(third.updated_at), ..claim.clone() };
     assert!(registry.put_claim(&expired, Some(&claim)).await.expect("the store answers"));
-    assert_eq!(reserve(&third, 1).await, ClaimReserve::Changed, "it has expired");
+    assert_eq!(reserve(&third, 1).await, Put::Changed, "it has expired");
     let revoked = Claim { quota: None, status: Status::disabled("leaked".parse().ok(), NOW), ..claim.clone() };
     assert!(registry.put_claim(&revoked, Some(&claim)).await.expect("the store answers"));
-    assert_eq!(reserve(&third, 1).await, ClaimReserve::Changed, "it is revoked");
+    assert_eq!(reserve(&third, 1).await, Put::Changed, "it is revoked");
     let unchanged = registry.look_up(&claim.certificate, &third.id).await.expect("the store answers");
     assert_eq!(unchanged, (Some(Claim { used: 2, ..revoked }), Some(device("claimed-too"))));
     let nobody = registry.look_up(&CertificateId::of(b"nobody"), &id("nobody")).await.expect("the store answers");
@@ -85,7 +85,7 @@ pub(super) async fn an_operator_who_changes_a_claim_keeps_its_count<R: Registry>
     put(registry, &claimed).await;
     claimed.version += 1;
     let reserved = registry.reserve_with_claim(&claim, &claimed, 1, &origin()).await.expect("the store answers");
-    assert_eq!(reserved, ClaimReserve::Held);
+    assert_eq!(reserved, Put::Done);
     for changed in [Claim { quota: Some(5), expires_at: Some(later(9)), ..claim.clone() }, claim.clone()] {
         assert!(registry.put_claim(&changed, Some(&claim)).await.expect("the store answers"));
         let expected = Claim { used: 1, ..changed };

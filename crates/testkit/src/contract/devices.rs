@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attestation, CertificateId, Device, DeviceCounts, DeviceFilter, FleetMoment, FleetSummary, GenerationId,
-    KeyFingerprint, Presence, State, Timestamp, UnsettledDevice,
+    Attestation, CertificateId, Changes as _, Device, DeviceCounts, DeviceFilter, FleetMoment, FleetSummary,
+    GenerationId, KeyFingerprint, Presence, State, Timestamp, UnsettledDevice,
 };
 
 use super::cases::Cases;

@@ -1,7 +1,7 @@
 //! The contract of the device registry: whatever the store, each method has the effect of the [`Device`] method of the
 //! same name, in one step. Every case runs the store beside the domain's own rules and compares all there is to see.
 
-use cvm_provisioning::Device;
+use cvm_provisioning::{Changes as _, Device};
 
 use self::cases::Cases;
 use crate::fixture::{NOW, origin};

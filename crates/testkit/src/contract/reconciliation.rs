@@ -1,6 +1,6 @@
 //! What reconciliation goes by: the index of certificates, what is unsettled, and the places that it has come to.
 
-use cvm_provisioning::{CertificateId, CertificateOwner, Leftover, Remains};
+use cvm_provisioning::{CertificateId, CertificateOwner, Changes as _, Leftover, Remains, Reserve};
 
 use super::cases::Cases;
 use super::{LEAF, OTHER_LEAF, put};
@@ -25,11 +25,13 @@ pub(super) async fn what_is_unsettled_is_found<R: Registry>(registry: &R) {
     assert!(
         !registry.unsettled(1_000).await.expect("the store answers").iter().any(|there| there.id == id("unsettled"))
     );
-    registry.reserve(&attempt).await.expect("the store answers");
+    let Reserve::Held(held) = registry.reserve(&attempt).await.expect("the store answers") else {
+        panic!("it is free")
+    };
     assert!(
         registry.unsettled(1_000).await.expect("the store answers").iter().any(|there| there.id == id("unsettled"))
     );
-    registry.release(&attempt, &Leftover::Known(None), Remains::Nothing).await.expect("the store answers");
+    registry.release(&held, &attempt, &Leftover::Known(None), Remains::Nothing).await.expect("the store answers");
     assert!(
         !registry.unsettled(1_000).await.expect("the store answers").iter().any(|there| there.id == id("unsettled"))
     );

@@ -1,9 +1,9 @@
 //! What attempts do to a device: they reserve it, commit, release it and are refused.
 
 use cvm_provisioning::{
-    Attempt, AttemptId, Attestation, Beside, CertificateId, Claim, ClaimReserve, Credential, Csr, Decision, Denial,
-    Device, GenerationId, GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Refusal, Remains, Reserve,
-    State, Superseded,
+    Attempt, AttemptId, Attestation, Beside, CertificateId, Changes as _, Claim, Credential, Csr, Decision, Denial,
+    Device, GenerationId, GroupCredential, KeyFingerprint, Leftover, NotRestored, Proof, Put, Refusal, Remains,
+    Reserve, State, Superseded,
 };
 
 use super::cases::{Cases, credential};
@@ -58,10 +58,13 @@ pub(super) async fn a_commit_is_the_holders<R: Registry>(registry: &R, cases: &C
             let superseded = if owner == 1 { cases.superseded.clone() } else { Vec::new() };
             let beside = Beside { superseded, remains };
             let outcome = expected.commit(attempt.id, credential.clone(), beside.clone(), attempt.now);
-            assert_eq!(registry.commit(&attempt, credential, &beside).await.expect("the store answers"), outcome);
+            assert_eq!(
+                registry.commit(device, &attempt, credential, &beside).await.expect("the store answers"),
+                outcome
+            );
             assert_eq!(stored(registry, device).await, expected, "{owner}");
             if outcome.is_ok() {
-                let again = registry.commit(&attempt, credential, &beside).await.expect("the store answers");
+                let again = registry.commit(device, &attempt, credential, &beside).await.expect("the store answers");
                 assert_eq!(again, Ok(()), "its answer was lost");
                 assert_eq!(stored(registry, device).await, expected);
             }
@@ -80,7 +83,7 @@ pub(super) async fn a_release_is_the_holders<R: Registry>(registry: &R, cases: &
                 let attempt = Attempt { id: AttemptId::new(owner), now: later(3), ..cases.attempts[0].clone() };
                 let mut expected = device.clone();
                 expected.release(attempt.id, left.clone(), remains, attempt.now);
-                registry.release(&attempt, left, remains).await.expect("the store answers");
+                registry.release(device, &attempt, left, remains).await.expect("the store answers");
                 assert_eq!(stored(registry, device).await, expected, "{left:?}");
             }
         }
@@ -97,7 +100,7 @@ pub(super) async fn a_refusal_is_written_down<R: Registry>(registry: &R, cases: 
                 let refusal = Refusal::new(denial, Some(device), attempt);
                 let mut expected = device.clone();
                 expected.refuse(&refusal);
-                registry.refuse(&device.id, &refusal, &origin()).await.expect("the store answers");
+                registry.refuse(&device.id, Some(device), &refusal, &origin()).await.expect("the store answers");
                 assert_eq!(stored(registry, device).await, expected, "{denial:?}");
             }
         }
@@ -113,7 +116,7 @@ pub(super) async fn counting_refusals_leaves_the_version<R: Registry>(registry: 
         let refusal = Refusal::new(Denial::WrongProof, Some(&stored(registry, device).await), &attempt);
         assert_eq!(refusal.noted, noted, "{second}");
         expected.refuse(&refusal);
-        registry.refuse(&device.id, &refusal, &origin()).await.expect("the store answers");
+        registry.refuse(&device.id, Some(device), &refusal, &origin()).await.expect("the store answers");
     }
     assert_eq!(stored(registry, device).await, expected);
     assert_eq!((expected.wrong_proofs, expected.etag()), (5, device.etag()));
@@ -132,10 +135,14 @@ pub(super) async fn an_unknown_device_is_not_made<R: Registry>(registry: &R, cas
     assert_eq!(registry.reserve(&attempt).await.expect("the store answers"), Reserve::Refused(None));
     for denial in Denial::ALL {
         let refusal = Refusal::new(denial, None, &attempt);
-        registry.refuse(&attempt.device, &refusal, &origin()).await.expect("the store answers");
+        registry.refuse(&attempt.device, None, &refusal, &origin()).await.expect("the store answers");
     }
-    assert!(registry.commit(&attempt, &cases.credential, &Beside::NOTHING).await.expect("the store answers").is_err());
-    registry.release(&attempt, &Leftover::Unknown, Remains::Nothing).await.expect("the store answers");
+    let mut held = device("nobody");
+    held.reserve(&attempt);
+    let committed = registry.commit(&held, &attempt, &cases.credential, &Beside::NOTHING).await;
+    assert!(committed.expect("the store answers").is_err());
+    let released = registry.release(&held, &attempt, &Leftover::Unknown, Remains::Nothing).await;
+    assert_eq!(released.expect("the store answers"), None);
     assert_eq!(registry.find(&attempt.device).await.expect("the store answers"), None);
 }
 
@@ -164,7 +171,12 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     let owner = async || registry.owner_of(key.key().fingerprint()).await.expect("the store answers");
     assert_eq!(owner().await, Some(id("first")));
     let made = credential(&device("first"), &first, &key).await;
-    registry.commit(&first, &made, &Beside::NOTHING).await.expect("the store answers").expect("it holds the device");
+    let held = stored(registry, &device("first")).await;
+    registry
+        .commit(&held, &first, &made, &Beside::NOTHING)
+        .await
+        .expect("the store answers")
+        .expect("it holds the device");
     refused(reserve(&second).await, "second");
 
     let mut renewed = stored(registry, &device("first")).await;
@@ -215,14 +227,14 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     };
     let key = *csr("third").key().fingerprint();
     put(registry, &device("claimed")).await;
-    assert_eq!(reserve_with_claim(&claimed("claimed", b"1", key)).await, ClaimReserve::Held);
+    assert_eq!(reserve_with_claim(&claimed("claimed", b"1", key)).await, Put::Done);
     put(registry, &device("claimed-too")).await;
-    let in_use = ClaimReserve::KeyInUse { owner: id("claimed") };
+    let in_use = Put::KeyInUse { key, owner: id("claimed") };
     assert_eq!(reserve_with_claim(&claimed("claimed-too", b"2", key)).await, in_use);
     assert_eq!(stored(registry, &device("claimed-too")).await, device("claimed-too"), "it is as it was");
     let found = registry.find_claim(&claim.certificate).await.expect("the store answers").expect("it is there");
     assert_eq!(found.used, 1, "a refusal is not counted on the claim");
-    let in_use = ClaimReserve::KeyInUse { owner: third.device.clone() };
+    let in_use = Put::KeyInUse { key: third.proof.key, owner: third.device.clone() };
     assert_eq!(reserve_with_claim(&claimed("claimed-too", b"2", third.proof.key)).await, in_use);
 
     let restore =
@@ -234,7 +246,7 @@ pub async fn a_key_is_one_devices<R: Registry + 'static>(registry: &R) {
     assert_eq!(restore(&claimed("restored", b"3", restored_key)).await, Ok(true));
     let another = Device { generation: GenerationId::new(77), ..claimed("restored", b"3", restored_key) };
     assert_eq!(restore(&another).await, Ok(false), "the id is taken");
-    let in_use = ClaimReserve::KeyInUse { owner: id("restored") };
+    let in_use = Put::KeyInUse { key: restored_key, owner: id("restored") };
     assert_eq!(reserve_with_claim(&claimed("claimed-too", b"4", restored_key)).await, in_use);
 
     // A key that is a device's proof is that device's before it has asked for anything.

@@ -12,7 +12,7 @@ use crate::{Factory, Fault, Script};
 const NAME: &str = "sn-1";
 
 /// The calls of a registration.
-const CALLS: usize = 6;
+const CALLS: usize = 7;
 
 /// AWS IoT's event about a certificate of this factory.
 pub fn registration(certificate: &Certificate, factory: &Factory, now: Timestamp) -> Registration {

@@ -1,8 +1,8 @@
 //! What an operator decides, while devices do what they do and anything can fail.
 
 use cvm_provisioning::{
-    Attempt, CertificateId, Confirmation, Enforce, EnforceError, GenerationId, Operations, Portion, Precondition,
-    ReasonText, Reconcile, Standing, State, StatusSetting, VendError,
+    Attempt, CertificateId, Changes as _, Confirmation, Enforce, EnforceError, GenerationId, Operations, Portion,
+    Precondition, ReasonText, Reconcile, Standing, State, StatusSetting, VendError,
 };
 
 use super::first_connect::{connection, registration};
@@ -12,7 +12,7 @@ use crate::{Factory, Fault, Faulty, MemoryPlatform, Script};
 
 const NAME: &str = "sn-1";
 /// The calls of a vend, and those of a registration at a first connection.
-const CALLS: usize = 6;
+const CALLS: usize = 7;
 
 /// What an operator does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

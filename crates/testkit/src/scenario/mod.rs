@@ -1,8 +1,8 @@
 //! Whole stories over any registry, with everything that can go wrong.
 
 use cvm_provisioning::{
-    CertificateIndex, ClaimStore, Confirm, Cursors, Device, DeviceNaming, DeviceStore, FirstConnect, Platform, Portion,
-    PreProvisioning, Presences, Reconcile, RefusedCertificates, RefusedKeys, Reservations, SubjectAttribute,
+    CertificateIndex, Changes as _, ClaimStore, Confirm, Cursors, Device, DeviceNaming, DeviceStore, FirstConnect,
+    Platform, Portion, PreProvisioning, Presences, Reconcile, RefusedCertificates, RefusedKeys, SubjectAttribute,
     Tombstones, TrustedUsers, Vend,
 };
 
@@ -17,19 +17,13 @@ pub mod renewal;
 pub mod vend;
 
 /// All that a registry does.
-pub trait Registry:
-    CertificateIndex + ClaimStore + Cursors + DeviceStore + Presences + Reservations + Tombstones + Clone
-{
-}
+pub trait Registry: CertificateIndex + ClaimStore + Cursors + DeviceStore + Presences + Tombstones + Clone {}
 
-impl<R> Registry for R where
-    R: CertificateIndex + ClaimStore + Cursors + DeviceStore + Presences + Reservations + Tombstones + Clone
-{
-}
+impl<R> Registry for R where R: CertificateIndex + ClaimStore + Cursors + DeviceStore + Presences + Tombstones + Clone {}
 
 /// Who signs, and how many calls a fresh vend, or a renewal, is then.
 const PLATFORMS: [(fn() -> MemoryPlatform, usize); 2] =
-    [(MemoryPlatform::default, 6), (MemoryPlatform::with_own_ca, 8)];
+    [(MemoryPlatform::default, 7), (MemoryPlatform::with_own_ca, 8)];
 
 /// One registry with one device, one platform.
 pub struct World<R> {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cvm_provisioning::{Attempt, Confirmation, Door, Origin, Platform as _, Reconciled, Standing, State, Timestamp};
+use cvm_provisioning::{
+    Attempt, Changes as _, Confirmation, Door, Origin, Platform as _, Reconciled, Standing, State, Timestamp,
+};
 
 use super::claims::{claimed_device, question};
 use super::first_connect::registration;
@@ -135,7 +137,7 @@ pub async fn foreign_things_are_told_and_left<R: Registry>(registry: R) {
     thing.name = "foreign".to_owned().try_into().expect("a thing name");
     world.platform.provision(foreign.certificate.id(), &thing, "device");
     // There is something to settle, so that the search runs.
-    let script = Script::fail(3, Fault::FAILURES[2]);
+    let script = Script::fail(4, Fault::FAILURES[2]);
     let vend = world.vend(&script);
     let _ = script.run(vend.vend(request(NAME, 1, Some(&csr(NAME)), NOW))).await;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, Attestation, Certificate, CertificateId, Confirmation, Csr, Device, Platform as _, ShownCertificate,
-    State, Superseded, Timestamp, VendError, VendRequest, Vended, Verdict,
+    Attempt, Attestation, Certificate, CertificateId, Changes as _, Confirmation, Csr, Device, Platform as _,
+    ShownCertificate, State, Superseded, Timestamp, VendError, VendRequest, Vended, Verdict,
 };
 
 use super::first_connect::connection;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cvm_provisioning::{
-    Attempt, Certificate, Csr, KeyFingerprint, KeyOrigin, Platform as _, State, Timestamp, VendError, Vended,
+    Attempt, Certificate, Changes as _, Csr, KeyFingerprint, KeyOrigin, Platform as _, State, Timestamp, VendError,
+    Vended,
 };
 
 use super::{PLATFORMS, Registry, World};

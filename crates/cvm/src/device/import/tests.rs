@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use cvm_provisioning::{
-    Attestation, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, KeyFingerprint,
-    NotRestored, Origin, Page, RegistryError, Timestamp, TokenDigest, Tombstone,
+    Attestation, Change, Device, DeviceCounts, DeviceFilter, DeviceId, DeviceStore, EnrolmentToken, KeyFingerprint,
+    Origin, Page, Put, Refusal, RegistryError, TokenDigest,
 };
 use cvm_testkit::MemoryRegistry;
 use futures_util::FutureExt as _;
@@ -32,7 +32,7 @@ struct Dying {
 }
 
 impl Dying {
-    async fn write(&self, write: impl Future<Output = Result<bool, RegistryError>>) -> Result<bool, RegistryError> {
+    async fn write(&self, write: impl Future<Output = Result<Put, RegistryError>>) -> Result<Put, RegistryError> {
         let dead = || RegistryError::Unavailable { source: "dead".into() };
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             Ok(1) if self.takes_effect => write.await.and(Err(dead())),
@@ -43,17 +43,12 @@ impl Dying {
 }
 
 impl DeviceStore for Dying {
-    async fn add(&self, device: &Device, by: &Origin) -> Result<bool, RegistryError> {
-        self.write(self.registry.add(device, by)).await
+    async fn put(&self, change: &Change) -> Result<Put, RegistryError> {
+        self.write(self.registry.put(change)).await
     }
 
-    async fn restore(
-        &self,
-        device: &Device,
-        by: &Origin,
-        now: Timestamp,
-    ) -> Result<Result<bool, NotRestored>, RegistryError> {
-        self.registry.restore(device, by, now).await
+    async fn count_refusal(&self, device: &DeviceId, refusal: &Refusal, by: &Origin) -> Result<(), RegistryError> {
+        self.registry.count_refusal(device, refusal, by).await
     }
 
     async fn find(&self, id: &DeviceId) -> Result<Option<Device>, RegistryError> {
@@ -66,14 +61,6 @@ impl DeviceStore for Dying {
 
     async fn list(&self, filter: &DeviceFilter, after: Option<&DeviceId>, limit: u16) -> Result<Page, RegistryError> {
         self.registry.list(filter, after, limit).await
-    }
-
-    async fn replace(&self, device: &Device, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        self.write(self.registry.replace(device, version, by)).await
-    }
-
-    async fn remove(&self, tombstone: &Tombstone, version: u64, by: &Origin) -> Result<bool, RegistryError> {
-        self.write(self.registry.remove(tombstone, version, by)).await
     }
 
     async fn count(&self) -> Result<DeviceCounts, RegistryError> {
