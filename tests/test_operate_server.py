@@ -343,6 +343,10 @@ def test_what_was_exported_is_put_back_into_another_server_as_it_was(server: Ser
     with serving(tmp_path / "other") as other:
         there = desk_of(other)
         (other.folder / "devices.jsonl").write_text(exported)
+        operator = other.ask("POST", "/tokens", {"name": "olga", "role": "operator"}).json["token"]
+        refused = desk_of(other, operator).run("device", "import", "devices.jsonl", "--restore")
+        assert refused.returncode == 1 and "--role admin" in refused.stderr, refused.stderr
+        # Nothing was begun, so that an admin can do it.
         done = there.json("device", "import", "devices.jsonl", "--restore")
         assert (done["created"], done["failed"]) == (1_201, 0)
         again = there.json("device", "import", "devices.jsonl", "--restore")

@@ -24,11 +24,7 @@ pub(crate) fn put(connection: &mut dyn Connection, change: &Change) -> Result<Pu
             return Ok(Put::KeyInUse { key: *key, owner });
         }
     }
-    // A key that it had before may have been another device's until now.
-    let had = there.as_ref().map(|there| there.device.keys()).unwrap_or_default();
-    for key in change.exclusive.intersection(&had) {
-        keys::claim(connection, key, change.id())?;
-    }
+    keys::claim_all(connection, &change.exclusive, change.id())?;
     write(connection, there, change)?;
     match &change.claim {
         None => {}

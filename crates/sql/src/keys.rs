@@ -1,5 +1,7 @@
 //! Whose a key is. Each change of a device changes this with it; the first device that has a key keeps it.
 
+use std::collections::BTreeSet;
+
 use cvm_provisioning::{Device, DeviceId, KeyFingerprint};
 
 use crate::connection::Connection;
@@ -39,6 +41,24 @@ pub(crate) fn other_owner(
     device: &DeviceId,
 ) -> Result<Option<DeviceId>, SqlError> {
     Ok(owner(connection, key)?.filter(|owner| owner != device))
+}
+
+/// Makes keys the device's alone, none of which [another device had](other_owner) a moment ago.
+///
+/// # Errors
+///
+/// [`SqlError::Contended`] where another device was faster with one: all is taken back, and looked at anew.
+pub(crate) fn claim_all(
+    connection: &mut dyn Connection,
+    keys: &BTreeSet<KeyFingerprint>,
+    device: &DeviceId,
+) -> Result<(), SqlError> {
+    for key in keys {
+        if claim(connection, key, device)?.is_some() {
+            return Err(SqlError::Contended("another device took the key".into()));
+        }
+    }
+    Ok(())
 }
 
 /// Writes down which keys a device has from now on. A key that another device has stays that one's.

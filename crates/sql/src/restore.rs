@@ -45,6 +45,7 @@ pub(crate) fn restore(
             tracing::warn!(%device, %certificate, "an earlier certificate of a restored device cannot be revoked with the device: the export does not have it; revoke it with `cvm ca revoke FILE`");
         }
     }
+    keys::claim_all(connection, &device.keys(), &device.id)?;
     let told = RegistryWrite::restored(device.clone(), by.clone(), now);
     devices::insert(connection, device, Some(&told))?;
     Ok(Ok(true))

@@ -77,9 +77,9 @@ impl Refusal {
             (401, _) => "give a token of this server that has not ended: `cvm token list` on its machine has those there \
                          are, and `cvm token create --name NAME --role operator` makes one"
                 .to_owned(),
-            (403, Some("not-allowed")) => {
+            (403, Some("not-allowed" | "GenericForbidden")) => {
                 // The server names the role that it asks for.
-                let role = if self.words.contains("role admin") { "admin" } else { "operator" };
+                let role = if self.words.contains("admin") { "admin" } else { "operator" };
                 format!("ask for a token with the role {role}: `cvm token create --name NAME --role {role}`")
             }
             (_, Some("belongs-to-device")) => {

@@ -127,9 +127,18 @@ async fn import(
     let passed = reader.bytes_read();
     loop {
         let (dry_run, kept) = (arguments.dry_run, kept.take());
+        let is_first = standing.records == 0;
         let advanced = advance(registry, dry_run, &mut reader, BATCH, kept.as_ref(), &mut files, &mut standing).await;
-        if !advanced.map_err(DeviceError::from)? {
-            break;
+        match advanced.map_err(DeviceError::from) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(refused) => {
+                // A restore makes no tokens, and what it did already is unchanged the next time: it can begin anew.
+                if arguments.restore && is_first && refused.is_refusal() {
+                    files.end().map_err(DeviceError::from)?;
+                }
+                return Err(refused.into());
+            }
         }
         files.checkpoint(&standing).map_err(DeviceError::from)?;
         let part = |length: u64| (reader.bytes_read() - passed) as f64 / length.saturating_sub(passed).max(1) as f64;
